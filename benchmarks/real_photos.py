@@ -1,0 +1,191 @@
+"""Cache, train, evaluate and export on real photographs, with a teacher and without.
+
+    python benchmarks/real_photos.py --data DIR --teacher DIR
+
+DIR of --data holds ``flickr8k/captions_train.csv``, ``flickr8k/captions_val.csv`` (with their
+pictures in ``flickr8k/images``) and class folders in ``caltech33/val``. Two students with the same
+start and the same number of steps are trained, one with the teacher and one on the captions
+alone; the table goes between the marks ``real_photos`` of ``docs/benchmarks.md``. What is finished
+is skipped when the script is run again.
+"""
+
+import argparse
+import datetime
+import os
+import platform
+import shlex
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+from distill.config import RunConfig
+from distill.evaluate.compare import compare
+from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.report import print_report, write_report
+from distill.pipeline import export, run, student_folder
+from distill.progress import make_console
+from distill.project import Project
+from distill.recipe import resolve
+from export.runtime.model import EdgeModel
+from students.model import load_student
+
+DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
+TEMPLATES = ["a photo of a {}.", "a picture of a {}.", "a {}."]
+TEXT = {
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+}
+COLUMNS = {
+    "image_to_text_recall@1": "i→t R@1",
+    "image_to_text_recall@5": "R@5",
+    "image_to_text_recall@10": "R@10",
+    "text_to_image_recall@1": "t→i R@1",
+    "text_to_image_recall@5": "R@5",
+    "text_to_image_recall@10": "R@10",
+}
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
+    parser.add_argument("--teacher", type=Path, required=True, help="folder of the teacher")
+    parser.add_argument("--out", type=Path, default=Path("runs/real_photos"))
+    parser.add_argument("--steps", type=int, default=400)
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--backbone", default="resnet10t")
+    options = parser.parse_args()
+    started = time.perf_counter()
+    distilled = recipe(options, "student", {"kl_divergence": 1.0, "embedding_alignment": 5.0})
+    alone = recipe(options, "student_alone", {"contrastive": 1.0}, teacher="absent")
+    run(distilled, stages=("cache", "train"))
+    run(alone, stages=("train",))
+    bundle = export(distilled.folder)
+    report = measure(options.out, distilled, alone, bundle)
+    minutes = (time.perf_counter() - started) / 60
+    write_table(report, minutes)
+    make_console().print(f"{minutes:.1f} minutes; the table is in {DOCUMENT}")
+
+
+def recipe(
+    options: argparse.Namespace, name: str, losses: dict[str, float], *, teacher: str = "cached"
+) -> RunConfig:
+    """Return the recipe of one of the two students."""
+    flickr = options.data / "flickr8k"
+    values: dict[str, Any] = {
+        "output": str(options.out / name),
+        "teacher": {"model": str(options.teacher)},
+        "student": {
+            "image": {
+                "backbone": options.backbone,
+                "pretrained": False,
+                "image_size": options.image_size,
+            },
+            "text": {
+                "model": None,
+                "config": TEXT,
+                "tokenizer": str(options.teacher),
+                "pretrained": False,
+                "context_length": 40,
+            },
+        },
+        "data": {"train": table(flickr / "captions_train.csv"), "workers": 1},
+        "views": {"scale": [0.6, 1.0]},
+        "cache": {"views": 2},
+        "losses": losses,
+        "train": {
+            "teacher": teacher,
+            "batch_size": options.batch_size,
+            "steps": options.steps,
+            "learning_rate": 1e-3,
+            "warmup_steps": options.steps // 10,
+            "validate_every": max(options.steps // 4, 1),
+        },
+        "evaluate": [
+            {
+                "name": "flickr8k",
+                "task": "retrieval",
+                "data": table(flickr / "captions_val.csv"),
+            },
+            {
+                "name": "caltech33",
+                "task": "zero_shot",
+                "data": {"kind": "folder", "path": str(options.data / "caltech33" / "val")},
+                "templates": TEMPLATES,
+            },
+        ],
+    }
+    return resolve(values, where="benchmark")
+
+
+def table(path: Path) -> dict[str, str]:
+    """Return the recipe's section for a table."""
+    return {"kind": "table", "path": str(path)}
+
+
+def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> dict[str, Any]:
+    """Measure teacher, both students and the bundle, and write the report."""
+    project = Project(distilled)
+    teacher = project.teacher
+    if teacher is None:
+        raise RuntimeError("the recipe names a teacher, but there is none")
+    student = StudentEncoder(load_student(student_folder(distilled.folder, "last")))
+    encoders: list[Encoder] = [
+        TeacherEncoder(teacher),
+        student,
+        StudentEncoder(
+            load_student(student_folder(alone.folder, "last")), name="student_alone"
+        ),
+        BundleEncoder(
+            EdgeModel.load(bundle),
+            parameters=student.parameters,
+            size=sum(file.stat().st_size for file in bundle.glob("*.onnx")),
+        ),
+    ]
+    report, _ = compare(encoders, project.evaluation_sets)
+    write_report(
+        report,
+        out,
+        history=distilled.folder / "metrics.jsonl",
+        notes=["The teacher is no CLIP: see the description of the data."],
+        title="Real photographs",
+    )
+    print_report(report, make_console())
+    return report
+
+
+def write_table(report: dict[str, Any], minutes: float) -> None:
+    """Put the numbers between the marks of the document."""
+    retrieval, zero_shot = report["sets"]
+    lines = [
+        f"{datetime.date.today():%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), "
+        f"{minutes:.0f} minutes for what this call had left to do:",
+        "",
+        f"    python {shlex.join(sys.argv)}".replace(str(Path.cwd()) + "/", ""),
+        "",
+        f"Retrieval on {retrieval['samples']} pictures, zero-shot on {zero_shot['samples']} "
+        f"pictures of 33 classes; per cent.",
+        "",
+        "| model | parameters | " + " | ".join(COLUMNS.values()) + " | top-1 | agreement |",
+        "|---|" + "---:|" * (len(COLUMNS) + 3),
+    ]
+    for model in report["models"]:
+        name = model["name"]
+        numbers = [retrieval["results"][name][key] for key in COLUMNS]
+        numbers += [zero_shot["results"][name]["top1"], zero_shot["agreement"][name]]
+        cells = [f"{model['parameters']:,}", *(f"{100 * number:.1f}" for number in numbers)]
+        lines.append(f"| {name} | " + " | ".join(cells) + " |")
+    before, rest = DOCUMENT.read_text().split("<!-- real_photos -->\n")
+    after = rest.split("<!-- /real_photos -->")[1]
+    body = "\n".join(lines)
+    DOCUMENT.write_text(
+        f"{before}<!-- real_photos -->\n{body}\n<!-- /real_photos -->{after}"
+    )
+
+
+if __name__ == "__main__":
+    main()

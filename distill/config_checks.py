@@ -1,0 +1,128 @@
+"""Checks across the fields of a recipe, made once every field by itself is right."""
+
+from collections import Counter
+from collections.abc import Iterator
+from typing import TYPE_CHECKING
+
+from distill.config_losses import expand
+from distill.config_models import StudentHf, StudentTowers
+from distill.presets import NEEDS
+
+if TYPE_CHECKING:
+    from distill.config import RunConfig
+
+
+def cross_errors(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    """Yield the dotted path and the text of everything that does not fit together."""
+    yield from _length(config)
+    yield from _teacher(config)
+    match config.student:
+        case StudentTowers() as student:
+            yield from _towers(config, student)
+        case StudentHf() as student:
+            yield from _hf(student)
+    yield from _losses(config)
+    yield from _views(config)
+    yield from _evaluations(config)
+    if config.train.precision == "fp16" and config.train.device == "cpu":
+        yield "train.precision", "fp16 does not train on a CPU; set it to fp32 or bf16"
+
+
+def _length(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    steps, epochs = config.train.steps, config.train.epochs
+    if steps is not None and epochs is not None:
+        yield (
+            "train.steps",
+            f"found {steps} beside epochs {epochs:g}; leave one of them out, or null",
+        )
+    if steps is None and epochs is None:
+        yield "train.steps", "missing, as train.epochs is; give one of them"
+
+
+def _teacher(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    mode = config.train.teacher
+    if not config.teachers and mode != "absent":
+        yield "train.teacher", f"found {mode!r}, but the recipe has no teacher; add one, or absent"
+
+
+def _towers(config: "RunConfig", student: StudentTowers) -> Iterator[tuple[str, str]]:
+    if student.image is None and student.text is None:
+        yield "student", "image and text are both null; a student has at least one tower"
+    if student.width is None and student.start is None and not config.teachers:
+        yield "student.width", "missing; required where the recipe has no teacher to take it from"
+    image, text = student.image, student.text
+    if image is not None and image.weights is not None and not image.pretrained:
+        yield "student.image.weights", "given beside pretrained: false; leave one of them out"
+    if text is None:
+        return
+    if text.config is not None and text.pretrained:
+        yield (
+            "student.text.pretrained",
+            "true, but a tower built from a config has no weights; set it to false",
+        )
+    if text.model is None and text.config is None:
+        yield "student.text.model", "missing, as student.text.config is; give one of them"
+    if text.model is None and text.config is not None and text.tokenizer is None:
+        yield "student.text.tokenizer", "missing; required where no model brings one"
+
+
+def _hf(student: StudentHf) -> Iterator[tuple[str, str]]:
+    if student.start is not None:
+        for name in ("model", "config"):
+            if getattr(student, name) is not None:
+                yield f"student.{name}", "given beside student.start; leave one of them out"
+    elif student.model is None and student.config is None:
+        yield "student.model", "missing; give a model, a config, or start from an earlier student"
+    elif student.config is not None and student.pretrained:
+        yield (
+            "student.pretrained",
+            "true, but a model built from a config has no weights; set it to false",
+        )
+
+
+def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    try:
+        terms = expand(config.losses)
+    except KeyError as error:
+        name = error.args[0]
+        yield f"losses.{name}.weight", "missing, must be a number ≥ 0, as no preset gives one"
+        return
+    if not terms:
+        yield "losses", f"no term is left; give one of {', '.join(NEEDS)} a weight above 0"
+    taught = bool(config.teachers) and config.train.teacher != "absent"
+    lonely = [name for name in terms if NEEDS[name].teacher]
+    if lonely and not taught:
+        why = "train.teacher is absent" if config.teachers else "the recipe has no teacher"
+        names = " and ".join(lonely)
+        ways_out = "write losses: {contrastive: 1}, or give a teacher"
+        yield "losses", f"{names} cannot do without a teacher, and {why}; {ways_out}"
+    student = config.student
+    if isinstance(student, StudentTowers) and student.start is None:
+        single = student.image is None or student.text is None
+        for name in terms:
+            if single and NEEDS[name].texts:
+                yield f"losses.{name}", "it needs both towers, and the student has one; remove it"
+
+
+def _views(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    for name in ("scale", "ratio"):
+        low, high = getattr(config.views, name)
+        if low > high:
+            yield f"views.{name}", f"found [{low:g}, {high:g}], the first must be ≤ the second"
+    if config.views.kind == "center" and config.cache.views > 1:
+        yield (
+            "cache.views",
+            f"found {config.cache.views}, must be 1 with views.kind: center, whose views are alike",
+        )
+
+
+def _evaluations(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    entries = config.evaluation_entries
+    for name, count in Counter(entry.name for entry in entries).items():
+        if count > 1:
+            yield "evaluate", f"{count} sets are called {name!r}; give each a name of its own"
+    for number, entry in enumerate(entries):
+        path = f"evaluate.{number}" if isinstance(config.evaluate, tuple) else "evaluate"
+        for field in ("templates", "classes"):
+            if entry.task == "retrieval" and getattr(entry, field) is not None:
+                yield f"{path}.{field}", "only zero_shot has a use for it; leave it out"

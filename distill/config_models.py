@@ -1,0 +1,133 @@
+"""The sections of a recipe that name models: teachers and the student."""
+
+from typing import Annotated, Any, Literal
+
+from pydantic import BeforeValidator, Field, Strict
+
+from distill.config_base import (
+    Count,
+    Flag,
+    Positive,
+    Section,
+    Text,
+    by_kind,
+    by_type,
+    one_or_many,
+    whole,
+)
+
+LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
+PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
+ContextLength = Annotated[int, Strict(), Field(ge=2, le=8192), BeforeValidator(whole)]
+
+
+class HfTeacher(Section):
+    """A dual encoder of transformers, such as CLIPModel."""
+
+    kind: Literal["hf"] = "hf"
+    """A dual encoder of transformers."""
+    model: Text
+    """Name on the hub, or a local folder."""
+    weight: Positive = 1.0
+    """Share of this teacher where there are several."""
+    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    """Precision that the teacher computes in."""
+
+
+Teachers = Annotated[HfTeacher | tuple[HfTeacher, ...], one_or_many(HfTeacher, "a teacher")]
+
+
+class ImageTower(Section):
+    """The image side of a student: a timm backbone and a projection."""
+
+    backbone: Text = "mobilenetv4_conv_small"
+    """Name of a timm model."""
+    pretrained: Flag = True
+    """Whether the backbone starts from timm's weights."""
+    weights: Text | None = None
+    """Local file with the backbone's weights; null: from the hub."""
+    image_size: PixelSize | None = None
+    """Height and width in pixels; null: the backbone's own."""
+    projection: Literal["linear", "mlp"] = "linear"
+    """What leads to the embedding: one layer, or two with a nonlinearity between them."""
+    arguments: dict[str, Any] = Field(default_factory=dict)
+    """Further arguments of timm's create_model."""
+
+
+class TextTower(Section):
+    """The text side of a student: a BERT-like encoder and a projection."""
+
+    model: Text | None = "sentence-transformers/all-MiniLM-L6-v2"
+    """Name on the hub, or a local folder."""
+    pretrained: Flag = True
+    """Whether the tower starts from that model's weights."""
+    config: dict[str, Any] | None = None
+    """Fields of a BertConfig to build a new tower from; null: the model's own."""
+    tokenizer: Text | None = None
+    """Name or folder of the tokenizer; null: the model's."""
+    pooling: Literal["mean", "cls"] = "mean"
+    """How tokens become one vector: mean over the text, or the first token."""
+    projection: Literal["linear", "mlp"] = "linear"
+    """What leads to the embedding: one layer, or two with a nonlinearity between them."""
+    context_length: ContextLength = 64
+    """Most tokens that a text keeps; the rest is cut off."""
+
+
+class StudentTowers(Section):
+    """A timm image tower and a BERT-like text tower, projected into the teacher's width."""
+
+    kind: Literal["towers"] = "towers"
+    """A timm image tower and a BERT-like text tower."""
+    start: Text | None = None
+    """Folder of an earlier student to begin from; null: the towers below."""
+    width: Count | None = None
+    """Width of the embeddings; null: the teacher's."""
+    logit_scale: LogitScale = 1 / 0.07
+    """Factor of the similarities at the start; it is learned, and never above 100."""
+    image: ImageTower | None = ImageTower()
+    """The image tower; null: a student without one."""
+    text: TextTower | None = TextTower()
+    """The text tower; null: a student without one."""
+
+    def build_arguments(self) -> dict[str, Any]:
+        """Return what ``students.build.build_towers`` takes beside the width."""
+        return self.model_dump(include={"image", "text", "logit_scale"})
+
+
+class StudentHf(Section):
+    """A dual encoder of transformers, kept in its own class and width."""
+
+    kind: Literal["hf"] = "hf"
+    """A dual encoder of transformers, kept in its own class and width."""
+    start: Text | None = None
+    """Folder of an earlier student to begin from; null: the model or config below."""
+    model: Text | None = None
+    """Name on the hub, or a local folder."""
+    config: Annotated[
+        str | dict[str, Any] | None,
+        by_type(
+            "a map with model_type, or the name of a JSON file, folder or hub model",
+            {str: Text, dict: dict[str, Any]},
+        ),
+    ] = None
+    """Configuration of a new model: its fields with model_type, or a file, folder or name."""
+    pretrained: Flag = True
+    """Whether the model's weights are loaded."""
+    tokenizer: Text | None = None
+    """Name or folder of the tokenizer; null: the model's."""
+    image_processor: Text | None = None
+    """Name or folder of the image processor; null: the model's."""
+    logit_scale: LogitScale | None = None
+    """Factor of the similarities at the start of a new model; null: the configuration's."""
+
+    def build_arguments(self) -> dict[str, Any]:
+        """Return what ``students.build.build_hf`` takes."""
+        return self.model_dump(exclude={"kind", "start"})
+
+
+DEFAULT_STUDENT_KIND = "towers"
+Student = Annotated[
+    StudentTowers | StudentHf,
+    Field(discriminator="kind"),
+    by_kind(StudentTowers, StudentHf, default=DEFAULT_STUDENT_KIND),
+]

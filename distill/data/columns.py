@@ -1,0 +1,85 @@
+"""Columns: the texts of millions of samples in a few flat buffers instead of as many objects."""
+
+from array import array
+
+import numpy as np
+from numpy.typing import NDArray
+
+
+class Texts:
+    """A list of strings in one buffer of UTF-8: small, and shared with forked workers as it is."""
+
+    def __init__(self) -> None:
+        self._buffer = bytearray()
+        self._ends = array("q", [0])
+
+    def append(self, text: str) -> None:
+        """Add a string; names of files that are no Unicode (surrogate escapes) come back whole."""
+        self._buffer += text.encode("utf-8", "surrogateescape")
+        self._ends.append(len(self._buffer))
+
+    def __len__(self) -> int:
+        return len(self._ends) - 1
+
+    def __getitem__(self, index: int) -> str:
+        begin, end = self._ends[index], self._ends[index + 1]
+        return self._buffer[begin:end].decode("utf-8", "surrogateescape")
+
+
+class SampleColumns:
+    """Keys, captions and labels of pictures, gathered row by row, then read by number."""
+
+    def __init__(self) -> None:
+        self._keys = Texts()
+        self._captions = Texts()
+        self._owners = array("q")
+        self._label_numbers: dict[str, int] = {}
+        self._label_names: list[str] = []
+        self._labels = array("q")
+        self._order: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
+        self._bounds: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
+
+    def __len__(self) -> int:
+        return len(self._keys)
+
+    def add(self, key: str) -> int:
+        """Add a picture and return its number."""
+        self._keys.append(key)
+        self._labels.append(-1)
+        return len(self._keys) - 1
+
+    def add_caption(self, number: int, caption: str) -> None:
+        """Add a caption to a picture."""
+        self._captions.append(caption)
+        self._owners.append(number)
+
+    def add_label(self, number: int, label: str) -> str:
+        """Give a picture its label and return the one that it has: the first that it was given."""
+        if self._labels[number] < 0:
+            if label not in self._label_numbers:
+                self._label_numbers[label] = len(self._label_names)
+                self._label_names.append(label)
+            self._labels[number] = self._label_numbers[label]
+        return self._label_names[self._labels[number]]
+
+    def freeze(self) -> None:
+        """Group the captions by picture; to be called once, after the last row."""
+        owners = np.array(self._owners, dtype=np.int64)
+        self._order = np.argsort(owners, kind="stable")
+        counts = np.bincount(owners, minlength=len(self))
+        self._bounds = np.concatenate([[0], np.cumsum(counts)]).astype(np.int64)
+        self._owners = array("q")
+
+    def key(self, number: int) -> str:
+        """Return a picture's key."""
+        return self._keys[number]
+
+    def captions(self, number: int) -> tuple[str, ...]:
+        """Return a picture's captions in the order of the rows, each of them once."""
+        rows = self._order[self._bounds[number] : self._bounds[number + 1]]
+        return tuple(dict.fromkeys(self._captions[row] for row in rows))
+
+    def label(self, number: int) -> str | None:
+        """Return a picture's label."""
+        place = self._labels[number]
+        return None if place < 0 else self._label_names[place]

@@ -1,0 +1,116 @@
+"""CSV and TSV, read by Python's csv module: every field a string, nothing taken for missing."""
+
+import csv
+import itertools
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TextIO
+
+from distill.data.rows import ColumnNames, ColumnPlaces, Row, find_columns, shorten
+from distill.data.sample import Skip
+from export.runtime.errors import DataError
+
+SAVE_AGAIN = "save the table as UTF-8 text"
+
+
+def read_delimited(path: Path, names: ColumnNames) -> Iterator[Row | Skip]:
+    """Read a CSV (strict quotes), a TSV (no quotes at all), or a ``.txt`` that is one of them.
+
+    A row with another number of fields than the header comes out as a skip. Blank lines are
+    passed over; white space around a field is dropped.
+
+    Raises:
+        DataError: the table cannot be read, is empty or lacks a column; names file and line.
+    """
+    try:
+        with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
+            yield from _read(path, file, names)
+    except OSError as error:
+        raise DataError(f"{path}: the table cannot be read: {error.strerror}") from error
+
+
+def _read(path: Path, file: TextIO, names: ColumnNames) -> Iterator[Row | Skip]:
+    lines = _lines(path, file)
+    first = next(lines, None)
+    if first is None:
+        raise DataError(f"{path}: the table is empty; its first line must name the columns")
+    tabs = path.suffix.lower() == ".tsv" or (path.suffix.lower() == ".txt" and "\t" in first)
+    records = _records(path, itertools.chain([first], lines), tabs=tabs)
+    _, header = next(records, (0, []))
+    if not header:
+        raise DataError(f"{path}: the table is empty; its first line must name the columns")
+    places = find_columns(header, names, table=str(path))
+    empty = True
+    for line, fields in records:
+        empty = False
+        if len(fields) == len(header):
+            yield _row(path, line, fields, places)
+        else:
+            way_out = "" if tabs else "; a field that holds a comma or a quote stands in quotes"
+            yield Skip(
+                f"{path}:{line}",
+                f"{len(fields)} fields where the header has {len(header)}{way_out}",
+                kind="row",
+            )
+    if empty:
+        raise DataError(f"{path}: the table has a header and no rows below it")
+
+
+def _row(path: Path, line: int, fields: list[str], places: ColumnPlaces) -> Row | Skip:
+    image = fields[places.image]
+    if not image:
+        return Skip(f"{path}:{line}", "its picture has no name", kind="row")
+    caption = "" if places.caption is None else fields[places.caption]
+    label = "" if places.label is None else fields[places.label]
+    return Row(line, image, (caption,) if caption else (), label)
+
+
+def _lines(path: Path, file: TextIO) -> Iterator[str]:
+    """Give the lines, their ends kept, and stop at what is no text."""
+    for number, line in enumerate(file, start=1):
+        if "\0" in line:
+            raise DataError(f"{path}: line {number} holds a NUL byte; {SAVE_AGAIN}")
+        if not line.isascii():
+            try:
+                line.encode("utf-8")
+            except UnicodeEncodeError as error:
+                byte = ord(line[error.start]) - 0xDC00
+                raise DataError(
+                    f"{path}: line {number}, character {error.start + 1} is not UTF-8 "
+                    f"(byte 0x{byte:02x}); {SAVE_AGAIN}"
+                ) from error
+        yield line
+
+
+def _records(path: Path, lines: Iterator[str], *, tabs: bool) -> Iterator[tuple[int, list[str]]]:
+    """Give the fields of each record that is not blank, with the number of its first line."""
+    if tabs:
+        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
+    else:
+        reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    while True:
+        begin = reader.line_num + 1
+        try:
+            fields = next(reader)
+        except StopIteration:
+            return
+        except csv.Error as error:
+            raise DataError(
+                f"{path}: the row that begins in line {begin} cannot be read "
+                f"({_reason(error, tabs=tabs)})"
+            ) from error
+        fields = [field.strip() for field in fields]
+        if len(fields) > 1 or (fields and fields[0]):
+            yield begin, fields
+
+
+def _reason(error: csv.Error, *, tabs: bool) -> str:
+    limit = csv.field_size_limit()
+    if "field larger" in str(error):
+        quote = "" if tabs else "; is a quote missing its partner?"
+        return f"a field of more than {limit} characters{quote}"
+    if "expected after" in str(error):
+        return 'text after a closing quote; inside a field in quotes a quote is written ""'
+    if "unexpected end" in str(error):
+        return "its quote is never closed"
+    return shorten(str(error))

@@ -1,0 +1,142 @@
+"""Samples and sources: pictures with captions behind an index with random access."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Literal, Protocol
+
+import numpy as np
+from PIL import Image
+
+from distill.counter import draw_integers
+from export.runtime.errors import DataError
+from export.runtime.preprocess import decode
+
+
+@dataclass(frozen=True)
+class Sample:
+    """One picture: a key that is stable and unique in its source, and what belongs to it.
+
+    ``image`` is the file or the undecoded bytes of one; ``captions`` holds several, one or none;
+    ``label`` is the name of its class where there is one.
+    """
+
+    key: str
+    image: Path | bytes
+    captions: tuple[str, ...]
+    label: str | None
+
+
+@dataclass(frozen=True)
+class Skip:
+    """Something that a source leaves out: where it stands, why, and whether a row or a picture."""
+
+    where: str
+    reason: str
+    kind: Literal["picture", "row"] = "picture"
+
+
+class Source(Protocol):
+    """Pictures behind an index; indexing one is cheap and reads no pixels.
+
+    ``name`` is the file or folder. ``skipped`` is what was left out while indexing, ``rows`` how
+    many rows were read for it (pictures, where there is no table), those left out included.
+    """
+
+    name: str
+    skipped: tuple[Skip, ...]
+    rows: int
+
+    def __len__(self) -> int:
+        """Return the number of samples."""
+        ...
+
+    def __getitem__(self, index: int) -> Sample:
+        """Return one sample; IndexError beyond the end."""
+        ...
+
+
+class Subset:
+    """The samples of a source at some indices, in the order of these."""
+
+    def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
+        self.source = source
+        self.indices = np.asarray(indices, dtype=np.int64)
+        self.name = source.name
+        self.skipped = source.skipped
+        self.rows = source.rows
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self.source[int(self.indices[index])]
+
+
+def open_image(sample: Sample) -> Image.Image:
+    """Return the picture of a sample as RGB, its EXIF orientation applied.
+
+    Raises:
+        DataError: the picture is missing or cannot be read; the message names it.
+    """
+    return decode(sample.image, name=None if isinstance(sample.image, Path) else sample.key)
+
+
+def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset, Subset]:
+    """Split a source into (kept, held out), each of them at least one sample.
+
+    A sample is held out where the hash of its key, and of nothing else, falls under ``share``; of
+    more than ``at_most`` those with the smallest hashes are. Both parts keep the source's order.
+
+    Raises:
+        DataError: the source has fewer than two samples.
+    """
+    count = len(source)
+    if count < 2:
+        raise DataError(
+            f"{source.name}: {count} picture cannot be split into a part to train on and a part "
+            "that is held out; give more pictures, or set data.validation"
+        )
+    hashes = np.fromiter(
+        (draw_integers("split", source[index].key)[0] for index in range(count)),
+        dtype=np.uint64,
+        count=count,
+    )
+    limit = np.uint64(min(int(share * 2**64), 2**64 - 1))
+    under = int(np.count_nonzero(hashes < limit))
+    number = max(1, min(under, at_most, count - 1))
+    held_out = np.zeros(count, dtype=bool)
+    held_out[np.argsort(hashes, kind="stable")[:number]] = True
+    return Subset(source, np.flatnonzero(~held_out)), Subset(source, np.flatnonzero(held_out))
+
+
+def check_skips(source_name: str, skips: Sequence[Skip], total: int, *, max_skipped: float) -> None:
+    """Stop where more than the share ``max_skipped`` of ``total`` entries was skipped.
+
+    ``total`` counts the skipped entries too.
+
+    Raises:
+        DataError: too many were skipped; the message names the first of them.
+    """
+    if not skips or len(skips) <= max_skipped * total:
+        return
+    first = skips[0]
+    raise DataError(
+        f"{source_name}: {len(skips)} of {total} {first.kind}s had to be skipped, more than "
+        f"data.max_skipped = {max_skipped:g} allows; the first is {first.where}: {first.reason}; "
+        "mend them or raise data.max_skipped"
+    )
+
+
+def check_source(source: Source, *, max_skipped: float) -> None:
+    """Stop where a source left out too many of its rows, or of its pictures, while indexing.
+
+    Raises:
+        DataError: as in :func:`check_skips`.
+    """
+    while isinstance(source, Subset):
+        source = source.source
+    rows = [skip for skip in source.skipped if skip.kind == "row"]
+    pictures = [skip for skip in source.skipped if skip.kind == "picture"]
+    check_skips(source.name, rows, source.rows, max_skipped=max_skipped)
+    check_skips(source.name, pictures, len(source) + len(pictures), max_skipped=max_skipped)

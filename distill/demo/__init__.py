@@ -1,0 +1,1 @@
+"""The demo: a recipe, a small teacher and the story they tell."""

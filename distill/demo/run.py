@@ -1,0 +1,208 @@
+"""The demo: few captions, many pictures, and what a teacher is worth then."""
+
+import json
+from dataclasses import dataclass
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+from rich.console import Console
+from rich.table import Table
+
+from distill.config import RunConfig
+from distill.data.scenes import PROMPTS, Split, class_names, render_scenes
+from distill.data.table import open_table
+from distill.evaluate.compare import EvaluationSet, compare
+from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.report import print_report, write_report
+from distill.pipeline import run, student_folder
+from distill.recipe import load_recipe
+from distill.teacher.load import load_teacher
+from export.bundle import export_student
+from export.runtime.errors import RunError
+from export.runtime.model import EdgeModel
+from students.model import load_student
+
+CAPTIONED = 600
+PICTURES = 6_000
+IMAGE_SIZE = 48
+SHOWN = 8
+# What is measured on has seeds of its own, so that no picture of it was trained on.
+TRAIN_SEED = 0
+NEW_PICTURES: dict[str, tuple[Split, int, int]] = {
+    "trained_pairs": ("train", 720, 1),
+    "held_out_pairs": ("held_out", 400, 2),
+}
+
+
+@dataclass(frozen=True)
+class Tables:
+    """The tables of the demo's pictures."""
+
+    many: Path
+    captioned: Path
+    measured: dict[str, Path]
+
+
+def run_demo(out: Path) -> dict[str, Any]:
+    """Tell the whole story in a folder: scenes, cache, two students, report, bundle.
+
+    What is finished is skipped when it is run again. Returns the content of ``report.json``.
+
+    Raises:
+        RunError: the folder holds something other than a demo.
+    """
+    console = Console(highlight=False)
+    _claim(out)
+    _introduce(console)
+    console.rule("1 · pictures")
+    tables = _render(out / "scenes")
+    with resources.as_file(resources.files("distill.demo")) as package:
+        teacher = package / "teacher"
+        distilled = _recipe(package, out / "student", tables.many, teacher)
+        alone = _recipe(package, out / "student_alone", tables.captioned, teacher, alone=True)
+        console.rule("2 · the student with the teacher")
+        run(distilled, stages=("cache", "train"))
+        console.rule("3 · the same student without the teacher")
+        run(alone, stages=("train",))
+        console.rule("4 · evaluation on new pictures")
+        report = _evaluate(out, tables, teacher, distilled=distilled, alone=alone)
+    print_report(report, console)
+    console.rule("5 · export, and classification without torch")
+    bundle = _export(out, distilled)
+    _classify(bundle, tables, console)
+    _conclude(report, out, console)
+    return report
+
+
+def _claim(out: Path) -> None:
+    mark = out / "demo.json"
+    if out.exists() and any(out.iterdir()) and not mark.exists():
+        raise RunError(f"{out}: the folder holds something other than a demo; choose another --out")
+    out.mkdir(parents=True, exist_ok=True)
+    mark.write_text(json.dumps({"demo": 1}) + "\n")
+
+
+def _introduce(console: Console) -> None:
+    console.print(
+        f"The pictures are procedural: bright shapes on dark backgrounds. The teacher is a small\n"
+        f"CLIPModel that was trained on such pictures, no CLIP of the real world. Two students of\n"
+        f"equal start and length get the same {CAPTIONED} captioned pictures; the one with the\n"
+        f"teacher also gets {PICTURES - CAPTIONED:,} pictures without captions."
+    )
+
+
+def _render(folder: Path) -> Tables:
+    measured = {
+        name: render_scenes(
+            folder / name, count=count, seed=seed, image_size=IMAGE_SIZE, split=split
+        )
+        for name, (split, count, seed) in NEW_PICTURES.items()
+    }
+    return Tables(
+        many=render_scenes(
+            folder / "train",
+            count=PICTURES,
+            seed=TRAIN_SEED,
+            image_size=IMAGE_SIZE,
+            captioned=CAPTIONED,
+        ),
+        captioned=render_scenes(
+            folder / "captioned", count=CAPTIONED, seed=TRAIN_SEED, image_size=IMAGE_SIZE
+        ),
+        measured=measured,
+    )
+
+
+def _recipe(
+    package: Path, output: Path, table: Path, teacher: Path, *, alone: bool = False
+) -> RunConfig:
+    """Return the demo's recipe for one of the two students."""
+    overrides = [
+        f"output={json.dumps(str(output))}",
+        f"teacher.model={json.dumps(str(teacher))}",
+        f"student.text.tokenizer={json.dumps(str(teacher))}",
+        f"data.train.path={json.dumps(str(table))}",
+    ]
+    if alone:
+        overrides += ["train.teacher=absent", "losses={contrastive: 1.0}"]
+    return load_recipe(package / "recipe.yaml", overrides=overrides)
+
+
+def _evaluate(
+    out: Path, tables: Tables, teacher: Path, *, distilled: RunConfig, alone: RunConfig
+) -> dict[str, Any]:
+    """Measure teacher and both students, unless the report is of the same students already."""
+    folders = {
+        "student": student_folder(distilled.folder, "last"),
+        "student_alone": student_folder(alone.folder, "last"),
+    }
+    entry = distilled.teachers[0]
+    encoders: list[Encoder] = [
+        TeacherEncoder(load_teacher(entry, device="cpu", dtype=entry.dtype)),
+        *(StudentEncoder(load_student(path), name=name) for name, path in folders.items()),
+    ]
+    sets = [
+        EvaluationSet(
+            name=name,
+            task="zero_shot",
+            source=open_table(path),
+            classes=class_names("all"),
+            templates=PROMPTS,
+        )
+        for name, path in tables.measured.items()
+    ]
+    report, _ = compare(encoders, sets)
+    write_report(
+        report,
+        out,
+        history=distilled.folder / "metrics.jsonl",
+        notes=[
+            "The pictures are procedural: coloured shapes on dark backgrounds.",
+            "The teacher is a small CLIPModel trained on such pictures; it is no CLIP of the "
+            "real world.",
+            f"Both students had the same start, the same number of steps and the same "
+            f"{CAPTIONED} captioned pictures; the one with the teacher also had "
+            f"{PICTURES - CAPTIONED:,} pictures without captions.",
+            "All 80 colour-shape classes are candidates; the held-out pairs were in no training.",
+        ],
+        title="clip-distill demo",
+    )
+    return report
+
+
+def _export(out: Path, distilled: RunConfig) -> Path:
+    result = export_student(
+        student_folder(distilled.folder, "last"), out / "bundle", templates=PROMPTS
+    )
+    return result.folder
+
+
+def _classify(bundle: Path, tables: Tables, console: Console) -> None:
+    """Show a few held-out pictures and what the bundle says of them."""
+    model = EdgeModel.load(bundle)
+    source = open_table(tables.measured["held_out_pairs"])
+    labels = class_names("all")
+    table = Table("picture", "is", "the bundle says", "probability", box=None)
+    for number in range(SHOWN):
+        sample = source[number]
+        label, probability = model.classify(sample.image, labels)[0]
+        table.add_row(sample.key, sample.label, label, f"{probability:.0%}")
+    console.print(table)
+
+
+def _conclude(report: dict[str, Any], out: Path, console: Console) -> None:
+    """Print what the teacher was worth, in points of top-1."""
+    for entry in report["sets"]:
+        top1 = {name: 100 * (result["top1"] or 0) for name, result in entry["results"].items()}
+        gain = top1["student"] - top1["student_alone"]
+        console.print(
+            f"{entry['name']}: teacher {top1['teacher']:.1f} %, student {top1['student']:.1f} %, "
+            f"alone {top1['student_alone']:.1f} %; the teacher is worth {gain:+.1f} points"
+        )
+    parameters = {model["name"]: model["parameters"] for model in report["models"]}
+    share = parameters["student"] / parameters["teacher"]
+    console.print(
+        f"The student has {share:.0%} of the teacher's {parameters['teacher']:,} weights."
+    )
+    console.print(f"Report: {out / 'report.html'}   Bundle: {out / 'bundle'}")

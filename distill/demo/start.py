@@ -1,0 +1,194 @@
+"""The start of the demo's teacher: a small ``CLIPModel`` that learns shapes in minutes.
+
+A tiny ViT from a random start learns colours in a minute but shapes only in hours. This one begins
+with a patch embedding made of the whitened principal components of the pictures' patches and with
+sine-cosine positions; it is a plain ``CLIPModel`` all the same, which any recipe of
+``student.kind: hf`` goes on from by ``student.start``.
+"""
+
+import shutil
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from tokenizers import Tokenizer, decoders, models, normalizers, pre_tokenizers, processors
+from tokenizers.trainers import BpeTrainer
+from torch import Tensor
+from transformers import (
+    CLIPConfig,
+    CLIPImageProcessor,
+    CLIPModel,
+    PreTrainedTokenizerFast,
+)
+
+from distill.data.sample import Source, open_image
+from distill.data.table import open_table
+from export.runtime.errors import DataError
+
+IMAGE_SIZE = 48
+PATCH_SIZE = 8
+WIDTH = 128
+CONTEXT_LENGTH = 32
+VOCABULARY = 512  # 256 bytes, two marks and merges, as many as the captions give
+PICTURES_FOR_COMPONENTS = 2000
+
+BOS, EOS = "<|startoftext|>", "<|endoftext|>"
+BOS_ID, EOS_ID = 0, 1  # not 2, for which transformers would pool another token
+
+
+def prepare_start(folder: Path, *, table: Path, seed: int) -> Path:
+    """Build the teacher's start from a table of captioned pictures and return its folder.
+
+    The folder holds a ``CLIPModel`` with its tokenizer and image processor. One that is there
+    already is left as it is; a new one is renamed into place when it is whole.
+
+    Raises:
+        DataError: the table or its pictures cannot be read, or it has no captions.
+    """
+    if (folder / "config.json").is_file():
+        return folder
+    source = open_table(table)
+    captions = [caption for index in range(len(source)) for caption in source[index].captions]
+    if not captions:
+        raise DataError(f"{table}: it has no captions, and the tokenizer is trained on them")
+    pictures = _sample_pictures(source)
+    mean, std = _channel_statistics(pictures)
+    tokenizer = train_tokenizer(captions)
+    model = _build_model(vocabulary=len(tokenizer), seed=seed)
+    vision = model.vision_model.embeddings
+    with torch.no_grad():
+        vision.patch_embedding.weight.copy_(whitened_components((pictures - mean) / std))
+        vision.position_embedding.weight[1:] = sine_cosine_positions(IMAGE_SIZE // PATCH_SIZE)
+        vision.position_embedding.weight[0] = 0
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
+    try:
+        model.save_pretrained(temporary)
+        tokenizer.save_pretrained(temporary)
+        _image_processor(mean, std).save_pretrained(temporary)
+        temporary.chmod(0o755)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+    return folder
+
+
+def train_tokenizer(captions: Sequence[str]) -> PreTrainedTokenizerFast:
+    """Train a byte-level BPE on captions; it lowers the case and marks both ends, as CLIP's does.
+
+    Every text can be written in it, since all single bytes are tokens.
+    """
+    backend = Tokenizer(models.BPE())
+    backend.normalizer = normalizers.Sequence(
+        [normalizers.NFC(), normalizers.Lowercase(), normalizers.Strip()]
+    )
+    backend.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
+    backend.decoder = decoders.ByteLevel()
+    trainer = BpeTrainer(
+        vocab_size=VOCABULARY,
+        min_frequency=2,
+        special_tokens=[BOS, EOS],
+        initial_alphabet=sorted(pre_tokenizers.ByteLevel.alphabet()),
+        show_progress=False,
+    )
+    backend.train_from_iterator(captions, trainer)
+    backend.post_processor = processors.TemplateProcessing(
+        single=f"{BOS} $A {EOS}", special_tokens=[(BOS, BOS_ID), (EOS, EOS_ID)]
+    )
+    return PreTrainedTokenizerFast(
+        tokenizer_object=backend,
+        bos_token=BOS,
+        eos_token=EOS,
+        pad_token=EOS,
+        padding_side="right",
+        model_max_length=CONTEXT_LENGTH,
+        model_input_names=["input_ids", "attention_mask"],
+    )
+
+
+def whitened_components(pictures: NDArray[np.float32]) -> Tensor:
+    """Return the strongest principal components of all patches, as convolution weights.
+
+    ``pictures`` is normalised, ``[N, H, W, 3]``; the result ``[WIDTH, 3, P, P]``. Each component
+    has unit variance over the patches it comes from.
+    """
+    count, side = len(pictures), PATCH_SIZE
+    grid = pictures.shape[1] // side
+    patches = pictures.reshape(count, grid, side, grid, side, 3).transpose(0, 1, 3, 5, 2, 4)
+    patches_ND = patches.reshape(-1, 3 * side * side).astype(np.float64)
+    variances, vectors = np.linalg.eigh(np.cov(patches_ND, rowvar=False))
+    strongest = np.argsort(variances)[::-1][:WIDTH]
+    # Bounded from below, or whitening would make mere noise as loud as edges.
+    scale = 1 / np.sqrt(variances[strongest] + 1e-3)
+    components = (vectors[:, strongest] * scale).T
+    # The sign of an eigenvector is left to the library; the largest entry is made positive.
+    largest = np.abs(components).argmax(axis=1)
+    components *= np.sign(components[np.arange(len(components)), largest])[:, None]
+    return torch.from_numpy(components.astype(np.float32)).view(WIDTH, 3, side, side)
+
+
+def sine_cosine_positions(grid: int) -> Tensor:
+    """Return fixed positions ``[grid · grid, WIDTH]``, half for the row and half for the column.
+
+    Source: Vaswani et al. 2017, https://arxiv.org/abs/1706.03762, in two dimensions.
+    """
+    quarter = WIDTH // 4
+    frequencies = 1 / 100 ** (torch.arange(quarter) / quarter)
+    angles = torch.arange(grid)[:, None] * frequencies[None, :]
+    one = torch.cat([angles.sin(), angles.cos()], dim=1)
+    rows = one[:, None, :].expand(grid, grid, -1)
+    columns = one[None, :, :].expand(grid, grid, -1)
+    return torch.cat([rows, columns], dim=2).reshape(grid * grid, WIDTH)
+
+
+def _build_model(*, vocabulary: int, seed: int) -> CLIPModel:
+    text: dict[str, Any] = {
+        "vocab_size": vocabulary,
+        "hidden_size": 64,
+        "intermediate_size": 256,
+        "num_hidden_layers": 2,
+        "num_attention_heads": 2,
+        "max_position_embeddings": CONTEXT_LENGTH,
+        "bos_token_id": BOS_ID,
+        "eos_token_id": EOS_ID,
+        "pad_token_id": EOS_ID,
+    }
+    vision: dict[str, Any] = {
+        "hidden_size": WIDTH,
+        "intermediate_size": 4 * WIDTH,
+        "num_hidden_layers": 4,
+        "num_attention_heads": 4,
+        "image_size": IMAGE_SIZE,
+        "patch_size": PATCH_SIZE,
+    }
+    config = CLIPConfig(text_config=text, vision_config=vision, projection_dim=WIDTH)
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        return CLIPModel(config)
+
+
+def _image_processor(mean: NDArray[np.float32], std: NDArray[np.float32]) -> CLIPImageProcessor:
+    return CLIPImageProcessor(
+        size={"shortest_edge": IMAGE_SIZE},
+        crop_size={"height": IMAGE_SIZE, "width": IMAGE_SIZE},
+        image_mean=[round(float(value), 4) for value in mean],
+        image_std=[round(float(value), 4) for value in std],
+    )
+
+
+def _sample_pictures(source: Source) -> NDArray[np.float32]:
+    """Return evenly spaced pictures of the source, ``[N, H, W, 3]`` from 0 to 1."""
+    chosen = np.unique(np.linspace(0, len(source) - 1, PICTURES_FOR_COMPONENTS).astype(int))
+    size = (IMAGE_SIZE, IMAGE_SIZE)
+    rows = [np.asarray(open_image(source[int(index)]).resize(size)) for index in chosen]
+    return np.stack(rows).astype(np.float32) / np.float32(255)
+
+
+def _channel_statistics(
+    pictures: NDArray[np.float32],
+) -> tuple[NDArray[np.float32], NDArray[np.float32]]:
+    return pictures.mean(axis=(0, 1, 2)), pictures.std(axis=(0, 1, 2))

@@ -1,0 +1,1 @@
+"""Teacher and student, measured side by side on the same samples."""

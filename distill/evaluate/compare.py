@@ -1,0 +1,132 @@
+"""Comparison: every encoder on every evaluation set, on the same samples."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+from distill.data.folder import DEFAULT_TEMPLATES
+from distill.data.sample import Skip, Source
+from distill.evaluate.encoder import Encoder
+from distill.evaluate.pictures import Options
+from distill.evaluate.result import Metrics, SetResult
+from distill.evaluate.retrieval import retrieval
+from distill.evaluate.zero_shot import zero_shot
+from export.runtime.errors import RecipeError
+
+FORMAT = 1
+HEADLINES = {"zero_shot": "top1", "retrieval": "mean_recall"}
+
+
+@dataclass(frozen=True)
+class EvaluationSet:
+    """One data set to measure on; the task is ``zero_shot`` or ``retrieval``.
+
+    ``classes`` (all labels of the source unless given) and ``templates`` are zero-shot's.
+    """
+
+    name: str
+    task: str
+    source: Source
+    classes: Sequence[str] | None = None
+    templates: Sequence[str] = DEFAULT_TEMPLATES
+    samples: int | None = None
+
+    def limited(self, samples: int) -> "EvaluationSet":
+        """Return the same set with at most so many samples."""
+        return replace(self, samples=min(samples, self.samples or samples))
+
+
+def headline(task: str, metrics: Metrics) -> tuple[str, float | None]:
+    """Return name and value of the one number that stands for a task."""
+    name = HEADLINES[task]
+    return name, metrics[name]
+
+
+def measure(
+    encoders: Sequence[Encoder], entry: EvaluationSet, *, options: Options | None = None
+) -> SetResult:
+    """Measure encoders on one set.
+
+    Raises:
+        RecipeError: the task is unknown.
+        DataError: the set has not what the task asks for, or cannot be read.
+    """
+    match entry.task:
+        case "zero_shot":
+            return zero_shot(
+                encoders,
+                entry.source,
+                classes=entry.classes,
+                templates=entry.templates,
+                samples=entry.samples,
+                options=options,
+            )
+        case "retrieval":
+            return retrieval(encoders, entry.source, samples=entry.samples, options=options)
+        case _:
+            raise RecipeError(
+                f"evaluate.{entry.name}: task is {entry.task!r}; "
+                f"it must be one of {', '.join(HEADLINES)}"
+            )
+
+
+def compare(
+    encoders: Sequence[Encoder],
+    sets: Sequence[EvaluationSet],
+    *,
+    reference: str = "teacher",
+    options: Options | None = None,
+) -> tuple[dict[str, Any], list[Skip]]:
+    """Return the content of ``report.json``, and the pictures that could not be read.
+
+    ``retained`` is an encoder's headline divided by the reference's, ``agreement`` the share of
+    first hits that are the reference's. What does not exist is None: an encoder without both
+    towers, no reference, a reference at 0.
+
+    Raises:
+        RecipeError: two sets or two encoders have the same name, or a task is unknown.
+        DataError: a set has not what its task asks for, or cannot be read.
+    """
+    _check_names("evaluate", [entry.name for entry in sets])
+    _check_names("models", [encoder.name for encoder in encoders])
+    skipped: list[Skip] = []
+    report: dict[str, Any] = {
+        "format": FORMAT,
+        "models": [
+            {"name": encoder.name, "parameters": encoder.parameters, "bytes": encoder.bytes}
+            for encoder in encoders
+        ],
+        "sets": [],
+    }
+    for entry in sets:
+        result = measure(encoders, entry, options=options)
+        skipped.extend(result.skipped)
+        report["sets"].append(
+            {
+                "name": entry.name,
+                "task": entry.task,
+                "samples": result.samples,
+                "results": result.results,
+                "retained": {
+                    encoder.name: _retained(result, encoder.name, reference) for encoder in encoders
+                },
+                "agreement": {
+                    encoder.name: result.agreement(encoder.name, reference) for encoder in encoders
+                },
+            }
+        )
+    return report, skipped
+
+
+def _retained(result: SetResult, name: str, reference: str) -> float | None:
+    if reference not in result.results:
+        return None
+    _, ours = headline(result.task, result.results[name])
+    _, theirs = headline(result.task, result.results[reference])
+    return ours / theirs if ours is not None and theirs else None
+
+
+def _check_names(where: str, names: Sequence[str]) -> None:
+    for name in names:
+        if names.count(name) > 1:
+            raise RecipeError(f"{where}: the name {name!r} is given more than once")

@@ -1,0 +1,195 @@
+"""Encoders: teacher, student and exported student behind one small surface."""
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
+from itertools import islice
+from typing import TYPE_CHECKING, Protocol, TypeVar
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+from PIL import Image
+from torch import nn
+
+from distill.teacher.protocol import Teacher
+from export.runtime.preprocess import Preprocessing
+from students.model import Student, embed_images, embed_texts, tokenize
+
+if TYPE_CHECKING:  # it brings onnxruntime, which training does without
+    from export.runtime.model import EdgeModel
+
+Item = TypeVar("Item")
+Vectors = NDArray[np.float32]
+
+
+class Encoder(Protocol):
+    """A model to measure: pictures and texts to L2-normalised float32 ``[N, D]``.
+
+    ``parameters`` and ``bytes`` (of its weights) are None where they are not known. A model without
+    a tower gives None for its inputs, and does not touch them.
+    """
+
+    @property
+    def name(self) -> str:
+        """The name in the report."""
+        ...
+
+    @property
+    def parameters(self) -> int | None:
+        """The number of weights."""
+        ...
+
+    @property
+    def bytes(self) -> int | None:
+        """The size of the weights in bytes."""
+        ...
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors | None:
+        """Embed RGB pictures of any size."""
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors | None:
+        """Embed texts."""
+        ...
+
+
+class TeacherEncoder:
+    """A teacher, with its own preprocessing and tokenizer."""
+
+    def __init__(self, teacher: Teacher, *, name: str = "teacher", batch_size: int = 64) -> None:
+        self._teacher = teacher
+        self._batch_size = batch_size
+        self.name = name
+        self.parameters: int | None = teacher.parameters
+        self.bytes: int | None = teacher.bytes
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors:
+        """Embed RGB pictures of any size."""
+        return _in_batches(self._images, images, self._batch_size)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts."""
+        return _in_batches(self._texts, texts, self._batch_size)
+
+    def _images(self, images: Sequence[Image.Image]) -> Vectors:
+        pixels = np.stack([self._teacher.preprocessing.pixels(image) for image in images])
+        return _to_numpy(self._teacher.encode_images(torch.from_numpy(pixels)))
+
+    def _texts(self, texts: Sequence[str]) -> Vectors:
+        return _to_numpy(self._teacher.encode_texts(texts))
+
+
+class StudentEncoder:
+    """A student in torch, in evaluation mode while it encodes and as it was before afterwards."""
+
+    def __init__(
+        self,
+        student: Student,
+        *,
+        name: str = "student",
+        device: str | torch.device = "cpu",
+        batch_size: int = 64,
+    ) -> None:
+        """Take a student whose model is on ``device`` already, or move it there."""
+        self._model = student.model.to(device)
+        self._student = student
+        self._device = device
+        self._batch_size = batch_size
+        self._preprocessing = (
+            None
+            if student.image_processor is None
+            else Preprocessing.from_processor(student.image_processor.to_dict())
+        )
+        self.name = name
+        self.parameters: int | None = sum(weight.numel() for weight in student.model.parameters())
+        self.bytes: int | None = _weight_bytes(student.model)
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors | None:
+        """Embed RGB pictures of any size; None without an image tower."""
+        if self._preprocessing is None:
+            return None
+        look = self._preprocessing
+
+        def embed(batch: Sequence[Image.Image]) -> Vectors:
+            values = look.normalise(np.stack([look.pixels(image) for image in batch]))
+            return _to_numpy(embed_images(self._model, torch.from_numpy(values).to(self._device)))
+
+        with _evaluating(self._model):
+            return _in_batches(embed, images, self._batch_size)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors | None:
+        """Embed texts; None without a text tower."""
+        if self._student.tokenizer is None:
+            return None
+        tokenizer, student = self._student.tokenizer, self._student
+
+        def embed(batch: Sequence[str]) -> Vectors:
+            tokens = tokenize(
+                tokenizer, batch, context_length=student.context_length, padding=student.padding
+            )
+            moved = {name: values.to(self._device) for name, values in tokens.items()}
+            return _to_numpy(embed_texts(self._model, moved))
+
+        with _evaluating(self._model):
+            return _in_batches(embed, texts, self._batch_size)
+
+
+class BundleEncoder:
+    """An exported bundle, run by the runtime that a device has."""
+
+    def __init__(
+        self,
+        model: "EdgeModel",
+        *,
+        name: str = "onnx",
+        parameters: int | None = None,
+        size: int | None = None,
+    ) -> None:
+        """Take a loaded bundle; only its maker knows its ``parameters`` and ``size`` in bytes."""
+        self._model = model
+        self.name = name
+        self.parameters = parameters
+        self.bytes = size
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors | None:
+        """Embed RGB pictures of any size; None without an image tower."""
+        return None if self._model.manifest.image is None else self._model.embed_images(images)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors | None:
+        """Embed texts; None without a text tower."""
+        return None if self._model.manifest.text is None else self._model.embed_texts(texts)
+
+
+def _in_batches(
+    embed: Callable[[Sequence[Item]], Vectors], items: Iterable[Item], batch_size: int
+) -> Vectors:
+    """Return ``embed`` of all items ``[N, D]``, holding one batch of them at a time."""
+    parts = []
+    iterator = iter(items)
+    while batch := list(islice(iterator, batch_size)):
+        parts.append(embed(batch))
+    return np.concatenate(parts) if parts else np.zeros((0, 0), dtype=np.float32)
+
+
+@contextmanager
+def _evaluating(model: nn.Module) -> Iterator[None]:
+    # Module by module, since training may keep some of them in evaluation mode.
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for module in training:
+            module.training = True
+
+
+def _weight_bytes(model: nn.Module) -> int:
+    """Return the bytes of all weights and saved buffers, those that are shared counted once."""
+    tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
+    return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
+
+
+def _to_numpy(vectors: torch.Tensor) -> Vectors:
+    array: Vectors = vectors.detach().float().cpu().numpy()
+    return array

@@ -1,0 +1,114 @@
+"""Pictures of an evaluation: decoded once, handed to every encoder."""
+
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import nullcontext
+from dataclasses import dataclass
+
+import numpy as np
+from PIL import Image
+
+from distill.counter import draw_permutation
+from distill.data.sample import Sample, Skip, Source, check_skips, open_image
+from distill.evaluate.encoder import Encoder
+from distill.evaluate.metrics import Embeddings
+from distill.progress import progress_bar
+from export.runtime.errors import DataError
+
+# Decoded pictures held at a time.
+BATCH_SIZE = 64
+
+
+@dataclass(frozen=True)
+class Options:
+    """What does not belong to a set: the share that may be unreadable, and whether to show a bar.
+
+    Beyond ``max_skipped`` of unreadable pictures, measuring a set stops with an error.
+    """
+
+    max_skipped: float = 0.01
+    progress: bool = False
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """Embeddings by encoder, ``[N, D]`` or None without an image tower, and whose they are.
+
+    ``indices`` (``[N]``) are those samples of the source whose picture could be read; ``skipped``
+    the others.
+    """
+
+    indices: list[int]
+    embeddings: dict[str, Embeddings | None]
+    skipped: list[Skip]
+
+
+def choose(source: Source, usable: Callable[[Sample], bool], samples: int | None) -> list[int]:
+    """Return the indices of all usable samples, or of ``samples`` of them.
+
+    Which those are follows from the source's length alone, so that every model and every run is
+    measured on the same.
+    """
+    count = len(source)
+    if samples is None:
+        return [index for index in range(count) if usable(source[index])]
+    chosen: list[int] = []
+    for index in draw_permutation(count, "evaluate", count):
+        if len(chosen) == samples:
+            break
+        if usable(source[int(index)]):
+            chosen.append(int(index))
+    return sorted(chosen)
+
+
+def encode_pictures(
+    encoders: Sequence[Encoder],
+    source: Source,
+    indices: Sequence[int],
+    *,
+    title: str,
+    options: Options,
+) -> Pictures:
+    """Decode each picture once and embed it by every encoder.
+
+    An unreadable picture is left out for all of them alike.
+
+    Raises:
+        DataError: too many pictures cannot be read, or all of them.
+    """
+    kept: list[int] = []
+    skipped: list[Skip] = []
+    parts: dict[str, list[Embeddings]] = {encoder.name: [] for encoder in encoders}
+    shown = progress_bar(title, len(indices)) if options.progress else nullcontext()
+    with shown as bar:
+        for start in range(0, len(indices), BATCH_SIZE):
+            images = []
+            for index, image in _decode(source, indices[start : start + BATCH_SIZE], skipped):
+                kept.append(index)
+                images.append(image)
+            check_skips(source.name, skipped, len(indices), max_skipped=options.max_skipped)
+            if not images:
+                continue
+            for encoder in encoders:
+                vectors = encoder.encode_images(images)
+                if vectors is not None:
+                    parts[encoder.name].append(vectors)
+            if bar is not None:
+                bar.update(min(start + BATCH_SIZE, len(indices)))
+    if not kept:
+        raise DataError(f"{source.name}: none of its {len(indices)} pictures can be read")
+    return Pictures(
+        indices=kept,
+        embeddings={name: np.concatenate(part) if part else None for name, part in parts.items()},
+        skipped=skipped,
+    )
+
+
+def _decode(
+    source: Source, indices: Sequence[int], skipped: list[Skip]
+) -> Iterator[tuple[int, Image.Image]]:
+    for index in indices:
+        sample = source[index]
+        try:
+            yield index, open_image(sample)
+        except DataError as error:
+            skipped.append(Skip(where=f"{source.name}: {sample.key}", reason=str(error)))

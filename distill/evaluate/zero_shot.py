@@ -1,0 +1,116 @@
+"""Zero-shot classification: the class whose ensembled prompts are nearest to the picture."""
+
+import difflib
+from collections.abc import Sequence
+
+import numpy as np
+
+from distill.data.folder import DEFAULT_TEMPLATES, fill
+from distill.data.sample import Source
+from distill.evaluate.encoder import Encoder
+from distill.evaluate.metrics import Embeddings, Ids, mean_per_class_recall, rank, share_in_top
+from distill.evaluate.pictures import Options, choose, encode_pictures
+from distill.evaluate.result import Metrics, SetResult
+from export.runtime.errors import DataError
+
+METRICS = ("top1", "top5", "mean_per_class_recall")
+
+
+def zero_shot(
+    encoders: Sequence[Encoder],
+    source: Source,
+    *,
+    classes: Sequence[str] | None = None,
+    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    samples: int | None = None,
+    options: Options | None = None,
+) -> SetResult:
+    """Measure how often the picture's own class comes first.
+
+    Metrics are ``top1``, ``top5`` (1 where there are five classes or fewer) and
+    ``mean_per_class_recall``, the mean of top-1 over the classes that occur.
+
+    Args:
+        encoders: What to measure; one without both towers gets None.
+        source: Pictures with labels; samples without one are left out.
+        classes: All candidates; unless given, the labels of the whole source.
+        templates: Prompts with ``{}`` for the class's name.
+        samples: How many samples at most; all unless given.
+        options: Tolerance for unreadable pictures, and the progress bar.
+
+    Raises:
+        DataError: there is no label, a label is no class, or pictures cannot be read.
+    """
+    indices = choose(source, lambda sample: sample.label is not None, samples)
+    if not indices:
+        raise DataError(
+            f"{source.name}: no picture of it has a label, which zero_shot asks for; "
+            "give a table with a label column or a folder of classes, or use task: retrieval"
+        )
+    names = _candidates(source, classes)
+    numbers = {name: number for number, name in enumerate(names)}
+    labels = {index: _class_of(source, index, numbers) for index in indices}
+    pictures = encode_pictures(
+        encoders, source, indices, title="zero-shot", options=options or Options()
+    )
+    truth = np.array([labels[index] for index in pictures.indices], dtype=np.int64)
+    results: dict[str, Metrics] = {}
+    first: dict[str, tuple[Ids, ...] | None] = {}
+    for encoder in encoders:
+        images = pictures.embeddings[encoder.name]
+        texts = None if images is None else embed_classes(encoder, names, templates)
+        if images is None or texts is None:
+            results[encoder.name] = dict.fromkeys(METRICS)
+            first[encoder.name] = None
+            continue
+        ranking = rank(images, texts, query_ids=truth, candidate_ids=np.arange(len(names)))
+        values = (
+            share_in_top(ranking.ranks, 1),
+            share_in_top(ranking.ranks, 5),
+            mean_per_class_recall(ranking.ranks, truth),
+        )
+        results[encoder.name] = dict(zip(METRICS, values, strict=True))
+        first[encoder.name] = (ranking.first,)
+    return SetResult("zero_shot", len(truth), results, first, pictures.skipped)
+
+
+def embed_classes(
+    encoder: Encoder, names: Sequence[str], templates: Sequence[str]
+) -> Embeddings | None:
+    """Return a vector for each class ``[C, D]``, or None without a text tower.
+
+    It is the mean of the normalised embeddings of its prompts, normalised again, as in CLIP
+    (https://arxiv.org/abs/2103.00020).
+    """
+    prompts = [fill(template, name) for name in names for template in templates]
+    vectors = encoder.encode_texts(prompts)
+    if vectors is None:
+        return None
+    mean = vectors.reshape(len(names), len(templates), -1).mean(axis=1)
+    classes: Embeddings = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
+    return classes
+
+
+def _candidates(source: Source, classes: Sequence[str] | None) -> list[str]:
+    """Return the names of the classes, each once, as prompts say them."""
+    if classes is not None:
+        return list(dict.fromkeys(_spoken(name) for name in classes))
+    labels = {source[index].label for index in range(len(source))}
+    return sorted({_spoken(label) for label in labels if label is not None})
+
+
+def _class_of(source: Source, index: int, numbers: dict[str, int]) -> int:
+    sample = source[index]
+    name = _spoken(sample.label or "")
+    if name not in numbers:
+        near = difflib.get_close_matches(name, numbers, n=1)
+        hint = f" (the nearest is {near[0]!r})" if near else ""
+        raise DataError(
+            f"{source.name}: {sample.key} has the label {sample.label!r}, which is none of the "
+            f"{len(numbers)} classes to choose from{hint}; add it to classes, or give no classes"
+        )
+    return numbers[name]
+
+
+def _spoken(label: str) -> str:
+    return fill("{}", label)

@@ -1,0 +1,249 @@
+"""The stages of a run: cache, train, evaluate, export; each alone or one after the other."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.cache_stage import build_caches
+from distill.config import RunConfig
+from distill.evaluate.compare import compare
+from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.report import print_report, write_report
+from distill.progress import make_console
+from distill.project import DEFAULT_TEMPLATES, Project
+from distill.recipe import default_values, load_recipe, resolve
+from distill.run_folder import RunFolder
+from distill.train.checkpoint import latest_checkpoint
+from distill.train.processes import start_accelerator
+from distill.train.stage import train_stage
+from export.runtime.errors import RecipeError, RunError
+from students.model import load_student
+
+Stage = Literal["cache", "train", "evaluate", "export"]
+STAGES: tuple[Stage, ...] = ("cache", "train", "evaluate", "export")
+Checkpoint = Literal["last", "best"]
+
+
+def run(
+    recipe: RunConfig | Path | str | None = None,
+    *,
+    teacher: str | None = None,
+    student: str | None = None,
+    data: str | None = None,
+    out: str | Path | None = None,
+    overrides: Sequence[str] = (),
+    stages: Sequence[Stage] = STAGES,
+) -> RunFolder:
+    """Run the stages of a recipe, or of the default recipe for a teacher, a student and data.
+
+    A stage that is finished is skipped, an unfinished one goes on.
+
+    Raises:
+        ClipDistillError: something that the user named is wrong; nothing is created then.
+    """
+    if recipe is not None and any(value is not None for value in (teacher, student, data)):
+        raise RecipeError("give either a recipe, or --teacher, --student and --data")
+    if isinstance(recipe, RunConfig):
+        config = recipe
+    elif recipe is not None:
+        more = [*overrides, *([] if out is None else [f"output={out}"])]
+        config = load_recipe(Path(recipe), overrides=more)
+    else:
+        values = default_values(teacher=teacher, student=student, data=data, output=out)
+        config = resolve(values, overrides=overrides, where="command line")
+    folder = RunFolder(config)
+    folder.check()
+    for stage in stages:
+        if folder.finished(stage):
+            make_console().print(f"{stage}: finished before, skipped")
+        elif stage == "cache" and config.train.teacher == "cached" and config.teachers:
+            build_cache(config)
+        elif stage == "train":
+            train(config)
+        elif stage == "evaluate":
+            evaluate(folder.path)
+        elif stage == "export":
+            export(folder.path)
+    return folder
+
+
+def open_run(project: Project) -> RunFolder:
+    """Check everything that a recipe names, then create its run folder.
+
+    The order of the checks is: the run folder, the data, the teacher, the student. Procedural
+    scenes without a path of their own are rendered inside the run folder, so they come last.
+    """
+    config = project.config
+    folder = RunFolder(config)
+    folder.check()
+    inside = any(
+        entry.kind == "scenes" and entry.path is None
+        for entry in [*config.train_sources, *(entry.data for entry in config.evaluation_entries)]
+    )
+    if inside:
+        _ = project.teacher
+        folder.open()
+    _ = project.position, project.evaluation_sets
+    _ = project.teacher
+    _ = project.student
+    folder.open()
+    folder.add_skips(project.skips)
+    return folder
+
+
+def build_cache(config: RunConfig) -> None:
+    """Embed the training pictures and captions by the teacher, unless that is done.
+
+    Raises:
+        RecipeError: the recipe has no teacher.
+        CacheError: the cache folder holds something else.
+    """
+    project = Project(config)
+    if not config.teachers:
+        raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
+    build_caches(project, open_run(project))
+
+
+def train(config: RunConfig) -> None:
+    """Train the student, from the newest checkpoint where there is one.
+
+    Raises:
+        RunError: processes, device or precision do not fit.
+        KeyboardInterrupt: Ctrl-C came; the text says what was saved.
+    """
+    settings = config.train
+    accelerator = start_accelerator(device=settings.device, precision=settings.precision)
+    if settings.batch_size % accelerator.num_processes:
+        raise RunError(
+            f"train.batch_size: {settings.batch_size} does not divide by the "
+            f"{accelerator.num_processes} processes"
+        )
+    project = Project(config)
+    folder = RunFolder(config)
+    if accelerator.is_main_process:
+        folder = open_run(project)
+    accelerator.wait_for_everyone()
+    if folder.finished("train"):
+        make_console().print("train: finished before, skipped")
+    else:
+        train_stage(project, folder, accelerator)
+    accelerator.end_training()
+
+
+def evaluate(run_folder: Path | str, *, checkpoint: Checkpoint = "last") -> dict[str, Any]:
+    """Measure teacher and student of a run on the recipe's evaluation sets, and write the report.
+
+    Returns:
+        The content of ``report.json``.
+
+    Raises:
+        RunError: the folder is no run, or holds no student yet.
+    """
+    folder, project = _finished_run(Path(run_folder))
+    path = student_folder(folder.path, checkpoint)
+    encoders: list[Encoder] = [] if project.teacher is None else [TeacherEncoder(project.teacher)]
+    encoders.append(StudentEncoder(load_student(path, device=project.config.device)))
+    sets = project.evaluation_sets
+    if not sets:
+        raise RecipeError("evaluate: nothing to measure on; name at least one set")
+    report, skips = compare(encoders, sets)
+    folder.add_skips(skips)
+    history = folder.path / "metrics.jsonl"
+    write_report(
+        report,
+        folder.path,
+        history=history if history.exists() else None,
+        notes=_notes(project, folder.path, checkpoint),
+        title=folder.path.name,
+    )
+    print_report(report, make_console())
+    if checkpoint == "last":
+        folder.finish("evaluate")
+    return report
+
+
+def export(
+    run_folder: Path | str, *, out: Path | str | None = None, checkpoint: Checkpoint = "last"
+) -> Path:
+    """Write a run's student as a bundle of ONNX graphs, verified against torch.
+
+    Returns:
+        The bundle's folder: ``out``, or ``bundle`` in the run folder.
+
+    Raises:
+        RunError: the folder is no run, or holds no student yet.
+        ExportError: the student cannot be exported, or the graphs differ from it.
+    """
+    from export.bundle import export_student
+
+    folder, project = _finished_run(Path(run_folder))
+    config = project.config
+    sets = config.evaluation_entries
+    templates = config.export.templates or (sets[0].template_list if sets else None)
+    result = export_student(
+        student_folder(folder.path, checkpoint),
+        folder.path / "bundle" if out is None else Path(out),
+        templates=templates or DEFAULT_TEMPLATES,
+        opset=config.export.opset,
+        tolerance=config.export.tolerance,
+    )
+    for name, size in result.sizes.items():
+        make_console().print(f"export: {result.folder / name} {size / 1e6:.2f} MB")
+    if out is None and checkpoint == "last":
+        folder.finish("export")
+    return result.folder
+
+
+def student_folder(run_folder: Path, checkpoint: Checkpoint) -> Path:
+    """Return where a run's student stands: the last one or the best one.
+
+    Raises:
+        RunError: there is none yet.
+    """
+    if checkpoint == "best":
+        if (run_folder / "student_best").exists():
+            return run_folder / "student_best"
+        raise RunError(f"{run_folder}: no best student was kept; use --checkpoint last")
+    if (run_folder / "student").exists():
+        return run_folder / "student"
+    newest = latest_checkpoint(run_folder / "checkpoints")
+    if newest is None:
+        raise RunError(
+            f"{run_folder}: no student yet; run `clip-distill train {run_folder}/recipe.yaml`"
+        )
+    return newest / "student"
+
+
+def _finished_run(path: Path) -> tuple[RunFolder, Project]:
+    recipe = path / "recipe.yaml"
+    if not recipe.exists():
+        raise RunError(f"{path}: no run folder, since there is no recipe.yaml in it")
+    config = load_recipe(recipe, overrides=[f"output={json.dumps(str(path))}"])
+    return RunFolder(config), Project(config)
+
+
+def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:
+    """Return what a reader of the report has to know beside the numbers."""
+    notes = []
+    if project.holds_out:
+        held_out = max(len(entry.source) for entry in project.evaluation_sets)
+        notes.append(
+            f"The recipe names no evaluation data: {held_out:,} pictures were held out of training."
+        )
+    if not (run_folder / "student").exists():
+        notes.append("Training is not finished: this is the student of the newest checkpoint.")
+    if checkpoint == "best":
+        best = json.loads(_best_state(run_folder))["best"]
+        notes.append(
+            f"The student is that of step {best['step']}, chosen by {best['metric']} on "
+            f"{best['set']}: its score there flatters it."
+        )
+    return notes
+
+
+def _best_state(run_folder: Path) -> str:
+    newest = latest_checkpoint(run_folder / "checkpoints")
+    if newest is None:
+        raise RunError(f"{run_folder}: no checkpoint says which student was the best")
+    return (newest / "state.json").read_text()

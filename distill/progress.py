@@ -1,0 +1,66 @@
+"""Progress: a bar on a terminal, a line now and then elsewhere, silence on other processes."""
+
+import os
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from rich.console import Console
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskProgressColumn,
+    TextColumn,
+    TimeRemainingColumn,
+)
+
+SECONDS_BETWEEN_LINES = 15.0
+
+
+class Bar:
+    """One running task; ``update`` says how far it is and what stands beside it."""
+
+    def __init__(self, console: Console, progress: Progress | None, title: str, total: int) -> None:
+        """Show a bar where ``progress`` is given, plain lines otherwise."""
+        self._console = console
+        self._progress = progress
+        self._title = title
+        self._total = total
+        self._last_line = time.monotonic()
+        self._task = None if progress is None else progress.add_task(title, total=total, note="")
+
+    def update(self, done: int, note: str = "") -> None:
+        """Show that ``done`` of the total are done."""
+        if self._progress is not None and self._task is not None:
+            self._progress.update(self._task, completed=done, note=note)
+        elif done >= self._total or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+            self._last_line = time.monotonic()
+            self._console.print(f"{self._title} {done}/{self._total} {note}".rstrip(), style=None)
+
+
+def make_console() -> Console:
+    """Return a console on standard error; silent on all processes but the main one."""
+    main = os.environ.get("RANK", "0") == "0"
+    return Console(stderr=True, quiet=not main, highlight=False)
+
+
+@contextmanager
+def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Bar]:
+    """Give a bar with title, share done, remaining time and a note."""
+    console = make_console()
+    if not console.is_terminal or console.quiet:
+        yield Bar(console, None, title, total)
+        return
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(bar_width=24),
+        TaskProgressColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(elapsed_when_finished=True),
+        TextColumn("{task.fields[note]}"),
+        console=console,
+    ) as progress:
+        bar = Bar(console, progress, title, total)
+        bar.update(done)
+        yield bar

@@ -1,0 +1,255 @@
+"""What a recipe names, opened on first use: sources, teacher, student, loss, evaluation sets."""
+
+from collections.abc import Sequence
+from functools import cached_property
+
+import torch
+
+from distill.cache_build import BuildSettings
+from distill.config import RunConfig, StudentHf
+from distill.data.index import Position
+from distill.data.pairs import Captions, iterate
+from distill.data.sample import Skip, Source, check_source, split_by_hash
+from distill.data.sources import open_source
+from distill.evaluate.compare import EvaluationSet
+from distill.losses import Term, WeightedLoss
+from distill.teacher.load import load_teacher
+from distill.teacher.protocol import Teacher
+from distill.views import ViewSettings
+from export.runtime.errors import DataError, RecipeError, StudentError
+from export.runtime.preprocess import Preprocessing
+from students.build import build_hf, build_towers
+from students.model import Student, load_student
+
+# Where a recipe names nothing to validate on, this share of the training data is held out.
+HELD_OUT_SHARE = 0.05
+HELD_OUT_AT_MOST = 2000
+DEFAULT_TEMPLATES = ("a photo of a {}.",)
+
+
+class Project:
+    """The things of one recipe. Each is opened once, when it is first asked for."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Remember the recipe; nothing is opened yet."""
+        self.config = config
+
+    @cached_property
+    def _all_sources(self) -> list[Source]:
+        config = self.config
+        sources = [open_source(entry, output=config.folder) for entry in config.train_sources]
+        for source in sources:
+            check_source(source, max_skipped=self.config.data.max_skipped)
+        return sources
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether a share of the training data is kept for validation and evaluation."""
+        return self.config.data.validation is None and not self.config.evaluation_entries
+
+    @cached_property
+    def _splits(self) -> list[tuple[Source, Source]]:
+        total = sum(len(source) for source in self._all_sources)
+        share = min(HELD_OUT_SHARE, HELD_OUT_AT_MOST / max(total, 1))
+        return [
+            split_by_hash(source, share=share, at_most=HELD_OUT_AT_MOST)
+            for source in self._all_sources
+        ]
+
+    @cached_property
+    def sources(self) -> list[Source]:
+        """The training sources, without what is held out."""
+        return [kept for kept, _ in self._splits] if self.holds_out else self._all_sources
+
+    @cached_property
+    def skips(self) -> list[Skip]:
+        """What was left out while the training sources were indexed."""
+        return [skip for source in self._all_sources for skip in source.skipped]
+
+    @cached_property
+    def captions(self) -> Captions:
+        """The captions of the training corpus."""
+        return Captions(self.sources, seed=self.config.seed)
+
+    @cached_property
+    def position(self) -> Position:
+        """The order of the samples."""
+        return Position(
+            [len(source) for source in self.sources],
+            weights=[entry.weight for entry in self.config.train_sources],
+            seed=self.config.seed,
+            batch_size=self.config.train.batch_size,
+        )
+
+    @property
+    def steps(self) -> int:
+        """How many steps the run has, from ``steps`` or ``epochs``."""
+        train = self.config.train
+        if train.steps is not None:
+            return train.steps
+        return max(1, round((train.epochs or 0) * self.position.steps_per_epoch))
+
+    @cached_property
+    def validation_source(self) -> Source | None:
+        """Where the loss terms are computed in the middle of training."""
+        if self.config.data.validation is not None:
+            return open_source(self.config.data.validation, output=self.config.folder)
+        if not self.holds_out:
+            return None
+        # One source speaks for all where there are several: it is the largest.
+        return max((held_out for _, held_out in self._splits), key=len)
+
+    @cached_property
+    def evaluation_sets(self) -> list[EvaluationSet]:
+        """The recipe's evaluation sets, or those made of what is held out."""
+        config = self.config
+        if config.evaluation_entries:
+            return [
+                EvaluationSet(
+                    name=entry.name,
+                    task=entry.task,
+                    source=open_source(entry.data, output=config.folder),
+                    classes=entry.class_list,
+                    templates=entry.template_list or DEFAULT_TEMPLATES,
+                    samples=entry.samples,
+                )
+                for entry in config.evaluation_entries
+            ]
+        source = self.validation_source
+        if source is None:
+            return []
+        name = "held_out" if self.holds_out else "validation"
+        # A folder's captions are made from its classes and say nothing that these do not.
+        entries = [config.data.validation] if config.data.validation else config.train_sources
+        return _sets_of(source, name, captioned=any(entry.kind != "folder" for entry in entries))
+
+    @cached_property
+    def teacher(self) -> Teacher | None:
+        """The frozen teacher, or None where the recipe has none."""
+        entries = self.config.teachers
+        if not entries:
+            return None
+        if len(entries) > 1:
+            raise RecipeError(
+                f"teacher: {len(entries)} teachers, but one is what this version can learn from; "
+                "name a single one"
+            )
+        return load_teacher(entries[0], device=self.config.device, dtype=entries[0].dtype)
+
+    @cached_property
+    def student(self) -> Student:
+        """The student at its start.
+
+        Raises:
+            StudentError: it cannot be built, or does not fit the recipe's terms.
+        """
+        section = self.config.student
+        torch.manual_seed(self.config.seed)
+        try:
+            if section.start is not None:
+                student = load_student(section.start)
+            elif isinstance(section, StudentHf):
+                student = build_hf(**section.build_arguments())
+            else:
+                student = build_towers(width=self._width(), **section.build_arguments())
+        except (ValueError, OSError) as error:
+            raise StudentError(f"student: {error}") from error
+        self._check_student(student)
+        return student
+
+    def _width(self) -> int:
+        section = self.config.student
+        width = getattr(section, "width", None)
+        if width is not None:
+            return int(width)
+        if self.teacher is None:
+            raise RecipeError("student.width: required where the recipe has no teacher")
+        return self.teacher.width
+
+    def _check_student(self, student: Student) -> None:
+        width = student.width
+        teacher = self.teacher
+        for name, term in self.config.terms.items():
+            if teacher is not None and term.needs_equal_width and width != teacher.width:
+                raise StudentError(
+                    f"losses.{name}: needs equal widths, but the student has {width} and the "
+                    f"teacher {teacher.width}; remove the term or set student.width: "
+                    f"{teacher.width} (kind: towers)"
+                )
+            if term.needs_texts and self.captions.total == 0:
+                raise DataError(
+                    f"losses.{name}: needs captions, but no picture of data.train has one; "
+                    "give a source with captions, or leave the term out"
+                )
+
+    @cached_property
+    def loss(self) -> WeightedLoss:
+        """The weighted sum of the recipe's terms."""
+        return WeightedLoss(
+            {
+                name: Term(
+                    weight=term.weight,
+                    arguments=dict(term.arguments),
+                    schedule=term.schedule,
+                    end=term.end,
+                )
+                for name, term in self.config.terms.items()
+            }
+        )
+
+    @property
+    def views(self) -> ViewSettings:
+        """How training's views are drawn."""
+        views = self.config.views
+        return ViewSettings(
+            seed=self.config.seed if views.seed is None else views.seed,
+            kind=views.kind,
+            scale=views.scale,
+            ratio=views.ratio,
+            flip=views.flip,
+            color_jitter=views.color_jitter,
+        )
+
+    @property
+    def build_settings(self) -> BuildSettings:
+        """How the cache is written."""
+        cache = self.config.cache
+        return BuildSettings(
+            view_count=cache.views,
+            dtype=cache.dtype,
+            shard_rows=cache.shard_rows,
+            batch_size=cache.batch_size,
+            workers=self.config.data.workers,
+            max_skipped=self.config.data.max_skipped,
+        )
+
+
+def _sets_of(source: Source, name: str, *, captioned: bool) -> list[EvaluationSet]:
+    """Return what a source can be measured on: classes where labelled, retrieval by captions."""
+    samples = list(iterate(source))
+    labelled = len({sample.label for sample in samples if sample.label is not None}) > 1
+    captioned = captioned and any(sample.captions for sample in samples)
+    tasks: list[str] = (["zero_shot"] if labelled else []) + (["retrieval"] if captioned else [])
+    return [
+        EvaluationSet(
+            name=name if len(tasks) == 1 else f"{name}_{task}",
+            task=task,
+            source=source,
+            classes=None,
+            templates=DEFAULT_TEMPLATES,
+            samples=None,
+        )
+        for task in tasks
+    ]
+
+
+def student_preprocessing(student: Student) -> Preprocessing | None:
+    """Return what a student's pictures go through, None where it has no image tower."""
+    if student.image_processor is None:
+        return None
+    return Preprocessing.from_processor(student.image_processor.to_dict())
+
+
+def describe(sources: Sequence[Source]) -> str:
+    """Return the sources' names and sizes for one line."""
+    return ", ".join(f"{source.name} ({len(source):,} pictures)" for source in sources)

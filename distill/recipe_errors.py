@@ -1,0 +1,185 @@
+"""What is wrong with a recipe, one line for each mistake, as its writer wrote it."""
+
+import difflib
+from collections.abc import Mapping, Sequence
+from typing import Any, get_args
+
+from pydantic import ValidationError
+
+from distill.config import RunConfig
+from distill.config_base import Section
+from distill.config_models import DEFAULT_STUDENT_KIND
+from distill.recipe_yaml import inline
+
+Location = tuple[int | str, ...]
+
+_LIMITS = {
+    "greater_than_equal": ("ge", "≥"),
+    "greater_than": ("gt", ">"),
+    "less_than_equal": ("le", "≤"),
+    "less_than": ("lt", "<"),
+}
+_EXPECTED = {
+    "int_type": "a whole number",
+    "int_from_float": "a whole number",
+    "float_type": "a number",
+    "finite_number": "a finite number",
+    "bool_type": "true or false",
+    "string_type": "a text",
+    "string_too_short": "a text of at least one character",
+    "string_pattern_mismatch": "a text with {} where the name of the class goes",
+    "tuple_type": "a list",
+    "dict_type": "a map",
+    "model_type": "a map",
+    "model_attributes_type": "a map",
+    "too_short": "a list of at least one entry",
+    "too_long": "a list of fewer entries",
+}
+_LONGEST_FOUND = 60
+
+
+def error_lines(
+    error: ValidationError, values: Mapping[str, Any], *, where: str, overridden: Sequence[str]
+) -> list[str]:
+    """Return one line for each mistake: where it stands, its path, what was found, what is allowed.
+
+    Args:
+        error: What pydantic found.
+        values: The recipe as it was read, overrides applied.
+        where: The recipe's file.
+        overridden: Paths that ``--set`` gave; mistakes there are the command line's.
+    """
+    lines = []
+    for line in error.errors(include_url=False):
+        location: Location = tuple(line["loc"])
+        if line["type"] == "too_short" and line["input"]:
+            continue  # Its entries are wrong one by one, and have their own lines.
+        path = ".".join(map(str, location))
+        place = f"--set {path}" if _touches(path, overridden) else f"{where}: {path}"
+        lines.append(f"{place}: {_sentence(line, location, values)}")
+    return lines
+
+
+def models_at(location: Location, values: Any) -> list[type[Section]]:
+    """Return the models that the map at a place of a recipe may be of.
+
+    Where a ``kind`` decides, it is one; where that kind is unknown, all that could have been.
+    """
+    models: list[type[Section]] = [RunConfig]
+    value = values
+    for part in location:
+        try:
+            value = value[part]
+        except (KeyError, IndexError, TypeError):
+            value = None
+        if isinstance(part, str):
+            fields = [m.model_fields[part] for m in models if part in m.model_fields]
+            models = [model for field in fields for model in _sections_in(field.annotation)]
+        if isinstance(value, Mapping):
+            kind = value.get("kind", DEFAULT_STUDENT_KIND)
+            models = [model for model in models if _kind(model) == kind] or models
+    return list(dict.fromkeys(models))
+
+
+def _sections_in(annotation: Any) -> list[type[Section]]:
+    if isinstance(annotation, type) and issubclass(annotation, Section):
+        return [annotation]
+    return [section for part in get_args(annotation) for section in _sections_in(part)]
+
+
+def _kind(model: type[Section]) -> str | None:
+    field = model.model_fields.get("kind")
+    choices = get_args(field.annotation) if field is not None else ()
+    # Only a kind with a single value chooses among models.
+    return choices[0] if len(choices) == 1 else None
+
+
+def _touches(path: str, overridden: Sequence[str]) -> bool:
+    return any(
+        f"{path}.".startswith(f"{given}.") or f"{given}.".startswith(f"{path}.")
+        for given in overridden
+    )
+
+
+def _sentence(line: Any, location: Location, values: Mapping[str, Any]) -> str:
+    kind, found = line["type"], line["input"]
+    context = line.get("ctx", {})
+    match kind:
+        case "across":
+            return str(context["text"])
+        case "extra_forbidden":
+            return _unknown_key(location, values)
+        case "missing":
+            return _missing(location, values)
+        case "literal_error":
+            return f"{_found(found)}, must be {_choices(context['expected'], found)}"
+        case "value_error":
+            return f"{_found(found)}, {context['error']}"
+    if kind in _LIMITS:
+        key, sign = _LIMITS[kind]
+        return f"{_found(found)}, must be {sign} {context[key]:g}"
+    if kind == "invalid_key":
+        return "keys are texts; put it in quotes"
+    quotes = "; put it in quotes" if kind == "string_type" and _is_scalar(found) else ""
+    expected = _EXPECTED.get(kind)
+    if expected is None:
+        return f"{_found(found)}, {' '.join(line['msg'].split())}"
+    return f"{_found(found)}, must be {expected}{quotes}"
+
+
+def _is_scalar(value: Any) -> bool:
+    return value is not None and not isinstance(value, list | dict | tuple)
+
+
+def _found(value: Any) -> str:
+    text = inline(value) if isinstance(value, list | dict | tuple) else _scalar(value)
+    if len(text) > _LONGEST_FOUND:
+        text = text[: _LONGEST_FOUND - 1] + "…"
+    return f"found {text}"
+
+
+def _scalar(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value) if isinstance(value, str) else f"{value}"
+
+
+def _choices(expected: str, found: Any) -> str:
+    """Return what a literal allows; pydantic writes it as 'a', 'b' or 'c'."""
+    names = expected.replace("'", "").replace(" or ", ", ").split(", ")
+    allowed = names[0] if len(names) == 1 else f"one of {', '.join(names)}"
+    close = difflib.get_close_matches(str(found), names, n=1) if len(names) > 1 else []
+    return allowed + (f"; did you mean {close[0]}?" if close else "")
+
+
+def _unknown_key(location: Location, values: Mapping[str, Any]) -> str:
+    key = str(location[-1])
+    models = models_at(location[:-1], values)
+    names = list(dict.fromkeys(name for model in models for name in model.model_fields))
+    close = difflib.get_close_matches(key, names, n=1)
+    if close:
+        return f"unknown key; did you mean {close[0]}?"
+    others = [model for model in _siblings(location[:-1]) if key in model.model_fields]
+    if others:
+        return f"only kind: {_kind(others[0])} has this key; remove it or change the kind"
+    return f"unknown key; allowed are {', '.join(names)}"
+
+
+def _siblings(location: Location) -> list[type[Section]]:
+    # Without values no kind decides, so that all models of the place come.
+    return models_at(location, None)
+
+
+def _missing(location: Location, values: Mapping[str, Any]) -> str:
+    name = location[-1]
+    if isinstance(name, int):
+        return f"missing; the list needs an entry number {name}"
+    models = models_at(location[:-1], values)
+    kinds = [kind for model in models if (kind := _kind(model)) is not None]
+    if name == "kind" and kinds:
+        return f"missing, must be one of {', '.join(kinds)}"
+    fields = [model.model_fields[name] for model in models if name in model.model_fields]
+    if not fields:
+        return "missing, must be given"
+    sentence = str(fields[0].description).rstrip(".")
+    return f"missing, must be given: {sentence[0].lower()}{sentence[1:]}"

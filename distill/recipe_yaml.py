@@ -1,0 +1,140 @@
+"""Reading and writing a recipe as YAML."""
+
+import re
+import textwrap
+from collections.abc import Mapping
+from typing import Any
+
+import yaml
+
+from distill.config import RunConfig
+from distill.config_base import Section
+from export.runtime.errors import RecipeError
+
+# PyYAML follows YAML 1.1, where 3e-4 is a text for want of a point.
+_EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
+_COMMENT_WIDTH = 96
+
+
+class _Loader(yaml.SafeLoader):
+    """YAML's plain types, a number such as 3e-4 a float, and no key twice."""
+
+    def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
+        seen: dict[str, int] = {}
+        for key, _ in node.value:
+            if not isinstance(key, yaml.ScalarNode):
+                continue
+            if key.value in seen:
+                raise yaml.MarkedYAMLError(
+                    problem=f"the key {key.value!r} stands twice, here and in line "
+                    f"{seen[key.value]}; keep one of them",
+                    problem_mark=key.start_mark,
+                )
+            seen[key.value] = key.start_mark.line + 1
+        return super().construct_mapping(node, deep=deep)
+
+
+class _Dumper(yaml.SafeDumper):
+    """Writes what `_Loader` reads back as the same value."""
+
+
+_Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+_Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
+
+
+def read_yaml(text: str, *, where: str) -> Any:
+    """Return the value of one YAML document.
+
+    Raises:
+        RecipeError: it is no YAML; the message names ``where`` and the line.
+    """
+    try:
+        loader = _Loader(text)
+        try:
+            return loader.get_single_data()
+        finally:
+            loader.dispose()
+    except yaml.MarkedYAMLError as error:
+        mark = error.problem_mark
+        place = "" if mark is None else f" line {mark.line + 1}, column {mark.column + 1}:"
+        problem = " ".join(str(error.problem or error.context).split())
+        raise RecipeError(f"{where}:{place} {problem}") from error
+    except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
+        raise RecipeError(f"{where}: no YAML: {' '.join(str(error).split())}") from error
+
+
+def inline(value: Any) -> str:
+    """Return a value as YAML on one line."""
+    plain = list(value) if isinstance(value, tuple) else value
+    text = yaml.dump(
+        plain,
+        Dumper=_Dumper,
+        default_flow_style=True,
+        width=float("inf"),
+        allow_unicode=True,
+        sort_keys=False,
+    )
+    return text.removesuffix("\n").removesuffix("...").removesuffix("\n")
+
+
+def to_yaml(config: RunConfig, *, comments: bool) -> str:
+    """Return a recipe that loads as the same configuration again.
+
+    Args:
+        config: What to write, defaults included.
+        comments: Whether each field's sentence and range stand above it.
+    """
+    blocks = _fields(config, comments=comments)
+    return ("\n\n" if comments else "\n").join("\n".join(block) for block in blocks) + "\n"
+
+
+def _fields(section: Section, *, comments: bool) -> list[list[str]]:
+    """Return the lines of each field of a section."""
+    model = type(section)
+    schemas = model.model_json_schema()["properties"] if comments else {}
+    blocks = []
+    for name, field in model.model_fields.items():
+        lines = []
+        if comments:
+            allowed = allowed_values(schemas[name])
+            lines += _comment(field.description or "", f"[{allowed}]" if allowed else "")
+        blocks.append(lines + _entry(name, getattr(section, name), comments=comments))
+    return blocks
+
+
+def _comment(sentence: str, allowed: str) -> list[str]:
+    lines = textwrap.wrap(sentence, _COMMENT_WIDTH)
+    if allowed and lines and len(lines[-1]) + len(allowed) < _COMMENT_WIDTH:
+        lines[-1] += f" {allowed}"
+    elif allowed:
+        lines.append(allowed)
+    return [f"# {line}" for line in lines]
+
+
+def _entry(name: str, value: Any, *, comments: bool) -> list[str]:
+    if isinstance(value, Section):
+        return [f"{name}:", *_indented(value, comments=comments)]
+    if isinstance(value, tuple) and value and isinstance(value[0], Section):
+        lines = [f"{name}:"]
+        for entry in value:
+            first, *rest = _indented(entry, comments=comments)
+            lines += [f"  - {first.strip()}", *(f"  {line}" for line in rest)]
+        return lines
+    return [f"{name}: {inline(value)}"]
+
+
+def _indented(section: Section, *, comments: bool) -> list[str]:
+    return [f"  {line}" for block in _fields(section, comments=comments) for line in block]
+
+
+def allowed_values(schema: Mapping[str, Any]) -> str:
+    """Return in a few characters which values the JSON schema of a field allows."""
+    branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
+    if len(branches) == 1:
+        return allowed_values(branches[0])
+    if "prefixItems" in schema:
+        return allowed_values(schema["prefixItems"][0])
+    if "enum" in schema:
+        return " | ".join(str(value) for value in schema["enum"])
+    signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}
+    return ", ".join(f"{sign} {schema[key]:g}" for key, sign in signs.items() if key in schema)

@@ -1,0 +1,241 @@
+"""Run folders: what a run has done, and whether a recipe may go on with it.
+
+``recipe.yaml`` is the resolved recipe, ``state.json`` says which values each stage was begun with
+and whether it is finished, ``skipped.jsonl`` lists what was left out of the data. Each stage has a
+digest over the values that it depends on, and over nothing else: how many workers read, where it
+computes or how often it logs makes no other run.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+from distill.config import RunConfig
+from distill.config_losses import Losses, expand
+from distill.data.sample import Skip
+from distill.recipe_yaml import inline, to_yaml
+from export.runtime.errors import RunError
+
+Stage = Literal["cache", "train", "evaluate", "export"]
+FORMAT = 1
+
+# What a stage keeps in the folder: as long as there is nothing of it, its values may change.
+_KEPT: Mapping[str, tuple[str, ...]] = {
+    "cache": ("cache",),
+    "train": ("checkpoints", "student", "student_best"),
+}
+# Fields that change how a stage runs and not what comes out of it.
+_IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
+    "cache": frozenset({"batch_size", "shard_rows"}),
+    "train": frozenset({"device", "log_every"}),
+}
+_LONGEST_LIST = 8
+
+
+class RunFolder:
+    """The folder of one run, seen with one recipe."""
+
+    def __init__(self, config: RunConfig) -> None:
+        """Take the recipe; nothing is read or created yet."""
+        self.config = config
+        self.path = Path(config.output)
+
+    def digest(self, stage: Stage) -> str:
+        """Return what tells the results of a stage from those of another recipe."""
+        values = json.dumps(stage_values(self.config, stage), sort_keys=True)
+        return hashlib.sha256(values.encode()).hexdigest()
+
+    def check(self) -> None:
+        """Refuse a folder that holds something else; create nothing.
+
+        Raises:
+            RunError: the folder is no run folder, or its cache or training was made with other
+                values; the message names the fields that differ and the ways out.
+        """
+        if not self.path.exists() and not self.path.is_symlink():
+            return
+        if not self.path.is_dir():
+            raise RunError(f"{self.path}: it is no folder; choose another output (--out)")
+        state = self._read()
+        if state is None:
+            held = sorted(entry.name for entry in self.path.iterdir())
+            if held:
+                raise RunError(
+                    f"{self.path}: the folder is not empty ({_some(held)}) and is no run folder; "
+                    "choose another output (--out), or move away what is in it"
+                )
+            return
+        for stage in ("cache", "train"):
+            begun = state["stages"].get(stage)
+            if begun is None or begun["digest"] == self.digest(stage) or not self._keeps(stage):
+                continue
+            changes = _differences(begun["values"], stage_values(self.config, stage))
+            raise RunError(
+                f"{self.path}: the folder holds another recipe's run: {_some(changes, '; ')}; "
+                f"choose another output (--out), go back to these values, or delete {self.path}"
+            )
+
+    def open(self) -> None:
+        """Create the folder where it is missing, and write recipe.yaml and state.json.
+
+        Raises:
+            RunError: as `check`, or the folder cannot be written.
+        """
+        self.check()
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+            state = self._read() or {"format": FORMAT, "stages": {}}
+            for stage in ("cache", "train"):
+                self._record(state, stage, finished=self._is_finished(state, stage))
+            # Presets are written out, so that the recipe stays what it was when they change.
+            written = self.config.model_copy(update={"losses": _expanded_losses(self.config)})
+            _write(self.path / "recipe.yaml", to_yaml(written, comments=True))
+            self._write_state(state)
+        except OSError as error:
+            raise RunError(
+                f"{self.path}: the run folder cannot be written ({error.strerror}); choose "
+                "another output (--out)"
+            ) from error
+
+    def finished(self, stage: Stage) -> bool:
+        """Return whether a stage was finished with the values of this recipe."""
+        return self._is_finished(self._read() or {"stages": {}}, stage)
+
+    def finish(self, stage: Stage) -> None:
+        """Remember that a stage is finished."""
+        state = self._read() or {"format": FORMAT, "stages": {}}
+        self._record(state, stage, finished=True)
+        self._write_state(state)
+
+    def add_skips(self, skips: Iterable[Skip]) -> None:
+        """Add to skipped.jsonl what is not in it yet."""
+        path = self.path / "skipped.jsonl"
+        lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+        new = [
+            json.dumps(
+                {"where": skip.where, "reason": skip.reason, "kind": skip.kind}, ensure_ascii=False
+            )
+            for skip in skips
+        ]
+        kept = list(dict.fromkeys([*lines, *new]))
+        if len(kept) > len(lines):
+            _write(path, "".join(f"{line}\n" for line in kept))
+
+    def _is_finished(self, state: Mapping[str, Any], stage: Stage) -> bool:
+        entry = state["stages"].get(stage)
+        return bool(entry and entry["finished"] and entry["digest"] == self.digest(stage))
+
+    def _keeps(self, stage: str) -> bool:
+        return any((self.path / name).exists() for name in _KEPT[stage])
+
+    def _record(self, state: dict[str, Any], stage: Stage, *, finished: bool) -> None:
+        state["stages"][stage] = {
+            "digest": self.digest(stage),
+            "finished": finished,
+            "values": stage_values(self.config, stage),
+        }
+
+    def _read(self) -> dict[str, Any] | None:
+        """Return the content of state.json, None where there is none."""
+        path = self.path / "state.json"
+        try:
+            state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
+            known = state["format"] == FORMAT and all(
+                isinstance(entry["digest"], str)
+                and isinstance(entry["finished"], bool)
+                and isinstance(entry["values"], dict)
+                for entry in state["stages"].values()
+            )
+        except FileNotFoundError:
+            return None
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RunError(_damaged(path)) from error
+        if not known:
+            raise RunError(_damaged(path))
+        return state
+
+    def _write_state(self, state: Mapping[str, Any]) -> None:
+        _write(self.path / "state.json", json.dumps(state, indent=1) + "\n")
+
+
+def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
+    """Return the resolved values that the result of a stage depends on.
+
+    Presets are expanded, a single entry is a list of one, and the views' seed is filled in.
+    """
+    values = config.model_dump(mode="json")
+    seed = config.seed if config.views.seed is None else config.views.seed
+    cache = {
+        "teacher": [entry.model_dump(mode="json") for entry in config.teachers],
+        "data": {"train": [entry.model_dump(mode="json") for entry in config.train_sources]},
+        "views": {**values["views"], "seed": seed},
+        "cache": _without(values["cache"], _IN_NO_DIGEST["cache"]),
+    }
+    if stage == "cache":
+        return cache
+    train = {
+        **cache,
+        "seed": config.seed,
+        "student": values["student"],
+        "losses": _expanded_losses(config).model_dump(mode="json", exclude_none=True),
+        "train": _without(values["train"], _IN_NO_DIGEST["train"]),
+    }
+    if stage == "train":
+        return train
+    if stage == "export":
+        return {**train, "export": values["export"]}
+    entries = [entry.model_dump(mode="json") for entry in config.evaluation_entries]
+    # Where no set is named, the validation data is what is measured on.
+    named = {} if entries else {"validation": values["data"]["validation"]}
+    return {**train, "evaluate": entries, **named}
+
+
+def _expanded_losses(config: RunConfig) -> Losses:
+    return Losses.model_validate(
+        {name: entry.model_dump() for name, entry in expand(config.losses).items()}
+    )
+
+
+def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
+    return {key: value for key, value in values.items() if key not in left_out}
+
+
+def _differences(held: Any, asked: Any, path: str = "") -> list[str]:
+    """Return a phrase for each field that is not the same."""
+    if isinstance(held, dict) and isinstance(asked, dict):
+        return [
+            line
+            for key in dict.fromkeys([*held, *asked])
+            for line in _differences(held.get(key), asked.get(key), f"{path}.{key}".lstrip("."))
+        ]
+    if isinstance(held, list) and isinstance(asked, list) and len(held) == len(asked):
+        # An entry that stands alone has no number in its path, as in a recipe.
+        paths = [path] if len(held) == 1 and isinstance(held[0], dict) else None
+        return [
+            line
+            for number, (old, new) in enumerate(zip(held, asked, strict=True))
+            for line in _differences(old, new, paths[0] if paths else f"{path}.{number}")
+        ]
+    return [] if held == asked else [f"{path} was {inline(held)} and is now {inline(asked)}"]
+
+
+def _some(phrases: list[str], separator: str = ", ") -> str:
+    shown = separator.join(phrases[:_LONGEST_LIST])
+    more = len(phrases) - _LONGEST_LIST
+    return f"{shown}{separator}and {more} more" if more > 0 else shown
+
+
+def _damaged(path: Path) -> str:
+    return (
+        f"{path}: it is damaged, or not of format {FORMAT}; choose another output (--out), or "
+        f"delete {path.parent}"
+    )
+
+
+def _write(path: Path, text: str) -> None:
+    """Write a file whole, under a temporary name first."""
+    temporary = path.with_name(f".{path.name}.tmp")
+    temporary.write_text(text, encoding="utf-8")
+    temporary.replace(path)

@@ -1,0 +1,47 @@
+"""What a model's folder is known by, and how large its weights are."""
+
+import hashlib
+import json
+from pathlib import Path
+
+_WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+_SETTINGS = (
+    "config.json",
+    "preprocessor_config.json",
+    "processor_config.json",
+    "tokenizer_config.json",
+    "special_tokens_map.json",
+    "added_tokens.json",
+)
+_TOKENIZER = "tokenizer.json"
+# Read only where there is no tokenizer.json.
+_VOCABULARIES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
+
+
+def weight_files(folder: Path) -> list[Path]:
+    """The files that transformers reads a model's weights from, shards in their order."""
+    for name in _WEIGHTS:
+        if (folder / name).is_file():
+            return [folder / name]
+        index = folder / f"{name}.index.json"
+        if index.is_file():
+            shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values()
+            return [folder / shard for shard in sorted(set(shards))]
+    return []
+
+
+def fingerprint(folder: Path, *, dtype: str) -> str:
+    """Digest of a model's weights, configuration, tokenizer and preprocessing, and of its dtype.
+
+    It depends on the files' contents and not on where they lie, and on no file that loading
+    passes over, such as a README.
+    """
+    tokenizer = (_TOKENIZER,) if (folder / _TOKENIZER).is_file() else _VOCABULARIES
+    settings = [folder / name for name in (*_SETTINGS, *tokenizer)]
+    digest = hashlib.sha256(dtype.encode())
+    for file in (*weight_files(folder), *settings):
+        if file.is_file():
+            with file.open("rb") as stream:
+                content = hashlib.file_digest(stream, "sha256").hexdigest()
+            digest.update(f"\n{file.name} {content}".encode())
+    return digest.hexdigest()

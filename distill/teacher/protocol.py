@@ -1,0 +1,50 @@
+"""What the rest of the toolkit knows of a teacher."""
+
+from collections.abc import Sequence
+from typing import Protocol
+
+from torch import Tensor
+
+from export.runtime.preprocess import Preprocessing
+
+
+class Teacher(Protocol):
+    """A frozen dual encoder with its own weights, tokenizer and preprocessing.
+
+    It is no ``nn.Module`` and stands in none, so that no checkpoint and no optimizer ever finds
+    its parameters.
+
+    Attributes:
+        name: Folder or hub name, for people.
+        width: Width of its embeddings.
+        logit_scale: The factor that its similarities are multiplied by.
+        logit_bias: What is added to them then; 0 where it has no bias.
+        fingerprint: Digest of all that its embeddings depend on; the same wherever it lies.
+        preprocessing: How pictures become the pixels that ``encode_images`` takes.
+        context_length: The most tokens that it reads of a text.
+        truncated: How many texts were cut to that length so far.
+        parameters: How many numbers it has learnt.
+        bytes: Size of its weights as they are stored.
+    """
+
+    name: str
+    width: int
+    logit_scale: float
+    logit_bias: float
+    fingerprint: str
+    preprocessing: Preprocessing
+    context_length: int
+    truncated: int
+    parameters: int
+    bytes: int
+
+    def encode_images(self, pixels: Tensor) -> Tensor:
+        """Embed uint8 ``[N, H, W, 3]`` as float32 ``[N, D]``, L2-normalised, without gradient.
+
+        Pixels are of the size that ``preprocessing`` gives; the teacher normalises them itself.
+        """
+        ...
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient."""
+        ...

@@ -1,0 +1,166 @@
+"""Batches: the rows of a step as tensors, made in worker processes."""
+
+import signal
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from distill.counter import draw_integers
+from distill.data.index import Place, Position
+from distill.data.pairs import Captions
+from distill.data.sample import Sample, Skip, Source, open_image
+from distill.views import ViewSettings, draw_view, render_view
+from export.runtime.errors import DataError
+from export.runtime.preprocess import Preprocessing
+from students.model import tokenize
+
+
+@dataclass(frozen=True)
+class Batch:
+    """This process's rows of one step.
+
+    ``pixels`` and ``teacher_pixels`` are uint8 ``[B, H, W, 3]`` at each model's own size;
+    ``tokens`` the student's; ``pair_ids`` int64 ``[B, 2]`` digests of key and caption, the
+    caption's -1 where it is borrowed.
+    """
+
+    sources: list[int]
+    keys: list[str]
+    captions: list[str]
+    views: list[int]
+    pair_ids: Tensor
+    pixels: Tensor | None
+    teacher_pixels: Tensor | None
+    tokens: dict[str, Tensor] | None
+    skipped: list[Skip]
+
+
+@dataclass(frozen=True)
+class Inputs:
+    """How samples become what the models take; None where a model has or needs no such tower."""
+
+    views: ViewSettings
+    view_count: int
+    student: Preprocessing | None
+    teacher: Preprocessing | None = None
+    tokenizer: Any = None
+    tokenizing: Mapping[str, Any] = field(default_factory=dict)
+
+
+class StepDataset(Dataset[Batch]):
+    """Maps a step to this process's batch; a pure function, so workers change nothing."""
+
+    def __init__(
+        self,
+        sources: Sequence[Source],
+        position: Position,
+        captions: Captions,
+        inputs: Inputs,
+        *,
+        rows: slice | None = None,
+    ) -> None:
+        """Take the rows of the global batch that are this process's, all unless given."""
+        self._sources = sources
+        self._position = position
+        self._captions = captions
+        self._inputs = inputs
+        self._rows = rows
+
+    def __getitem__(self, step: int) -> Batch:
+        skipped: list[Skip] = []
+        rows = [self._row(place, skipped) for place in self._position.batch(step, self._rows)]
+        captions = [row.caption for row in rows if row.caption is not None]
+        inputs = self._inputs
+        return Batch(
+            sources=[row.source for row in rows],
+            keys=[row.key for row in rows],
+            captions=captions,
+            views=[row.view for row in rows],
+            pair_ids=torch.tensor([row.pair_id for row in rows], dtype=torch.int64),
+            pixels=_stack([row.pixels for row in rows]),
+            teacher_pixels=_stack([row.teacher_pixels for row in rows]),
+            tokens=tokenize(inputs.tokenizer, captions, **inputs.tokenizing)
+            if inputs.tokenizer is not None and captions
+            else None,
+            skipped=skipped,
+        )
+
+    def _row(self, place: Place, skipped: list[Skip]) -> "_Row":
+        """Read a row; an unreadable picture gives its place to the next readable sample."""
+        source = self._sources[place.source]
+        for _ in range(len(source)):
+            sample = source[place.index]
+            try:
+                return self._read(sample, place)
+            except DataError as error:
+                skipped.append(Skip(where=f"{source.name}: {sample.key}", reason=str(error)))
+                place = self._position.place(place.source, place.rank + 1)
+        raise DataError(f"{source.name}: no picture of it can be read")
+
+    def _read(self, sample: Sample, place: Place) -> "_Row":
+        inputs = self._inputs
+        number = place.times_shown % inputs.view_count
+        pixels = teacher_pixels = None
+        if inputs.student is not None or inputs.teacher is not None:
+            image = open_image(sample)
+            view = draw_view(inputs.views, sample.key, number, size=image.size)
+            pixels = None if inputs.student is None else render_view(image, view, inputs.student)
+            if inputs.teacher is not None:
+                teacher_pixels = render_view(image, view, inputs.teacher)
+        caption = self._captions.choose(sample, times_shown=place.times_shown)
+        digest = -1 if caption is None or caption.borrowed else _digest(caption.text)
+        return _Row(
+            source=place.source,
+            key=sample.key,
+            caption=None if caption is None else caption.text,
+            view=number,
+            pair_id=(_digest(place.source, sample.key), digest),
+            pixels=pixels,
+            teacher_pixels=teacher_pixels,
+        )
+
+
+@dataclass(frozen=True)
+class _Row:
+    source: int
+    key: str
+    caption: str | None
+    view: int
+    pair_id: tuple[int, int]
+    pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    teacher_pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+
+
+def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:
+    """Yield the batches of the given steps in order, read ahead by worker processes."""
+    loader = DataLoader(
+        dataset,
+        sampler=list(steps),
+        batch_size=None,
+        num_workers=workers,
+        pin_memory=pin,
+        prefetch_factor=4 if workers else None,
+        worker_init_fn=ignore_interrupts if workers else None,
+    )
+    return iter(loader)
+
+
+def ignore_interrupts(_worker: int) -> None:
+    """Leave Ctrl-C to the main process, which saves before it ends its workers."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+
+
+def _digest(*parts: str | int) -> int:
+    # 63 bits, so that -1 stays free as the mark of a borrowed caption.
+    return draw_integers("pair", *parts)[0] >> 1
+
+
+def _stack(rows: Sequence[np.ndarray[Any, np.dtype[np.uint8]] | None]) -> Tensor | None:
+    present = [row for row in rows if row is not None]
+    return torch.from_numpy(np.stack(present)) if present else None

@@ -1,0 +1,116 @@
+"""Checkpoints: what resuming needs, written whole or not at all.
+
+``checkpoints/00000200/`` holds ``student/`` (a finished student of its own), ``training.pt``
+(optimizers, schedules, gradient scaler) and ``state.json``. No teacher is ever part of it, nor
+any random state: every draw of training is a function of the seed and the step.
+"""
+
+import json
+import shutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_model
+from torch import nn
+
+from export.runtime.errors import RunError
+from students.model import Student
+
+
+@dataclass
+class TrainingState:
+    """How far training is: steps done, and the best figure so far with its step."""
+
+    step: int = 0
+    best: dict[str, Any] | None = None
+
+
+@dataclass(frozen=True)
+class Resumable:
+    """Everything but the student that a step changes."""
+
+    optimizers: Sequence[Any]
+    schedules: Sequence[Any]
+    scaler: Any | None = field(default=None)
+
+    def state(self) -> dict[str, Any]:
+        """Return the states as tensors and plain values."""
+        return {
+            "optimizers": [optimizer.state_dict() for optimizer in self.optimizers],
+            "schedules": [schedule.state_dict() for schedule in self.schedules],
+            "scaler": None if self.scaler is None else self.scaler.state_dict(),
+        }
+
+    def restore(self, state: dict[str, Any]) -> None:
+        """Take over states that ``state`` gave."""
+        for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
+            optimizer.load_state_dict(values)
+        for schedule, values in zip(self.schedules, state["schedules"], strict=True):
+            schedule.load_state_dict(values)
+        if self.scaler is not None and state["scaler"] is not None:
+            self.scaler.load_state_dict(state["scaler"])
+
+
+def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a folder under a temporary name, then put it in place of ``folder``."""
+    temporary = folder.with_name(f".{folder.name}.tmp")
+    old = folder.with_name(f".{folder.name}.old")
+    for leftover in (temporary, old):
+        shutil.rmtree(leftover, ignore_errors=True)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    write(temporary)
+    if folder.exists():
+        folder.rename(old)
+    temporary.rename(folder)
+    shutil.rmtree(old, ignore_errors=True)
+
+
+def save_checkpoint(
+    folder: Path, state: TrainingState, *, student: Student, training: Resumable
+) -> Path:
+    """Write a checkpoint into ``folder`` under its step, then remove the older ones."""
+
+    def write(path: Path) -> None:
+        path.mkdir(parents=True)
+        student.save(path / "student")
+        torch.save(training.state(), path / "training.pt")
+        values = {"step": state.step, "best": state.best}
+        (path / "state.json").write_text(json.dumps(values) + "\n")
+
+    path = folder / f"{state.step:08d}"
+    replace_folder(path, write)
+    for other in _checkpoints(folder):
+        if other != path:
+            shutil.rmtree(other, ignore_errors=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> Path | None:
+    """Return the newest whole checkpoint, or None."""
+    found = _checkpoints(folder)
+    return found[-1] if found else None
+
+
+def load_checkpoint(path: Path, *, model: nn.Module, training: Resumable) -> TrainingState:
+    """Put a checkpoint's weights and states back and return how far it was.
+
+    Raises:
+        RunError: a file of it is missing or damaged.
+    """
+    try:
+        load_model(model, path / "student" / "model.safetensors")
+        training.restore(torch.load(path / "training.pt", map_location="cpu", weights_only=True))
+        values = json.loads((path / "state.json").read_text())
+        return TrainingState(step=values["step"], best=values["best"])
+    except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:
+        raise RunError(
+            f"{path}: the checkpoint cannot be read ({type(error).__name__}); "
+            "delete that folder to train from the start"
+        ) from error
+
+
+def _checkpoints(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.glob("[0-9]*") if (path / "state.json").exists())

@@ -1,0 +1,324 @@
+"""The training loop: fetch, step, sometimes log, sometimes validate, sometimes save."""
+
+import json
+import time
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Protocol
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import gather_object
+from timm.layers import convert_sync_batchnorm
+from torch import Tensor, nn
+
+from distill.cache import CachedTeacher
+from distill.counter import draw_integers
+from distill.data.index import Position
+from distill.data.pairs import group_rows
+from distill.data.sample import Skip, check_skips
+from distill.losses import Embeddings, WeightedLoss
+from distill.progress import Bar, progress_bar
+from distill.teacher.protocol import Teacher
+from distill.train.batches import Batch, StepDataset, batches
+from distill.train.checkpoint import (
+    Resumable,
+    TrainingState,
+    latest_checkpoint,
+    load_checkpoint,
+    replace_folder,
+    save_checkpoint,
+)
+from distill.train.optimizer import OptimizerSettings, build_optimizers, build_schedules
+from distill.train.processes import Interrupts
+from distill.train.step import (
+    NonFiniteLossError,
+    StepResult,
+    TrainableStudent,
+    gather_rows,
+    training_step,
+)
+from export.runtime.errors import RunError
+from export.runtime.preprocess import Preprocessing
+from students.model import Student, clamp_logit_scale
+
+
+@dataclass(frozen=True)
+class LoopSettings:
+    """The plain numbers of a run."""
+
+    seed: int
+    steps: int
+    batch_size: int
+    workers: int
+    max_skipped: float
+    gradient_clip: float | None
+    log_every: int
+    validate_every: int
+    save_every: int
+
+
+class Validator(Protocol):
+    """Measures the student in the middle of training."""
+
+    def __call__(self, student: Student) -> dict[str, Any]:
+        """Return the line for ``metrics.jsonl``; its headline's value decides which is best."""
+        ...
+
+
+@dataclass(frozen=True)
+class Work:
+    """What a loop works with: the student, where rows come from, and who teaches."""
+
+    student: Student
+    preprocessing: Preprocessing | None
+    position: Position
+    dataset: StepDataset
+    samples: int
+    teacher: Teacher | CachedTeacher | None
+    loss: WeightedLoss
+    optimizer: OptimizerSettings
+    validate: Validator | None
+
+
+class Trainer:
+    """One run of the loop in one process."""
+
+    def __init__(
+        self, work: Work, settings: LoopSettings, *, folder: Path, accelerator: Accelerator
+    ) -> None:
+        """Prepare model and optimizers and go back to the newest checkpoint in ``folder``."""
+        self.work = work
+        self.settings = settings
+        self.folder = folder
+        self.accelerator = accelerator
+        self.skipped: dict[str, Skip] = {}
+        look = work.preprocessing
+        model: nn.Module = TrainableStudent(
+            work.student.model,
+            mean=look.mean if look else (0.0,) * 3,
+            std=look.std if look else (1.0,) * 3,
+        )
+        self.frozen_norms = prepare_norms(model, accelerator)
+        model.to(accelerator.device)
+        optimizers = build_optimizers(model, work.optimizer)
+        schedules = build_schedules(optimizers, work.optimizer, steps=settings.steps)
+        self.model, *prepared = accelerator.prepare(model, *optimizers)
+        self.training = Resumable(prepared, schedules, accelerator.scaler)
+        self.state = TrainingState()
+        newest = latest_checkpoint(folder / "checkpoints")
+        if newest is not None:
+            self.state = load_checkpoint(newest, model=work.student.model, training=self.training)
+
+    def run(self) -> None:
+        """Train to the end, or to the first Ctrl-C.
+
+        Raises:
+            KeyboardInterrupt: Ctrl-C came; all is saved, as the text says.
+            RunError: the loss is no finite number.
+        """
+        settings, state = self.settings, self.state
+        if self.accelerator.is_main_process:
+            drop_lines_after(self.folder / "metrics.jsonl", state.step)
+        fetched = batches(
+            self.work.dataset,
+            range(state.step, settings.steps),
+            workers=settings.workers,
+            pin=self.accelerator.device.type == "cuda",
+        )
+        with (
+            Interrupts() as interrupts,
+            progress_bar("training", settings.steps, done=state.step) as bar,
+        ):
+            clock = _Clock(state.step)
+            for batch in fetched:
+                result = self._step(batch)
+                state.step += 1
+                last = state.step == settings.steps
+                self._note_skips(batch)
+                if last or state.step % settings.log_every == 0:
+                    self._log(result, clock, bar)
+                if last or state.step % settings.validate_every == 0:
+                    self._validate()
+                stop = interrupts.anywhere(self.accelerator)
+                if last or stop or state.step % settings.save_every == 0:
+                    self._save()
+                if stop and not last:
+                    raise KeyboardInterrupt(
+                        f"stopped at step {state.step} of {settings.steps}, saved in "
+                        f"{self.folder}; the same command goes on from there"
+                    )
+        if self.accelerator.is_main_process:
+            replace_folder(self.folder / "student", self.work.student.save)
+        self.accelerator.wait_for_everyone()
+
+    def _step(self, batch: Batch) -> StepResult:
+        """Run one step; all its random draws follow from the seed, the step and the rank."""
+        step, device = self.state.step, self.accelerator.device
+        rank = self.accelerator.process_index
+        torch.manual_seed(draw_integers("step", self.settings.seed, step, rank)[0] >> 1)
+        self.model.train()
+        freeze(self.frozen_norms)
+        tokens = batch.tokens
+        pixels = batch.pixels
+        with torch.no_grad():
+            teacher = self._teach(batch)
+        try:
+            result = training_step(
+                self.model,
+                (
+                    None if pixels is None else pixels.to(device, non_blocking=True),
+                    None if tokens is None else {k: v.to(device) for k, v in tokens.items()},
+                ),
+                teacher=teacher,
+                groups=self._groups(batch),
+                loss=self.work.loss,
+                progress=step / self.settings.steps,
+                optimizers=self.training.optimizers,
+                accelerator=self.accelerator,
+                gradient_clip=self.settings.gradient_clip,
+            )
+        except NonFiniteLossError as error:
+            raise RunError(
+                f"step {step + 1}: {error}; lower train.learning_rate, raise train.warmup_steps, "
+                f"or set train.precision to fp32; the last checkpoint in {self.folder} is whole"
+            ) from error
+        for schedule in self.training.schedules:
+            schedule.step()
+        clamp_logit_scale(self.work.student.model)
+        return result
+
+    def _teach(self, batch: Batch) -> Embeddings | None:
+        """Return the teacher's embeddings of the global batch."""
+        teacher, device = self.work.teacher, self.accelerator.device
+        if teacher is None:
+            return None
+        image = text = None
+        if isinstance(teacher, CachedTeacher):
+            image = teacher.images(batch.sources, batch.keys, batch.views)
+            text = teacher.captions(batch.captions) if batch.captions else None
+        else:
+            if batch.teacher_pixels is not None:
+                image = teacher.encode_images(batch.teacher_pixels)
+            text = teacher.encode_texts(batch.captions) if batch.captions else None
+        return Embeddings(
+            image=None if image is None else gather_rows(image.to(device)),
+            text=None if text is None else gather_rows(text.to(device)),
+            scale=torch.tensor(teacher.logit_scale, device=device),
+            bias=torch.tensor(teacher.logit_bias, device=device),
+        )
+
+    def _groups(self, batch: Batch) -> Tensor:
+        """Return the group ids of the global batch, the same on every process."""
+        ids = self.accelerator.gather(batch.pair_ids.to(self.accelerator.device)).cpu()
+        groups = group_rows(ids[:, 0].tolist(), ids[:, 1].tolist())
+        return torch.from_numpy(groups).to(self.accelerator.device)
+
+    def _note_skips(self, batch: Batch) -> None:
+        self.skipped.update({skip.where: skip for skip in batch.skipped})
+        if batch.skipped:
+            check_skips(
+                "training data",
+                list(self.skipped.values()),
+                self.work.samples,
+                max_skipped=self.settings.max_skipped,
+            )
+
+    def _log(self, result: StepResult, clock: "_Clock", bar: Bar) -> None:
+        rate = clock.rate(self.state.step, self.settings.batch_size)
+        line = {
+            "step": self.state.step,
+            "seconds": round(clock.seconds(), 3),
+            "loss": result.loss,
+            "terms": result.terms,
+            "learning_rate": self.training.optimizers[0].param_groups[0]["lr"],
+            "logit_scale": result.logit_scale,
+            "gradient_norm": result.gradient_norm,
+            "samples_per_second": round(rate, 2),
+        }
+        if self.accelerator.is_main_process:
+            append_line(self.folder / "metrics.jsonl", line)
+            bar.update(self.state.step, f"loss {result.loss:.4f}  {rate:.0f} samples/s")
+
+    def _validate(self) -> None:
+        """Measure the student and keep it if it is the best so far; the main process does it."""
+        if self.work.validate is not None and self.accelerator.is_main_process:
+            self.model.eval()
+            found = self.work.validate(self.work.student)
+            line = {"step": self.state.step, "validation": found}
+            append_line(self.folder / "metrics.jsonl", line)
+            headline = found.get("headline")
+            best = self.state.best
+            if headline and (best is None or headline["value"] > best["value"]):
+                self.state.best = {"step": self.state.step, **headline}
+                replace_folder(self.folder / "student_best", self.work.student.save)
+        self.accelerator.wait_for_everyone()
+
+    def _save(self) -> None:
+        skips = gather_object(list(self.skipped.values()))
+        if self.accelerator.is_main_process:
+            self.skipped = {skip.where: skip for skip in skips}
+            save_checkpoint(
+                self.folder / "checkpoints",
+                self.state,
+                student=self.work.student,
+                training=self.training,
+            )
+        self.accelerator.wait_for_everyone()
+
+
+class _Clock:
+    """Seconds since the loop began, and the rate between two log lines."""
+
+    def __init__(self, step: int) -> None:
+        self._start = self._last = time.perf_counter()
+        self._step = step
+
+    def seconds(self) -> float:
+        return time.perf_counter() - self._start
+
+    def rate(self, step: int, batch_size: int) -> float:
+        now = time.perf_counter()
+        since, steps = now - self._last, step - self._step
+        self._last, self._step = now, step
+        return steps * batch_size / max(since, 1e-9)
+
+
+def prepare_norms(model: nn.Module, accelerator: Accelerator) -> Sequence[nn.Module]:
+    """Return the batch norms to freeze: with several processes on CPUs, all of them.
+
+    On GPUs they are made synchronous instead. With one process they train as usual.
+    """
+    if accelerator.num_processes == 1:
+        return []
+    if accelerator.device.type == "cuda":
+        convert_sync_batchnorm(model)
+        return []
+    return [
+        module
+        for module in model.modules()
+        if isinstance(module, nn.BatchNorm1d | nn.BatchNorm2d | nn.BatchNorm3d)
+    ]
+
+
+def freeze(norms: Sequence[nn.Module]) -> None:
+    """Let batch norms use their running statistics and leave them as they are."""
+    for norm in norms:
+        norm.eval()
+
+
+def append_line(path: Path, values: dict[str, Any]) -> None:
+    """Add one JSON line to a file."""
+    with path.open("a") as file:
+        file.write(json.dumps(values) + "\n")
+
+
+def drop_lines_after(path: Path, step: int) -> None:
+    """Remove the lines of steps that are about to be made again."""
+    if not path.exists():
+        return
+    lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+    temporary = path.with_name(path.name + ".tmp")
+    temporary.write_text("".join(line + "\n" for line in lines))
+    temporary.replace(path)

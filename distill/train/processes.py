@@ -1,0 +1,99 @@
+"""Processes and devices: Accelerate owns them; how many there are is never guessed."""
+
+import os
+import signal
+from collections.abc import Mapping
+from datetime import timedelta
+from types import FrameType, TracebackType
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import InitProcessGroupKwargs
+
+from export.runtime.errors import RunError
+
+# The first process builds a cache while the others wait for it.
+PATIENCE = timedelta(days=2)
+
+
+def start_accelerator(
+    *, device: Literal["auto", "cpu", "cuda", "mps"], precision: Literal["fp32", "fp16", "bf16"]
+) -> Accelerator:
+    """Return the accelerator of this process.
+
+    Raises:
+        RunError: the device or precision is not to be had here, or the number of processes is
+            not what was asked for.
+    """
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if device in available and not available[device]:
+        raise RunError(f"train.device: {device} is not available here; use auto or cpu")
+    cpu = device == "cpu" or not any(available.values())
+    if precision == "fp16" and (cpu or device == "mps" or not available["cuda"]):
+        raise RunError("train.precision: fp16 needs a CUDA device; use fp32 or bf16 here")
+    accelerator = Accelerator(
+        cpu=cpu,
+        mixed_precision="no" if precision == "fp32" else precision,
+        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+    )
+    check_processes(accelerator.num_processes, os.environ)
+    return accelerator
+
+
+def check_processes(count: int, environment: Mapping[str, str]) -> None:
+    """Refuse to go on where a launcher asked for other processes than there are.
+
+    Raises:
+        RunError: the message says how to start as many as were meant.
+    """
+    way_out = (
+        "on a CPU start several processes with `torchrun --nproc_per_node 2 -m distill train …` "
+        "or `accelerate launch --cpu --multi_gpu --num_processes 2 -m distill train …`"
+    )
+    world_size = int(environment.get("WORLD_SIZE", "1"))
+    if world_size != count:
+        raise RunError(
+            f"WORLD_SIZE is {world_size}, but Accelerate runs {count} process(es); {way_out}"
+        )
+    # `accelerate launch --cpu --num_processes 2` leaves this behind and starts one process.
+    if "MASTER_ADDR" in environment and "WORLD_SIZE" not in environment and count == 1:
+        raise RunError(
+            "the launcher set MASTER_ADDR but started one process only, as "
+            f"`accelerate launch --cpu --num_processes 2` does; {way_out}"
+        )
+
+
+class Interrupts:
+    """Turns the first Ctrl-C (or SIGTERM) into a flag, so that a step is never cut in two."""
+
+    def __init__(self) -> None:
+        """Nothing has been asked for yet."""
+        self.asked = False
+        self._previous: dict[int, Any] = {}
+
+    def __enter__(self) -> "Interrupts":
+        for number in (signal.SIGINT, signal.SIGTERM):
+            self._previous[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        for number, handler in self._previous.items():
+            signal.signal(number, handler)
+
+    def _note(self, _number: int, _frame: FrameType | None) -> None:
+        if self.asked:
+            raise KeyboardInterrupt
+        self.asked = True
+
+    def anywhere(self, accelerator: Accelerator) -> bool:
+        """Tell whether any process was asked to stop; all of them get the same answer."""
+        if accelerator.num_processes == 1:
+            return self.asked
+        flag = torch.tensor([int(self.asked)], device=accelerator.device)
+        return bool(accelerator.reduce(flag, reduction="sum").item())

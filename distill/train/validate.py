@@ -1,0 +1,136 @@
+"""Validation in the middle of training: the loss terms on held-out data, and one headline."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from distill.counter import draw_integers
+from distill.data.pairs import Captions, group_rows
+from distill.data.sample import Source, open_image
+from distill.evaluate.compare import EvaluationSet, headline, measure
+from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.losses import Embeddings, WeightedLoss
+from distill.teacher.protocol import Teacher
+from export.runtime.errors import DataError
+from students.model import Student, logit_bias, logit_scale
+
+
+class StudentValidator:
+    """Computes the loss terms on a validation source and the headline of an evaluation set.
+
+    Pictures are prepared as in evaluation, each has its first caption (or a borrowed one), and
+    the rows stand in batches as large as in training. The teacher is asked once, in the
+    beginning.
+    """
+
+    def __init__(
+        self,
+        *,
+        source: Source | None,
+        headline_set: EvaluationSet | None,
+        teacher: Teacher | None,
+        loss: WeightedLoss,
+        samples: int,
+        batch_size: int,
+        device: torch.device,
+    ) -> None:
+        """Read the validation rows and embed them by the teacher, where there is one."""
+        self._headline_set = headline_set
+        self._loss = loss
+        self._batch_size = batch_size
+        self._device = device
+        self._rows = None if source is None else _Rows(source, samples)
+        self._teacher: Embeddings | None = None
+        if self._rows is not None and teacher is not None:
+            encoder = TeacherEncoder(teacher)
+            self._teacher = self._rows.embed(
+                encoder,
+                scale=torch.tensor(teacher.logit_scale),
+                bias=torch.tensor(teacher.logit_bias),
+            )
+
+    def __call__(self, student: Student) -> dict[str, Any]:
+        """Return loss, terms and headline, as they stand in ``metrics.jsonl``."""
+        line: dict[str, Any] = {}
+        encoder = StudentEncoder(student, device=str(self._device))
+        if self._rows is not None and self._rows.keys:
+            line = self._terms(student, encoder)
+        if self._headline_set is not None:
+            entry = self._headline_set
+            name, value = headline(entry.task, measure([encoder], entry).results[encoder.name])
+            if value is not None:
+                line["headline"] = {"set": entry.name, "metric": name, "value": value}
+        return line
+
+    @torch.no_grad()
+    def _terms(self, student: Student, encoder: Encoder) -> dict[str, Any]:
+        rows = self._rows
+        if rows is None:
+            return {}
+        bias = logit_bias(student.model)
+        mine = rows.embed(
+            encoder,
+            scale=logit_scale(student.model).detach().cpu(),
+            bias=None if bias is None else bias.detach().cpu(),
+        )
+        totals: dict[str, float] = {}
+        for first in range(0, len(rows.keys), self._batch_size):
+            part = slice(first, first + self._batch_size)
+            count = len(rows.keys[part])
+            total, terms = self._loss(
+                _part(mine, part),
+                None if self._teacher is None else _part(self._teacher, part),
+                groups=torch.from_numpy(group_rows(rows.keys[part], rows.texts[part])),
+                progress=1.0,
+            )
+            for name, value in {"loss": total, **terms}.items():
+                totals[name] = totals.get(name, 0.0) + float(value) * count / len(rows.keys)
+        return {"loss": totals.pop("loss"), "terms": totals}
+
+
+class _Rows:
+    """The readable validation samples with a caption each."""
+
+    def __init__(self, source: Source, samples: int) -> None:
+        captions = Captions([source], seed=0)
+        self._samples = []
+        self.captions: list[str] = []
+        self.keys: list[int] = []
+        self.texts: list[int] = []
+        for number in range(min(samples, len(source))):
+            sample = source[number]
+            try:
+                open_image(sample)
+            except DataError:
+                continue
+            caption = captions.choose(sample, times_shown=0)
+            self._samples.append(sample)
+            self.keys.append(_digest(sample.key))
+            if caption is not None:
+                self.captions.append(caption.text)
+            borrowed = caption is None or caption.borrowed
+            self.texts.append(-1 if borrowed else _digest(self.captions[-1]))
+
+    def embed(self, encoder: Encoder, *, scale: Tensor, bias: Tensor | None) -> Embeddings:
+        image = encoder.encode_images(open_image(sample) for sample in self._samples)
+        text = encoder.encode_texts(self.captions) if self.captions else None
+        return Embeddings(
+            image=None if image is None else torch.from_numpy(image),
+            text=None if text is None else torch.from_numpy(text),
+            scale=scale,
+            bias=bias,
+        )
+
+
+def _digest(text: str) -> int:
+    return draw_integers("pair", text)[0] >> 1
+
+
+def _part(embeddings: Embeddings, rows: slice) -> Embeddings:
+    return Embeddings(
+        image=None if embeddings.image is None else embeddings.image[rows],
+        text=None if embeddings.text is None else embeddings.text[rows],
+        scale=embeddings.scale,
+        bias=embeddings.bias,
+    )

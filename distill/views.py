@@ -1,0 +1,113 @@
+"""Views: one deterministic crop of a picture, which teacher and student are both shown."""
+
+import math
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import numpy as np
+from numpy.typing import NDArray
+from PIL import Image, ImageEnhance, ImageOps
+
+from distill.counter import draw_integers, draw_uniforms
+from export.runtime.preprocess import Preprocessing
+
+ATTEMPTS = 10
+
+
+@dataclass(frozen=True)
+class ViewSettings:
+    """How views are drawn; part of a cache's fingerprint.
+
+    ``scale`` is the range of the crop's share of the area, ``ratio`` that of width over height,
+    ``flip`` whether half of the views are mirrored, ``color_jitter`` the largest relative change
+    of brightness, contrast and saturation.
+    """
+
+    seed: int
+    kind: Literal["random", "center"]
+    scale: tuple[float, float]
+    ratio: tuple[float, float]
+    flip: bool
+    color_jitter: float
+
+    def to_dict(self) -> dict[str, Any]:
+        """Return the settings as plain values, only those that matter for the kind."""
+        values = {
+            key: list(value) if isinstance(value, tuple) else value
+            for key, value in asdict(self).items()
+        }
+        return values if self.kind == "random" else {"kind": self.kind}
+
+
+@dataclass(frozen=True)
+class View:
+    """One view of one picture: a box in pixels (left, top, right, bottom) and what is done to it.
+
+    ``box`` is None for the centre view, where each model crops as it does in evaluation.
+    """
+
+    box: tuple[int, int, int, int] | None
+    flip: bool = False
+    brightness: float = 1.0
+    contrast: float = 1.0
+    saturation: float = 1.0
+
+
+def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int, int]) -> View:
+    """Return view ``number`` of the picture ``key``, whose size is (width, height) in pixels.
+
+    A pure function of its arguments. The box is a random resized crop (Szegedy et al. 2015): an
+    area from ``scale``, a ratio of width to height log-uniform in ``ratio``; where ten draws do
+    not fit, the largest centred box whose ratio is within the range.
+    """
+    if settings.kind == "center":
+        return View(None)
+    flip, *jitter = draw_uniforms("view", settings.seed, key, number, count=4)
+    change = [1.0 + settings.color_jitter * (2.0 * value - 1.0) for value in jitter]
+    return View(
+        box=_draw_box(settings, key, number, size=size),
+        flip=settings.flip and flip < 0.5,
+        brightness=change[0],
+        contrast=change[1],
+        saturation=change[2],
+    )
+
+
+def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) -> NDArray[np.uint8]:
+    """Return the view as a model sees it: uint8 ``[H, W, 3]`` at the size of its preprocessing."""
+    if view.box is None:
+        return preprocessing.pixels(image)
+    picture = Image.fromarray(preprocessing.resize_box(image, view.box))
+    if view.flip:
+        picture = ImageOps.mirror(picture)
+    if view.brightness != 1.0:
+        picture = ImageEnhance.Brightness(picture).enhance(view.brightness)
+    if view.contrast != 1.0:
+        picture = ImageEnhance.Contrast(picture).enhance(view.contrast)
+    if view.saturation != 1.0:
+        picture = ImageEnhance.Color(picture).enhance(view.saturation)
+    return np.asarray(picture)
+
+
+def _draw_box(
+    settings: ViewSettings, key: str, number: int, *, size: tuple[int, int]
+) -> tuple[int, int, int, int]:
+    width, height = size
+    low, high = math.log(settings.ratio[0]), math.log(settings.ratio[1])
+    for attempt in range(ATTEMPTS):
+        share, stretch = draw_uniforms("box", settings.seed, key, number, attempt, count=2)
+        area = (
+            width * height * (settings.scale[0] + share * (settings.scale[1] - settings.scale[0]))
+        )
+        ratio = math.exp(low + stretch * (high - low))
+        box_width, box_height = round(math.sqrt(area * ratio)), round(math.sqrt(area / ratio))
+        if 0 < box_width <= width and 0 < box_height <= height:
+            place = draw_integers("corner", settings.seed, key, number, attempt, count=2)
+            left = place[0] % (width - box_width + 1)
+            top = place[1] % (height - box_height + 1)
+            return left, top, left + box_width, top + box_height
+    ratio = min(max(width / height, settings.ratio[0]), settings.ratio[1])
+    box_width = min(width, max(1, round(height * ratio)))
+    box_height = min(height, max(1, round(width / ratio)))
+    left, top = (width - box_width) // 2, (height - box_height) // 2
+    return left, top, left + box_width, top + box_height

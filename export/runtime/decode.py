@@ -1,0 +1,107 @@
+"""Whatever a picture comes as, decoded to plain 8-bit RGB."""
+
+import io
+import os
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+from PIL import ExifTags, Image, ImageOps
+
+from .errors import DataError
+
+ImageSource = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
+
+_SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
+_WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
+_HINT = "JPEG, PNG, WebP, GIF, BMP and TIFF can be read"
+
+
+def decode(source: ImageSource, *, name: str | None = None) -> Image.Image:
+    """Give a picture as 8-bit RGB, upright.
+
+    The EXIF orientation is applied, what is transparent shows white, 16 bits of grey become 8,
+    and palettes, grey and CMYK are converted. Of several frames the first is taken.
+
+    Args:
+        source: A path, the bytes of a file, a Pillow image, or RGB pixels as uint8 ``[H, W, 3]``.
+        name: What messages call the picture; a path names itself.
+
+    Raises:
+        DataError: The picture is missing, damaged or of no kind that can be read.
+    """
+    if isinstance(source, np.ndarray):
+        return _from_array(source, name or "the array")
+    if isinstance(source, Image.Image):
+        label = name or str(getattr(source, "filename", "") or "the picture")
+        return _guarded(lambda: _to_rgb(source), label)
+    if isinstance(source, bytes | bytearray | memoryview):
+        data = bytes(source)
+        label = name or f"the picture ({len(data)} bytes in memory)"
+        return _guarded(lambda: _open(io.BytesIO(data)), label)
+    if not isinstance(source, str | os.PathLike):
+        raise DataError(
+            f"{name or 'the picture'}: found a {type(source).__name__}, expected a path, bytes, "
+            "a Pillow image or a uint8 array [H, W, 3]"
+        )
+    path = Path(source)
+    return _guarded(lambda: _open(path), name or str(path))
+
+
+def _open(source: Path | io.BytesIO) -> Image.Image:
+    with Image.open(source) as image:
+        return _to_rgb(image)
+
+
+def _guarded(read: Callable[[], Image.Image], label: str) -> Image.Image:
+    try:
+        image = read()
+    except DataError as error:
+        raise DataError(f"{label}: {error}") from error
+    except FileNotFoundError as error:
+        raise DataError(f"{label}: there is no such picture") from error
+    except IsADirectoryError as error:
+        raise DataError(f"{label}: a folder, expected a picture") from error
+    except Image.UnidentifiedImageError as error:
+        raise DataError(f"{label}: not a picture, or damaged at its beginning; {_HINT}") from error
+    except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
+        reason = " ".join(str(error).split()) or type(error).__name__
+        raise DataError(f"{label}: the picture cannot be read ({reason})") from error
+    if min(image.size) < 1:
+        raise DataError(f"{label}: the picture has no pixels ({image.width} x {image.height})")
+    return image
+
+
+def _from_array(pixels: np.ndarray, label: str) -> Image.Image:
+    if pixels.dtype != np.uint8 or pixels.ndim != 3 or pixels.shape[2] != 3 or not pixels.size:
+        raise DataError(
+            f"{label}: found {pixels.dtype} of shape {list(pixels.shape)}, expected RGB pixels as "
+            "uint8 [H, W, 3]"
+        )
+    return Image.fromarray(np.ascontiguousarray(pixels))
+
+
+def _to_rgb(image: Image.Image) -> Image.Image:
+    image.load()
+    image = _upright(image)
+    if image.mode == "RGB" and "transparency" not in image.info:
+        return image
+    if image.mode in _SIXTEEN_BIT:
+        values = np.clip(np.asarray(image).astype(np.int64), 0, 65535)
+        return Image.fromarray(((values * 255 + 32767) // 65535).astype(np.uint8)).convert("RGB")
+    if image.mode == "F":
+        raise DataError("floating-point pixels, whose range is unknown; save it with 8 or 16 bits")
+    if image.mode in _WITH_ALPHA or "transparency" in image.info:
+        image = image.convert("RGBA")
+        white = Image.new("RGBA", image.size, (255, 255, 255, 255))
+        return Image.alpha_composite(white, image).convert("RGB")
+    return image.convert("RGB")
+
+
+def _upright(image: Image.Image) -> Image.Image:
+    try:
+        if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
+            return image
+        return ImageOps.exif_transpose(image)
+    except Exception:  # Damaged EXIF says nothing about the pixels, which are sound.
+        return image

@@ -1,0 +1,291 @@
+"""A bundle at work: pictures and texts go in, embeddings and probabilities come out."""
+
+import os
+from collections.abc import Iterable, Iterator, Sequence
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import onnxruntime
+from PIL import Image
+
+from . import manifest as manifest_file
+from .decode import ImageSource, decode
+from .errors import BundleError, DataError, RecipeError
+from .manifest import ImagePart, Manifest, TextPart, check_templates
+from .tokenizer import Tokenizer
+
+# onnxruntime reports on the terminal what it raises as well; from this level on it keeps quiet.
+_SILENT = 4
+
+
+class EdgeModel:
+    """A dual encoder from a bundle, on numpy, Pillow, tokenizers and onnxruntime alone.
+
+    Made by ``EdgeModel.load``. Several threads may use one at the same time.
+
+    Attributes:
+        manifest: What the bundle says about itself.
+        folder: Where it was loaded from.
+    """
+
+    def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
+        self.folder = folder
+        self.manifest = manifest
+        image, text = manifest.image, manifest.text
+        self._image = None if image is None else _image_session(folder, image, threads)
+        self._text = None if text is None else _text_session(folder, text, threads)
+        self._tokenizer = None if text is None else Tokenizer(folder / text.tokenizer, text)
+        self._labels: tuple[tuple[Sequence[str], Sequence[str]], np.ndarray] | None = None
+
+    @classmethod
+    def load(cls, folder: str | os.PathLike[str], *, threads: int | None = None) -> "EdgeModel":
+        """Load a bundle that ``clip-distill export`` has written.
+
+        Args:
+            folder: The bundle.
+            threads: How many threads a graph may use; ``None`` leaves it to onnxruntime.
+
+        Raises:
+            BundleError: The bundle is missing, incomplete or damaged.
+        """
+        path = Path(folder)
+        return cls(path, manifest_file.read(path), threads=threads)
+
+    @property
+    def width(self) -> int:
+        """Width of the embeddings."""
+        return self.manifest.width
+
+    @property
+    def logit_scale(self) -> float:
+        """What similarities are multiplied by before the softmax."""
+        return self.manifest.logit_scale
+
+    @property
+    def logit_bias(self) -> float:
+        """What is added to scaled similarities."""
+        return self.manifest.logit_bias
+
+    def classify(
+        self, image: ImageSource, labels: Sequence[str], *, templates: Sequence[str] | None = None
+    ) -> list[tuple[str, float]]:
+        """Say which label fits a picture best.
+
+        Args:
+            image: A path, the bytes of a file, a Pillow image or RGB pixels as uint8 ``[H, W, 3]``.
+            labels: The candidates, each once.
+            templates: Prompts with ``{}`` for the label; ``None`` takes the bundle's.
+
+        Returns:
+            Every label with its probability, best first; the probabilities add up to 1.
+
+        Raises:
+            BundleError: The bundle lacks a tower that this needs.
+            DataError: The picture cannot be read.
+            RecipeError: The labels or templates are none that can be used.
+        """
+        self._need_both()
+        label_embeddings = self.embed_labels(labels, templates=templates)
+        cosines = (self.embed_images([image])[0] @ label_embeddings.T).astype(np.float64)
+        probabilities = _softmax(self.logit_scale * cosines + self.logit_bias)
+        order = np.argsort(-probabilities, kind="stable")
+        return [(labels[index], float(probabilities[index])) for index in order]
+
+    def embed_labels(
+        self, labels: Sequence[str], *, templates: Sequence[str] | None = None
+    ) -> np.ndarray:
+        """Embed labels, each as the normalised mean over its prompts; float32 ``[N, D]``.
+
+        Args:
+            labels: The labels, each once.
+            templates: Prompts with ``{}`` for the label; ``None`` takes the bundle's.
+
+        Raises:
+            BundleError: The bundle has no text tower.
+            RecipeError: The labels or templates are none that can be used.
+        """
+        key = (_checked_labels(labels), _checked_templates(templates, self.manifest.templates))
+        # One list of labels usually meets many pictures.
+        cached = self._labels
+        if cached is None or cached[0] != key:
+            prompts = [prompt.replace("{}", label) for label in key[0] for prompt in key[1]]
+            embeddings = self.embed_texts(prompts).reshape(len(key[0]), len(key[1]), -1)
+            cached = (key, _normalised(embeddings.mean(axis=1)))
+            self._labels = cached
+        return cached[1].copy()
+
+    def embed_images(self, images: Iterable[ImageSource], *, batch_size: int = 32) -> np.ndarray:
+        """Embed pictures; float32 ``[N, D]``, L2-normalised, in the order given.
+
+        Args:
+            images: Paths, bytes of files, Pillow images or RGB pixels as uint8 ``[H, W, 3]``; a
+                generator is read batch by batch.
+            batch_size: How many go through the graph at once.
+
+        Raises:
+            BundleError: The bundle has no image tower.
+            DataError: A picture cannot be read.
+        """
+        part, session = self.manifest.image, self._image
+        if part is None or session is None:
+            raise BundleError(f"{self.folder}: the bundle has no image tower, it embeds texts only")
+        single = isinstance(images, str | bytes | os.PathLike | Image.Image)
+        if single or (isinstance(images, np.ndarray) and images.ndim != 4):
+            raise DataError("images: found a single picture, expected several; put it in a list")
+        rows = [np.empty((0, part.width), np.float32)]
+        for batch in _batches(images, batch_size):
+            pixels = np.stack([part.preprocessing.pixels(decode(image)) for image in batch])
+            rows.append(_run(session, self.folder / part.file, part.output, {part.input: pixels}))
+        return np.concatenate(rows)
+
+    def embed_texts(self, texts: Iterable[str], *, batch_size: int = 64) -> np.ndarray:
+        """Embed texts as they are; float32 ``[N, D]``, L2-normalised, in the order given.
+
+        Args:
+            texts: The texts; what is longer than the context length is cut.
+            batch_size: How many go through the graph at once.
+
+        Raises:
+            BundleError: The bundle has no text tower.
+            DataError: Something else than texts was given.
+        """
+        part, session = self.manifest.text, self._text
+        if part is None or session is None or self._tokenizer is None:
+            raise BundleError(f"{self.folder}: the bundle has no text tower, it embeds images only")
+        if isinstance(texts, str):
+            raise DataError("texts: found a single text, expected several; put it in a list")
+        rows = [np.empty((0, part.width), np.float32)]
+        for batch in _batches(texts, batch_size):
+            if wrong := [text for text in batch if not isinstance(text, str)]:
+                raise DataError(f"texts: found a {type(wrong[0]).__name__}, expected texts only")
+            tokens = self._tokenizer(batch)
+            inputs = dict(zip(part.inputs, tokens.values(), strict=True))
+            rows.append(_run(session, self.folder / part.file, part.output, inputs))
+        return np.concatenate(rows)
+
+    def _need_both(self) -> None:
+        if self._image is None:
+            raise BundleError(f"{self.folder}: classifying needs an image tower, and it has none")
+        if self._text is None:
+            raise BundleError(f"{self.folder}: classifying needs a text tower, and it has none")
+
+
+def _image_session(
+    folder: Path, part: ImagePart, threads: int | None
+) -> onnxruntime.InferenceSession:
+    session = _session(folder / part.file, threads)
+    height, width = part.preprocessing.size
+    expected = {part.input: ("tensor(uint8)", [height, width, 3])}
+    _check_graph(session, folder / part.file, expected, (part.output, part.width))
+    return session
+
+
+def _text_session(
+    folder: Path, part: TextPart, threads: int | None
+) -> onnxruntime.InferenceSession:
+    session = _session(folder / part.file, threads)
+    expected: dict[str, tuple[str, list[int]]] = dict.fromkeys(part.inputs, ("tensor(int64)", []))
+    _check_graph(session, folder / part.file, expected, (part.output, part.width))
+    return session
+
+
+def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
+    if not path.is_file():
+        raise BundleError(f"{path}: this part of the bundle is missing; export the student again")
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = _SILENT
+    if threads is not None:
+        if threads < 1:
+            raise RecipeError(f"threads: found {threads}, expected at least 1")
+        options.intra_op_num_threads = threads
+    try:
+        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+    except Exception as error:  # Its exceptions have no common base of their own.
+        raise BundleError(
+            f"{path}: onnxruntime cannot load it, it is damaged or too new ({_line(error)}); export "
+            "the student again"
+        ) from error
+
+
+def _check_graph(
+    session: onnxruntime.InferenceSession,
+    path: Path,
+    inputs: dict[str, tuple[str, list[int]]],
+    output: tuple[str, int],
+) -> None:
+    """Refuse a graph that is another than the manifest describes."""
+    found = {node.name: (node.type, node.shape) for node in session.get_inputs()}
+    fits = found.keys() == inputs.keys() and all(
+        found[name][0] == kind and (not fixed or list(found[name][1][1:]) == fixed)
+        for name, (kind, fixed) in inputs.items()
+    )
+    outputs = {node.name: (node.type, node.shape) for node in session.get_outputs()}
+    name, width = output
+    kind, shape = outputs.get(name, ("", []))
+    if not fits or kind != "tensor(float)" or len(shape) != 2 or shape[1] != width:
+        raise BundleError(
+            f"{path}: the graph is another than {manifest_file.FILE} describes, with inputs {found} "
+            f"and outputs {outputs}; export the student again"
+        )
+
+
+def _run(
+    session: onnxruntime.InferenceSession, path: Path, output: str, inputs: dict[str, np.ndarray]
+) -> np.ndarray:
+    try:
+        (embeddings,) = session.run([output], inputs)
+    except Exception as error:  # Its exceptions have no common base of their own.
+        raise BundleError(f"{path}: the graph failed ({_line(error)})") from error
+    return np.asarray(embeddings, np.float32)
+
+
+def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
+    if size < 1:
+        raise RecipeError(f"batch_size: found {size}, expected at least 1")
+    iterator = iter(items)
+    while batch := list(islice(iterator, size)):
+        yield batch
+
+
+def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+    if isinstance(labels, str):
+        raise RecipeError(f"labels: found one text {labels!r}, expected a list of texts")
+    found = tuple(labels)
+    if not found:
+        raise RecipeError("labels: found none, expected at least one")
+    seen: set[str] = set()
+    for label in found:
+        if not isinstance(label, str) or not label.strip():
+            raise RecipeError(f"labels: found {label!r}, expected a text that is not empty")
+        if label in seen:
+            raise RecipeError(f"labels: found {label!r} twice, expected each label once")
+        seen.add(label)
+    return found
+
+
+def _checked_templates(
+    templates: Sequence[str] | None, default: tuple[str, ...]
+) -> tuple[str, ...]:
+    if templates is None:
+        return default
+    try:
+        return check_templates(templates, "templates")
+    except BundleError as error:
+        raise RecipeError(str(error)) from error
+
+
+def _normalised(rows: np.ndarray) -> np.ndarray:
+    norms = np.linalg.norm(rows, axis=-1, keepdims=True)
+    return np.asarray(rows / np.maximum(norms, 1e-12), np.float32)
+
+
+def _softmax(logits: np.ndarray) -> np.ndarray:
+    exponentials = np.exp(logits - logits.max())
+    return np.asarray(exponentials / exponentials.sum())
+
+
+def _line(error: Exception) -> str:
+    text = " ".join(str(error).split())
+    return text if len(text) <= 200 else f"{text[:197]}..."

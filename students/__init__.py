@@ -1,0 +1,1 @@
+"""The student: a compact image tower and a compact text tower."""

@@ -1,0 +1,216 @@
+"""Reading a dual encoder of transformers, its tokenizer and its image processor from a folder."""
+
+from pathlib import Path
+from typing import Any
+
+import torch
+from transformers import (
+    AutoConfig,
+    AutoImageProcessor,
+    AutoModel,
+    AutoTokenizer,
+    BaseImageProcessor,
+    BertConfig,
+    PreTrainedConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from students.config import StudentConfig
+from students.encoder import Padding, Student
+from students.hub import find_model, has_weights
+from students.messages import one_line, quiet
+
+# These count positions from the padding token's id onwards, so that their table is longer.
+_OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")
+# Texts of a model that names no limit of its own.
+_DEFAULT_CONTEXT = 512
+
+
+def load_parts(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> Student:
+    """Load model, tokenizer and image processor from a local folder, in evaluation mode.
+
+    Args:
+        folder: Where ``config.json`` and the rest lie.
+        name: What messages call the model.
+        dtype: What the weights become, whatever they are stored in.
+
+    Raises:
+        OSError: A file is missing or damaged; one line.
+        ValueError: It is no dual encoder, or its parts do not fit together; one line.
+    """
+    config = load_config(folder, name=name)
+    model = load_model(folder, name=name, dtype=dtype)
+    tokenizer = load_tokenizer(folder, name=name) if has_text(config) else None
+    processor = load_image_processor(folder, name=name) if has_image(config) else None
+    return assemble(model, tokenizer, processor, name=name)
+
+
+def assemble(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase | None,
+    image_processor: BaseImageProcessor | None,
+    *,
+    name: str,
+) -> Student:
+    """Put the parts of a dual encoder together once they are seen to fit.
+
+    Raises:
+        ValueError: The tokenizer does not fit the text tower; one line.
+    """
+    if tokenizer is None:
+        return Student(model, None, image_processor, 0, "longest")
+    check_tokenizer(model.config, tokenizer, name=name)
+    padding: Padding = "full" if "siglip" in model.config.model_type else "longest"
+    length = context_length(model.config, tokenizer)
+    return Student(model, tokenizer, image_processor, length, padding)
+
+
+def has_image(config: PreTrainedConfig) -> bool:
+    """Whether a configuration has an image tower."""
+    return not isinstance(config, StudentConfig) or config.image is not None
+
+
+def has_text(config: PreTrainedConfig) -> bool:
+    """Whether a configuration has a text tower."""
+    return not isinstance(config, StudentConfig) or config.text is not None
+
+
+def load_config(folder: Path, *, name: str) -> PreTrainedConfig:
+    """Read ``config.json``; raises ``OSError`` with one line where that fails."""
+    if not (folder / "config.json").is_file():
+        raise OSError(f"{name}: config.json is missing, so it is no model that can be loaded")
+    with one_line(f"{name}: config.json cannot be read"):
+        return AutoConfig.from_pretrained(folder, local_files_only=True)
+
+
+def load_model(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
+    """Load a dual encoder whose weights are all there.
+
+    Raises:
+        OSError: Weights are missing or damaged; one line.
+        ValueError: The model is no dual encoder; one line.
+    """
+    if not has_weights(folder):
+        raise OSError(f"{name}: model.safetensors is missing, and a model needs its weights")
+    with one_line(f"{name}: the model cannot be loaded"), quiet():
+        model, info = AutoModel.from_pretrained(
+            folder, dtype=dtype, local_files_only=True, output_loading_info=True
+        )
+    refuse_single(model, name=name)
+    refuse_missing(info["missing_keys"], name=name)
+    loaded: PreTrainedModel = model.eval()
+    return loaded
+
+
+def refuse_single(model: PreTrainedModel, *, name: str) -> None:
+    """Raise ``ValueError`` with one line unless a model embeds both images and texts."""
+    for method in ("get_image_features", "get_text_features"):
+        if not hasattr(model, method):
+            raise ValueError(
+                f"{name}: {type(model).__name__} has no {method}, so it is no dual encoder; give "
+                f"one such as CLIPModel, SiglipModel or VisionTextDualEncoderModel"
+            )
+
+
+def refuse_missing(keys: Any, *, name: str) -> None:
+    """Raise ``OSError`` with one line if weights were missing, since they would be random."""
+    if keys:
+        some = ", ".join(sorted(keys)[:3])
+        raise OSError(
+            f"{name}: the weights lack {len(keys)} of the model's tensors, such as {some}"
+        )
+
+
+def load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
+    """Load a tokenizer; raises ``OSError`` with one line where that fails."""
+    with one_line(f"{name}: the tokenizer (tokenizer.json) cannot be loaded"), quiet():
+        return AutoTokenizer.from_pretrained(folder, local_files_only=True)
+
+
+def load_image_processor(folder: Path, *, name: str) -> BaseImageProcessor:
+    """Load an image processor's Pillow form; raises ``OSError`` with one line where that fails."""
+    what = f"{name}: the image processor (preprocessor_config.json) cannot be loaded"
+    with one_line(what), quiet():
+        return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)
+
+
+def find_tokenizer(
+    given: str | None, folder: Path | None, *, field: str
+) -> PreTrainedTokenizerBase:
+    """Load the tokenizer that a recipe gives by folder or hub name, else the one in ``folder``.
+
+    Raises:
+        OSError: It cannot be had or read; one line.
+        ValueError: There is neither; one line.
+    """
+    if given is not None:
+        folder = find_model(given, field=field, weights=False)
+    if folder is None:
+        raise ValueError(f"{field}: required where the model is built from a config")
+    return load_tokenizer(folder, name=f"{field}: {folder}")
+
+
+def find_image_processor(
+    given: str | None, folder: Path | None, *, field: str
+) -> BaseImageProcessor:
+    """Load the image processor that a recipe gives, else the one in ``folder``.
+
+    Raises:
+        OSError: It cannot be had or read; one line.
+        ValueError: There is neither; one line.
+    """
+    if given is not None:
+        folder = find_model(given, field=field, weights=False)
+    if folder is None:
+        raise ValueError(f"{field}: required where the model is built from a config")
+    return load_image_processor(folder, name=f"{field}: {folder}")
+
+
+def text_config(config: PreTrainedConfig) -> Any:
+    """The part of a configuration that describes the text tower."""
+    if isinstance(config, StudentConfig):
+        return BertConfig(**(config.text or {}).get("config", {}))
+    return getattr(config, "text_config", config)
+
+
+def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+    """The most tokens that both a text tower and its tokenizer allow."""
+    if isinstance(config, StudentConfig) and config.text is not None:
+        return int(config.text["context_length"])
+    text = text_config(config)
+    positions = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
+    if getattr(text, "model_type", "") in _OFFSET_POSITIONS:
+        positions -= text.pad_token_id + 1
+    return int(min(positions, tokenizer.model_max_length))
+
+
+def check_tokenizer(
+    config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, name: str
+) -> None:
+    """Refuse a tokenizer that a text tower would misread without a word.
+
+    Raises:
+        ValueError: There are more tokens than embeddings, no token pads, or CLIP would pool
+            another token than the last; one line.
+    """
+    text = text_config(config)
+    rows = getattr(text, "vocab_size", None)
+    if rows is not None and len(tokenizer) > rows:
+        raise ValueError(
+            f"{name}: the tokenizer has {len(tokenizer)} tokens but the text tower embeds {rows}"
+        )
+    if tokenizer.pad_token_id is None:
+        raise ValueError(
+            f"{name}: the tokenizer has no pad_token; name one in tokenizer_config.json"
+        )
+    if getattr(text, "model_type", "") != "clip_text_model":
+        return
+    pooled, last = text.eos_token_id, tokenizer.eos_token_id
+    # With 2, CLIP takes the place of the highest id instead, as its first checkpoints needed it.
+    fits = last == max(tokenizer.get_vocab().values()) if pooled == 2 else last == pooled
+    if not fits:
+        raise ValueError(
+            f"{name}: text_config.eos_token_id is {pooled}, so that CLIP pools another token than "
+            f"the tokenizer's last, which is {last}"
+        )

@@ -1,0 +1,182 @@
+"""The student: a timm image tower and a BERT text tower with the surface of ``CLIPModel``."""
+
+import math
+from pathlib import Path
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForZeroShotImageClassification,
+    PreTrainedModel,
+    initialization,
+)
+from transformers.modeling_outputs import BaseModelOutputWithPooling
+from transformers.models.clip.modeling_clip import CLIPOutput
+
+from students.config import StudentConfig
+from students.encoder import (
+    MAX_LOGIT_SCALE,
+    Student,
+    clamp_logit_scale,
+    embed_images,
+    embed_texts,
+    logit_bias,
+    logit_scale,
+    raw_logit_scale,
+    tokenize,
+)
+from students.loading import load_parts
+from students.towers import ImageTower, Projection, TextTower
+
+__all__ = [
+    "Student",
+    "StudentConfig",
+    "StudentModel",
+    "clamp_logit_scale",
+    "embed_images",
+    "embed_texts",
+    "load_student",
+    "logit_bias",
+    "logit_scale",
+    "raw_logit_scale",
+    "tokenize",
+]
+
+
+class StudentModel(PreTrainedModel):
+    """A dual encoder with one tower or two; see ``StudentConfig`` for what it is made of.
+
+    Raises:
+        ValueError: The configuration has neither an image nor a text tower.
+    """
+
+    config_class = StudentConfig
+    base_model_prefix = "student"
+    main_input_name = "pixel_values"
+    input_modalities = ("image", "text")
+    _supports_sdpa = True
+
+    def __init__(self, config: StudentConfig) -> None:
+        super().__init__(config)
+        if config.image is None and config.text is None:
+            raise ValueError("a student needs an image tower, a text tower or both; it has neither")
+        width = config.projection_dim
+        self.image_tower = None if config.image is None else ImageTower(config.image, width)
+        self.text_tower = None if config.text is None else TextTower(config.text, width)
+        self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self._keep_timm_initialisation()
+        self.post_init()
+
+    def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
+        """Embed pictures ``[N, 3, H, W]``; ``pooler_output`` is ``[N, D]``, not normalised.
+
+        Raises:
+            ValueError: The student has no image tower.
+        """
+        if self.image_tower is None:
+            raise ValueError("this student has no image tower, it embeds texts only")
+        return BaseModelOutputWithPooling(pooler_output=self.image_tower(pixel_values))
+
+    def get_text_features(
+        self,
+        input_ids: Tensor,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+    ) -> BaseModelOutputWithPooling:
+        """Embed tokens ``[N, L]``; ``pooler_output`` is ``[N, D]``, not normalised.
+
+        Raises:
+            ValueError: The student has no text tower.
+        """
+        if self.text_tower is None:
+            raise ValueError("this student has no text tower, it embeds images only")
+        hidden, pooled = self.text_tower(
+            input_ids, attention_mask, token_type_ids=token_type_ids, position_ids=position_ids
+        )
+        return BaseModelOutputWithPooling(last_hidden_state=hidden, pooler_output=pooled)
+
+    def forward(
+        self,
+        input_ids: Tensor | None = None,
+        pixel_values: Tensor | None = None,
+        attention_mask: Tensor | None = None,
+        position_ids: Tensor | None = None,
+        token_type_ids: Tensor | None = None,
+        return_loss: bool = False,
+    ) -> CLIPOutput:
+        """Embed what is given, L2-normalised, and compare pictures with texts if both are.
+
+        ``image_embeds`` is ``[N, D]``, ``text_embeds`` ``[M, D]``, ``logits_per_image``
+        ``[N, M]`` and ``logits_per_text`` ``[M, N]``; what cannot be had is ``None``. With
+        ``return_loss`` the symmetric contrastive loss is there as well.
+        """
+        vision = text = image_embeds = text_embeds = None
+        if pixel_values is not None:
+            vision = self.get_image_features(pixel_values)
+            image_embeds = F.normalize(vision.pooler_output, dim=-1)
+        if input_ids is not None:
+            text = self.get_text_features(input_ids, attention_mask, position_ids, token_type_ids)
+            text_embeds = F.normalize(text.pooler_output, dim=-1)
+        logits = loss = None
+        if image_embeds is not None and text_embeds is not None:
+            scale = self.logit_scale.exp().clamp(max=MAX_LOGIT_SCALE)
+            logits = scale * text_embeds @ image_embeds.T
+        if logits is not None and return_loss:
+            pairs = torch.arange(len(logits), device=logits.device)
+            loss = (F.cross_entropy(logits, pairs) + F.cross_entropy(logits.T, pairs)) / 2
+        return CLIPOutput(
+            loss=loss,
+            logits_per_image=None if logits is None else logits.T,
+            logits_per_text=logits,
+            text_embeds=text_embeds,
+            image_embeds=image_embeds,
+            text_model_output=text,
+            vision_model_output=vision,
+        )
+
+    def _keep_timm_initialisation(self) -> None:
+        # transformers would draw every weight anew from one normal distribution.
+        if self.image_tower is None:
+            return
+        backbone = self.image_tower.backbone
+        for tensor in (*backbone.parameters(), *backbone.buffers()):
+            if tensor.device.type != "meta":
+                tensor._is_hf_initialized = True
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        super()._init_weights(module)
+        if isinstance(module, StudentModel):
+            initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
+        elif isinstance(module, Projection):
+            for layer in module.layers:
+                if isinstance(layer, nn.Linear):
+                    initialization.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
+        elif callable(fill := getattr(module, "init_non_persistent_buffers", None)):
+            # Loading begins on the meta device, where timm's own values for these are lost.
+            fill()
+
+
+def load_student(folder: str | Path, *, device: str | torch.device = "cpu") -> Student:
+    """Load a student, or any other dual encoder of transformers, from a local folder.
+
+    Weights become float32 whatever they are stored in; the model is in evaluation mode.
+
+    Raises:
+        OSError: The folder or a file in it is missing; one line that names it.
+        ValueError: What lies there is no dual encoder, or does not fit together; one line.
+    """
+    if not Path(folder).is_dir():
+        raise OSError(f"{folder}: no such folder; a student is a folder with a config.json")
+    student = load_parts(Path(folder), name=str(folder))
+    student.model.to(device)
+    return student
+
+
+AutoConfig.register(StudentConfig.model_type, StudentConfig, exist_ok=True)
+AutoModel.register(StudentConfig, StudentModel, exist_ok=True)
+AutoModelForZeroShotImageClassification.register(StudentConfig, StudentModel, exist_ok=True)

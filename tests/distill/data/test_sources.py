@@ -1,0 +1,91 @@
+from pathlib import Path
+
+import pytest
+
+from distill.config_data import FolderSource, ScenesSource, TableSource
+from distill.data.sample import open_image
+from distill.data.sources import guess_source, open_source
+from export.runtime.errors import DataError
+
+
+def failure(path: Path) -> str:
+    with pytest.raises(DataError) as caught:
+        guess_source(str(path))
+    message = str(caught.value)
+    assert message.startswith(f"{path}: ")
+    assert "\n" not in message
+    return message
+
+
+@pytest.mark.parametrize("name", ["t.csv", "t.tsv", "t.txt", "t.parquet", "T.CSV"])
+def test_a_file_that_is_a_table(tmp_path, name):
+    (tmp_path / name).touch()
+    table = {"kind": "table", "path": str(tmp_path / name)}
+    assert guess_source(str(tmp_path / name)) == table
+    # So is a folder with exactly one of them, whatever else it holds.
+    (tmp_path / "images").mkdir()
+    (tmp_path / "images/a.jpg").touch()
+    (tmp_path / "README.md").touch()
+    (tmp_path / ".hidden.csv").touch()
+    assert guess_source(str(tmp_path)) == table
+
+
+def test_a_folder_of_folders_of_pictures(tmp_path):
+    (tmp_path / "cat/deep").mkdir(parents=True)
+    (tmp_path / "dog").mkdir()
+    (tmp_path / "cat/deep/a.PNG").touch()
+    assert guess_source(str(tmp_path)) == {"kind": "folder", "path": str(tmp_path)}
+
+
+def test_anything_else_is_an_error_that_says_what_was_found(tmp_path):
+    assert "found nothing" in failure(tmp_path / "none")
+    (tmp_path / "archive.zip").touch()
+    assert "found another kind of file" in failure(tmp_path / "archive.zip")
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "empty").mkdir()
+    message = failure(tmp_path)
+    for fragment in (".parquet", "1 folders without pictures", "1 pictures directly", "1 other"):
+        assert fragment in message
+    (tmp_path / "train.csv").touch()
+    (tmp_path / "val.csv").touch()
+    assert "2 tables in it (train.csv, val.csv)" in failure(tmp_path)
+
+
+def test_a_table_is_opened_with_its_columns(write_pictures, write_csv, tmp_path):
+    write_pictures(["a.jpg"], folder="elsewhere")
+    table = write_csv([["file", "title", "kind"], ["a.jpg", "x", "cat"]])
+    config = TableSource(
+        path=str(table),
+        image_column="file",
+        caption_column="title",
+        label_column="kind",
+        image_root=str(tmp_path / "elsewhere"),
+    )
+    (sample,) = open_source(config, output=tmp_path / "run")
+    assert (sample.key, sample.captions, sample.label) == ("a.jpg", ("x",), "cat")
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_folder_is_opened_with_its_templates(write_pictures, tmp_path):
+    write_pictures(["big_cat/a.jpg"])
+    config = FolderSource(path=str(tmp_path), templates=("this is a {}",))
+    (sample,) = open_source(config, output=tmp_path / "run")
+    assert sample.captions == ("this is a big cat",)
+
+
+def test_scenes_are_rendered_into_the_output_each_settings_apart(tmp_path):
+    few = ScenesSource(count=3, seed=1, image_size=32)
+    sources = [
+        open_source(config, output=tmp_path)
+        for config in (few, few.model_copy(update={"split": "held_out", "captioned": 1}))
+    ]
+    assert [len(source) for source in sources] == [3, 3]
+    assert all(source.skipped == () for source in sources)
+    assert all(Path(source.name).is_relative_to(tmp_path) for source in sources)
+    assert sources[0].name != sources[1].name
+    assert [len(sample.captions) > 0 for sample in sources[1]] == [True, False, False]
+    assert all(sample.label for source in sources for sample in source)
+    assert open_image(sources[0][0]).size == (32, 32)
+    elsewhere = few.model_copy(update={"path": str(tmp_path / "mine")})
+    assert Path(open_source(elsewhere, output=tmp_path / "run").name).parent == tmp_path / "mine"
+    assert not (tmp_path / "run").exists()

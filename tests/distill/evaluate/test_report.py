@@ -1,0 +1,243 @@
+"""The report's files, and the table for the terminal."""
+
+import io
+import json
+import re
+from html.parser import HTMLParser
+
+import pytest
+from rich.console import Console
+
+from distill.evaluate.curves import draw_curves, read_history, thin
+from distill.evaluate.report import (
+    format_bytes,
+    format_count,
+    format_percent,
+    print_report,
+    render_page,
+    write_report,
+)
+from distill.evaluate.result import METRIC_TITLES
+from distill.evaluate.retrieval import METRICS as RETRIEVAL
+from distill.evaluate.zero_shot import METRICS as ZERO_SHOT
+
+MODELS = ["teacher", "student", "student_alone"]
+
+
+@pytest.fixture
+def report():
+    def numbers(metrics, value):
+        return dict.fromkeys(metrics, value)
+
+    return {
+        "format": 1,
+        "models": [
+            {"name": "teacher", "parameters": 427_616_513, "bytes": 1_710_540_580},
+            {"name": "student", "parameters": 219_000, "bytes": 880_123},
+            {"name": "student_alone", "parameters": None, "bytes": None},
+        ],
+        "sets": [
+            {
+                "name": name,
+                "task": task,
+                "samples": 1440,
+                "results": {
+                    "teacher": numbers(metrics, 0.9961),
+                    "student": numbers(metrics, 0.8642),
+                    "student_alone": numbers(metrics, None),
+                },
+                "retained": {"teacher": 1.0, "student": 0.8676, "student_alone": None},
+                "agreement": {"teacher": 1.0, "student": 0.8123, "student_alone": None},
+            }
+            for name, task, metrics in (
+                ("trained", "zero_shot", ZERO_SHOT),
+                ("captions", "retrieval", RETRIEVAL),
+            )
+        ],
+    }
+
+
+@pytest.fixture
+def history(tmp_path):
+    lines = []
+    for step in range(10, 210, 10):
+        lines.append({"step": step, "loss": 100.0 / step, "terms": {"contrastive": 1.0}})
+        if step % 100 == 0:
+            best = {"set": "trained", "metric": "top1", "value": step / 400}
+            lines.append({"step": step, "validation": {"loss": 2.0, "headline": best}})
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("".join(f"{json.dumps(line)}\n" for line in lines) + '{"step": 210, "lo')
+    return path
+
+
+class Tables(HTMLParser):
+    """Collects the rows of all tables, and whatever an element would load."""
+
+    def __init__(self):
+        super().__init__()
+        self.tables, self.loads, self._open = [], [], False
+
+    def handle_starttag(self, tag, attrs):
+        self.loads += [value for name, value in attrs if name in ("src", "srcset", "data")]
+        self.loads += [
+            value for name, value in attrs if name == "href" and not value.startswith("#")
+        ]
+        if tag in ("script", "link", "img", "iframe"):
+            self.loads.append(tag)
+        if tag == "table":
+            self.tables.append([])
+        elif tag == "tr":
+            self.tables[-1].append([])
+        elif tag in ("td", "th"):
+            self.tables[-1][-1].append("")
+            self._open = True
+
+    def handle_endtag(self, tag):
+        if tag in ("td", "th"):
+            self._open = False
+
+    def handle_data(self, data):
+        if self._open:
+            self.tables[-1][-1][-1] += data
+
+
+def read_page(page):
+    tables = Tables()
+    tables.feed(page)
+    return tables
+
+
+def test_both_files_are_written_whole(report, history, tmp_path):
+    write_report(report, tmp_path, history=history, notes=["One."], title="A run")
+    assert json.loads((tmp_path / "report.json").read_text()) == report
+    page = (tmp_path / "report.html").read_text()
+    assert "<title>A run</title>" in page
+    assert "<li>One.</li>" in page
+    names = {path.name for path in tmp_path.iterdir()}
+    assert names == {"metrics.jsonl", "report.json", "report.html"}
+
+
+def test_a_report_is_written_over_an_older_one(report, tmp_path):
+    (tmp_path / "report.json").write_text("old")
+    write_report(report, tmp_path)
+    assert json.loads((tmp_path / "report.json").read_text())["format"] == 1
+
+
+def test_numbers_that_are_none_become_null(report, tmp_path):
+    report["sets"][0]["results"]["student"]["top1"] = float("nan")
+    write_report(report, tmp_path)
+    text = (tmp_path / "report.json").read_text()
+    assert "NaN" not in text
+    assert json.loads(text)["sets"][0]["results"]["student"]["top1"] is None
+
+
+def test_the_page_shows_every_number_for_people(report):
+    # Each set stands there twice: models in rows, and models in columns for narrow screens.
+    wide, narrow, other_wide, _ = read_page(render_page(report)).tables
+    assert wide == [
+        ["model", "top-1", "top-5", "per class", "retained", "agreement", "parameters", "size"],
+        ["teacher", "99.6", "99.6", "99.6", "100.0", "100.0", "428 M", "1.71 GB"],
+        ["student", "86.4", "86.4", "86.4", "86.8", "81.2", "219 k", "880 kB"],
+        ["student_alone", "–", "–", "–", "–", "–", "–", "–"],
+    ]
+    assert [list(row) for row in zip(*narrow, strict=True)] == wide
+    assert other_wide[0][1:8] == [METRIC_TITLES[name] for name in RETRIEVAL]
+
+
+def test_the_page_loads_nothing(report, history):
+    page = render_page(report, curves=draw_curves(read_history(history)))
+    assert read_page(page).loads == []
+    assert "://" not in page
+    assert "@import" not in page
+
+
+def test_names_and_notes_are_escaped(report):
+    report["models"][1]["name"] = "<b>"
+    for entry in report["sets"]:
+        for values in (entry["results"], entry["retained"], entry["agreement"]):
+            values["<b>"] = values.pop("student")
+    page = render_page(report, notes=["a < b"], title="x & y")
+    assert "&lt;b&gt;" in page
+    assert "a &lt; b" in page
+    assert "x &amp; y" in page
+
+
+def test_curves_take_the_colours_of_the_page(history):
+    curves = draw_curves(read_history(history))
+    assert [caption for caption, _ in curves] == ["Loss", "top-1 on trained, in %, while training"]
+    ids = []
+    for _, svg in curves:
+        assert svg.startswith("<svg")
+        assert "var(--first)" in svg
+        assert ">step</text>" in svg
+        assert not re.findall(r"(?:fill|stroke): #(?:0[1-4]){3}", svg)
+        targets = set(re.findall(r'href="#([^"]+)"|url\(#([^)]+)\)', svg))
+        defined = set(re.findall(r'\bid="([^"]+)"', svg))
+        assert {first or second for first, second in targets} <= defined
+        ids += defined
+    assert len(ids) == len(set(ids))
+    assert "validation" in curves[0][1]
+    assert draw_curves(read_history(history)) == curves
+
+
+def test_of_a_repeated_step_the_last_line_counts(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    lines = ['{"step": 1, "loss": 9}', '{"step": 2, "loss": NaN}', "[]", "broken"]
+    path.write_text("\n".join([*lines, '{"step": 3, "loss": 7}', '{"step": 1, "loss": 8}']))
+    assert read_history(path).loss == [(1, 8.0), (3, 7.0)]
+
+
+def test_a_run_without_points_has_no_curve(report, tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text('{"step": 1, "loss": 9}\n')
+    assert draw_curves(read_history(path)) == []
+    write_report(report, tmp_path, history=tmp_path / "missing.jsonl")
+    assert "<svg" not in (tmp_path / "report.html").read_text()
+
+
+def test_long_runs_are_drawn_as_means_of_windows():
+    points = [(step, float(step % 2)) for step in range(10_000)]
+    drawn = thin(points)
+    assert len(drawn) == 400
+    assert {value for _, value in drawn} <= {0.48, 0.52, 0.5}
+    assert drawn[-1][0] == 9_999
+    assert thin(points[:300]) == points[:300]
+
+
+def test_the_table_fits_80_columns(report):
+    text = io.StringIO()
+    print_report(report, Console(file=text, width=80))
+    lines = text.getvalue().splitlines()
+    assert max(len(line) for line in lines) <= 80
+    assert any(line.split() == ["teacher", "428", "M", "1.71", "GB"] for line in lines)
+    student = [line.split() for line in lines if line.split()[:1] == ["student"]]
+    assert student[1:] == [
+        ["student", "86.4", "86.4", "86.4", "86.8", "81.2"],
+        ["student", *["86.4"] * 7, "86.8", "81.2"],
+    ]
+
+
+@pytest.mark.parametrize(
+    ("value", "count", "size"),
+    [
+        (None, "–", "–"),
+        (0, "0", "0 B"),
+        (999, "999", "999 B"),
+        (9_600, "9.60 k", "9.60 kB"),
+        (96_000, "96.0 k", "96.0 kB"),
+        (427_616_513, "428 M", "428 MB"),
+        (1_710_540_580, "1.71 G", "1.71 GB"),
+    ],
+)
+def test_counts_and_sizes_for_people(value, count, size):
+    assert format_count(value) == count
+    assert format_bytes(value) == size
+
+
+def test_shares_for_people():
+    assert [format_percent(share) for share in (None, 0.0, 0.98649, 1.0)] == [
+        "–",
+        "0.0",
+        "98.6",
+        "100.0",
+    ]

@@ -1,0 +1,111 @@
+"""Zero-shot classification with vectors written by hand."""
+
+import math
+
+import numpy as np
+import pytest
+
+from distill.evaluate.pictures import Options
+from distill.evaluate.zero_shot import embed_classes, zero_shot
+from export.runtime.errors import DataError
+
+TEXTS = {"a cat.": [1, 0, 0], "a dog.": [0, 1, 0], "a red fox.": [0, 0, 1]}
+ENTRIES = [((), "cat"), ((), "cat"), ((), "dog"), ((), "red_fox")]
+# Right, wrong, right, right: top-1 3/4, per class (1/2 + 1 + 1) / 3.
+IMAGES = [[1, 0, 0], [0, 1, 0], [0, 1, 0], [0, 0, 1]]
+
+
+def test_numbers_of_a_case_made_by_hand(make_source, make_encoder):
+    encoder = make_encoder("student", IMAGES, TEXTS)
+    result = zero_shot([encoder], make_source(ENTRIES), templates=["a {}."])
+    assert result.samples == 4
+    assert result.results == {
+        "student": {"top1": 0.75, "top5": 1.0, "mean_per_class_recall": pytest.approx(2.5 / 3)}
+    }
+
+
+def test_classes_that_no_picture_has_are_candidates_but_not_in_the_mean(make_source, make_encoder):
+    images = [[0, 0, 1], [1, 0, 0]]
+    encoder = make_encoder("student", images, TEXTS)
+    entries = [((), "cat"), ((), "cat"), ((), None)]
+    result = zero_shot(
+        [encoder], make_source(entries), classes=["red fox", "cat", "dog"], templates=["a {}."]
+    )
+    assert result.samples == 2
+    assert result.results["student"]["top1"] == 0.5
+    assert result.results["student"]["mean_per_class_recall"] == 0.5
+    # Without the list, cats are all there is to choose from.
+    alone = zero_shot([encoder], make_source(entries), templates=["a {}."])
+    assert alone.results["student"]["top1"] == 1.0
+
+
+def test_top5_is_among_the_first_five(make_source, make_encoder):
+    classes = [f"c{number}" for number in range(7)]
+    texts = {f"{name}": list(np.eye(7)[number]) for number, name in enumerate(classes)}
+    images = [[7, 6, 5, 4, 3, 2, 1]] * 7
+    encoder = make_encoder("student", images, texts)
+    result = zero_shot([encoder], make_source([((), name) for name in classes]), templates=["{}"])
+    assert result.results["student"]["top1"] == pytest.approx(1 / 7)
+    assert result.results["student"]["top5"] == pytest.approx(5 / 7)
+
+
+def test_prompts_are_ensembled_as_the_renormalised_mean_of_unit_vectors(make_encoder):
+    texts = {"cat one": [3, 0], "cat two": [0, 0.5], "dog one": [1, 0], "dog two": [1, 0]}
+    encoder = make_encoder("student", [], texts)
+    vectors = embed_classes(encoder, ["cat", "dog"], ["{} one", "{} two"])
+    np.testing.assert_allclose(vectors, [[math.sqrt(0.5)] * 2, [1, 0]], atol=1e-6)
+
+
+def test_a_model_that_says_the_same_of_everything_reaches_nothing(make_source, make_encoder):
+    encoder = make_encoder("student", [[1, 1, 1]] * 4, {text: [1, 1, 1] for text in TEXTS})
+    result = zero_shot([encoder], make_source(ENTRIES), templates=["a {}."])
+    assert result.results["student"]["top1"] == 0.0
+
+
+def test_a_model_of_one_tower_has_no_numbers(make_source, make_encoder):
+    encoders = [
+        make_encoder("pictures", IMAGES, None),
+        make_encoder("texts", None, TEXTS),
+        make_encoder("both", IMAGES, TEXTS),
+    ]
+    result = zero_shot(encoders, make_source(ENTRIES), templates=["a {}."])
+    empty = {"top1": None, "top5": None, "mean_per_class_recall": None}
+    assert result.results["pictures"] == result.results["texts"] == empty
+    assert result.results["both"]["top1"] == 0.75
+    assert result.agreement("pictures", "both") is None
+
+
+def test_an_unreadable_picture_is_left_out_for_all_alike(make_source, make_encoder):
+    encoders = [make_encoder(name, IMAGES, TEXTS) for name in ("teacher", "student")]
+    source = make_source(ENTRIES, unreadable=[1])
+    result = zero_shot(encoders, source, templates=["a {}."], options=Options(max_skipped=0.25))
+    assert result.samples == 3
+    assert [encoder.seen for encoder in encoders] == [[0, 2, 3]] * 2
+    assert result.results["student"]["top1"] == 1.0
+    assert [skip.where for skip in result.skipped] == ["memory: p1.png"]
+    with pytest.raises(DataError, match=r"1 of 4 pictures.*p1\.png"):
+        zero_shot(encoders, source, templates=["a {}."], options=Options(max_skipped=0.2))
+
+
+def test_a_limited_set_is_the_same_pictures_each_time_with_all_classes(make_source, make_encoder):
+    entries = [((), name) for name in ["cat", "dog", "red fox"] * 20]
+    images = [IMAGES[0]] * 60
+    source = make_source(entries)
+    seen = []
+    for _ in range(2):
+        encoder = make_encoder("student", images, TEXTS)
+        result = zero_shot([encoder], source, templates=["a {}."], samples=9)
+        assert result.samples == 9
+        seen.append(encoder.seen)
+    assert seen[0] == seen[1] == sorted(set(seen[0]))
+    assert seen[0] != list(range(9))
+
+
+def test_labels_that_do_not_fit_are_named(make_source, make_encoder):
+    encoder = make_encoder("student", IMAGES, TEXTS)
+    with pytest.raises(DataError, match=r"p3\.png has the label 'red_fox'.*none of the 2 classes"):
+        zero_shot([encoder], make_source(ENTRIES), classes=["cat", "dog"], templates=["a {}."])
+    with pytest.raises(DataError, match="no picture of it has a label"):
+        zero_shot([encoder], make_source([(("text",), None)]))
+    with pytest.raises(DataError, match=r"templates.*no \{\}"):
+        zero_shot([encoder], make_source(ENTRIES), templates=["a cat."])

@@ -1,0 +1,89 @@
+"""A tokenizer and text tower small enough for tests, and offline stand-ins."""
+
+from pathlib import Path
+from typing import Any
+
+import huggingface_hub.constants
+import pytest
+import torch
+from transformers import BertConfig, BertForMaskedLM, BertTokenizer, CLIPTokenizer
+
+WORDS = "a photo of the red green blue circle square star small large on dark cat dog".split()
+BERT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
+
+
+def word_tokenizer() -> BertTokenizer:
+    """A BERT tokenizer whose words are WORDS and whose pieces are single letters."""
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters[1:]]
+    vocab = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
+    return BertTokenizer(vocab=vocab)
+
+
+@pytest.fixture(scope="session")
+def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("tokenizer")
+    word_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small BERT as it is published: with a head that a text tower has no use for."""
+    folder = tmp_path_factory.mktemp("bert")
+    tokenizer = word_tokenizer()
+    tokenizer.save_pretrained(folder)
+    torch.manual_seed(3)
+    BertForMaskedLM(BertConfig(vocab_size=len(tokenizer), **BERT)).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def clip_tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("clip_tokenizer")
+    letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+    pieces = [*letters, *(f"{letter}</w>" for letter in letters)]
+    pieces += ["<|startoftext|>", "<|endoftext|>"]
+    vocab = {piece: number for number, piece in enumerate(pieces)}
+    CLIPTokenizer(vocab=vocab, merges=[]).save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture
+def text(tokenizer_folder: Path) -> dict[str, Any]:
+    """A recipe's ``student.text`` for a small tower with new weights."""
+    return {
+        "model": None,
+        "config": dict(BERT),
+        "tokenizer": str(tokenizer_folder),
+        "pretrained": False,
+        "pooling": "mean",
+        "projection": "linear",
+        "context_length": 16,
+    }
+
+
+@pytest.fixture
+def image() -> dict[str, Any]:
+    """A recipe's ``student.image`` for a small tower with new weights."""
+    return {
+        "backbone": "test_efficientnet",
+        "pretrained": False,
+        "weights": None,
+        "image_size": 64,
+        "projection": "linear",
+        "arguments": {},
+    }
+
+
+@pytest.fixture
+def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """Nothing cached, and a hub that refuses the connection."""
+    monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

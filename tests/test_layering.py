@@ -1,0 +1,296 @@
+"""What may import what: read from the source, and seen in fresh interpreters."""
+
+import ast
+import importlib.metadata
+import json
+import os
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+PACKAGES = ("students", "distill", "export")
+RUNTIME = "export.runtime"
+RUNTIME_LIBRARIES = {"numpy", "PIL", "tokenizers", "onnxruntime"}
+TRAIN_LIBRARIES = {
+    "accelerate",
+    "datasets",
+    "jinja2",
+    "matplotlib",
+    "onnx",
+    "onnxscript",
+    "open_clip",
+    "pydantic",
+    "safetensors",
+    "sklearn",
+    "timm",
+    "torch",
+    "torchvision",
+    "transformers",
+    "yaml",
+}
+NOT_FOR_TRAINING = {"pydantic", "typer", "datasets", "onnxruntime"}
+
+
+def within(module: str, package: str) -> bool:
+    return module == package or module.startswith(f"{package}.")
+
+
+def module_name(path: Path) -> str:
+    parts = path.relative_to(ROOT).with_suffix("").parts
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
+
+
+def modules(*packages: str) -> list[str]:
+    found = (module_name(path) for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    return sorted(
+        name
+        for name in found
+        if any(within(name, package) for package in packages) and not name.endswith("__main__")
+    )
+
+
+# --- read from the source
+
+
+@dataclass(frozen=True)
+class Import:
+    importer: str
+    imported: str
+    relative: bool
+    in_function: bool
+    where: str
+
+    @property
+    def library(self) -> str:
+        return self.imported.partition(".")[0]
+
+
+def imports_of(path: Path) -> Iterator[Import]:
+    importer = module_name(path)
+    parents = importer.split(".") if path.name == "__init__.py" else importer.split(".")[:-1]
+
+    def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
+        in_function |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
+        if isinstance(node, ast.Import):
+            names, relative = [alias.name for alias in node.names], False
+        elif isinstance(node, ast.ImportFrom):
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            names, relative = [f"{origin}.{alias.name}" for alias in node.names], node.level > 0
+        else:
+            names, relative = [], False
+        for name in names:
+            where = f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
+            yield Import(importer, name, relative, in_function, where)
+        for child in ast.iter_child_nodes(node):
+            yield from visit(child, in_function)
+
+    yield from visit(ast.parse(path.read_text(encoding="utf-8")), in_function=False)
+
+
+@pytest.fixture(scope="module")
+def imports() -> list[Import]:
+    paths = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
+    return [found for path in paths for found in imports_of(path)]
+
+
+def may_import(found: Import) -> bool:
+    """Tell whether one of our modules may name another of ours there."""
+    importer, imported = found.importer, found.imported
+    if within(importer, RUNTIME):
+        return found.relative and within(imported, RUNTIME)
+    if within(imported, RUNTIME):
+        return not within(importer, "students")
+    if within(importer, "students"):
+        return within(imported, "students")
+    if within(importer, "export"):
+        return within(imported, "students") or within(imported, "export")
+    if within(imported, "export"):
+        return found.in_function and importer in {"distill.cli", "distill.pipeline"}
+    return within(imported, "students") or within(imported, "distill")
+
+
+def test_our_packages_import_each_other_only_downwards(imports: list[Import]) -> None:
+    ours = [found for found in imports if found.library in {*PACKAGES, "tests", "benchmarks"}]
+    assert [found.where for found in ours if not may_import(found)] == []
+
+
+@pytest.mark.parametrize(
+    ("package", "libraries"),
+    [
+        (RUNTIME, RUNTIME_LIBRARIES),
+        ("distill.losses", {"torch"}),
+        ("distill.evaluate.metrics", {"numpy"}),
+    ],
+)
+def test_libraries_of_the_narrow_modules(
+    imports: list[Import], package: str, libraries: set[str]
+) -> None:
+    allowed = libraries | set(sys.stdlib_module_names) | {package.partition(".")[0]}
+    used = [found for found in imports if within(found.importer, package)]
+    assert used
+    assert [found.where for found in used if found.library not in allowed] == []
+
+
+def distribution_names(requirements: list[str]) -> set[str]:
+    names = (re.match(r"[\w.-]+", requirement) for requirement in requirements)
+    return {re.sub(r"[-_.]+", "-", name.group()).lower() for name in names if name}
+
+
+def test_every_library_is_declared_where_it_is_needed(imports: list[Import]) -> None:
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    base = distribution_names(project["dependencies"])
+    train = base | distribution_names(project["optional-dependencies"]["train"])
+    providers = importlib.metadata.packages_distributions()
+    missing = []
+    # Pinned by pydantic to the version that belongs to it.
+    train.add("pydantic-core")
+    for found in imports:
+        if found.library in {*sys.stdlib_module_names, *PACKAGES}:
+            continue
+        on_a_device = within(found.importer, RUNTIME) or (
+            found.importer in {"distill.cli", "distill.__main__"} and not found.in_function
+        )
+        names = distribution_names(providers.get(found.library, [found.library]))
+        if not names & (base if on_a_device else train):
+            missing.append(found.where)
+    assert missing == []
+
+
+# --- seen in fresh interpreters
+
+LOADER = """
+import importlib, json, sys
+from importlib.machinery import PathFinder
+
+names, absent = json.loads(sys.argv[1])
+
+class Finder(PathFinder):
+    @classmethod
+    def find_spec(cls, name, path=None, target=None):
+        if name.partition(".")[0] in absent:
+            return None
+        return super().find_spec(name, path, target)
+
+sys.meta_path = [Finder if finder is PathFinder else finder for finder in sys.meta_path]
+for name in names:
+    importlib.import_module(name)
+print(json.dumps(sorted(sys.modules)))
+"""
+
+
+def python(*arguments: str) -> subprocess.CompletedProcess[str]:
+    environment = {**os.environ, "PYTHONPATH": str(ROOT), "HF_HUB_OFFLINE": "1"}
+    return subprocess.run(
+        [sys.executable, *arguments], env=environment, capture_output=True, text=True, timeout=120
+    )
+
+
+def loaded_by(names: list[str], *, absent: set[str]) -> set[str]:
+    assert names
+    done = python("-c", LOADER, json.dumps([names, sorted(absent)]))
+    assert done.returncode == 0, done.stderr
+    return set(json.loads(done.stdout.splitlines()[-1]))
+
+
+@dataclass(frozen=True)
+class Rule:
+    packages: tuple[str, ...]
+    forbidden: frozenset[str] = frozenset()
+    absent: frozenset[str] = frozenset()
+    ours: tuple[str, ...] = PACKAGES
+
+
+RULES = {
+    "what everybody imports of the runtime is light": Rule(
+        ("export.runtime.errors",),
+        forbidden=frozenset(RUNTIME_LIBRARIES | TRAIN_LIBRARIES),
+        ours=("export",),
+    ),
+    "the runtime stands alone": Rule(
+        (RUNTIME,),
+        forbidden=frozenset({"typer", "rich", "distill", "students"}),
+        absent=frozenset(TRAIN_LIBRARIES),
+        ours=("export",),
+    ),
+    "the command line needs no extra": Rule(
+        ("distill.cli",),
+        forbidden=frozenset({"onnxruntime"}),
+        absent=frozenset(TRAIN_LIBRARIES),
+    ),
+    "metrics are numpy alone": Rule(
+        ("distill.evaluate.metrics",),
+        absent=frozenset(TRAIN_LIBRARIES | NOT_FOR_TRAINING),
+        ours=("distill.evaluate.metrics",),
+    ),
+    "losses are torch alone": Rule(
+        ("distill.losses",),
+        forbidden=frozenset({"accelerate", "transformers", "timm"}),
+        absent=frozenset(NOT_FOR_TRAINING),
+        ours=("distill.losses", "distill.presets"),
+    ),
+    "students know nothing of ours": Rule(
+        ("students",), absent=frozenset(NOT_FOR_TRAINING), ours=("students",)
+    ),
+    "the training step is the losses and the student": Rule(
+        ("distill.train.step",),
+        absent=frozenset(NOT_FOR_TRAINING),
+        ours=("distill.train.step", "distill.losses", "distill.presets", "students"),
+    ),
+    "export does not know distill": Rule(("export",), ours=("export", "students")),
+    "distill loads of export only the runtime": Rule(
+        ("distill",), ours=("distill", "students", RUNTIME)
+    ),
+}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_a_fresh_interpreter_loads_only_what_the_rule_allows(name: str) -> None:
+    rule = RULES[name]
+    loaded = loaded_by(modules(*rule.packages), absent=set(rule.absent))
+    libraries = {module.partition(".")[0] for module in loaded}
+    assert libraries & (rule.forbidden | rule.absent | {"tests", "benchmarks"}) == set()
+    ours = {module for module in loaded if module.partition(".")[0] in PACKAGES}
+    parents = {name for allowed in rule.ours for name in ancestors(allowed)}
+    strangers = {
+        module for module in ours - parents if not any(within(module, name) for name in rule.ours)
+    }
+    assert strangers == set()
+
+
+def ancestors(module: str) -> list[str]:
+    parts = module.split(".")
+    return [".".join(parts[:length]) for length in range(1, len(parts))]
+
+
+def test_help_loads_no_torch() -> None:
+    done = python(
+        "-c",
+        "import atexit, sys\n"
+        "atexit.register(lambda: print('loaded:', *sys.modules, file=sys.stderr))\n"
+        "from distill.cli import main\n"
+        "sys.argv = ['clip-distill', '--help']\n"
+        "main()\n",
+    )
+    assert done.returncode == 0
+    assert "clip-distill" in done.stdout
+    loaded = {name.partition(".")[0] for name in done.stderr.rpartition("loaded:")[2].split()}
+    assert "typer" in loaded
+    assert loaded & (TRAIN_LIBRARIES | {"onnxruntime"}) == set()
+
+
+def test_help_answers_within_half_a_second() -> None:
+    seconds = []
+    for _ in range(3):
+        start = time.perf_counter()
+        assert python("-m", "distill", "--help").returncode == 0
+        seconds.append(time.perf_counter() - start)
+    assert min(seconds) < 0.5, seconds
