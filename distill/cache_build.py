@@ -72,7 +72,7 @@ def build_cache(
     cache = Cache(folder, manifest)
     missing = cache.missing(source)
     if not missing:
-        return cache, _unreadable(source, manifest)
+        return cache, _unreadable(manifest)
     folder.mkdir(parents=True, exist_ok=True)
     writer = _Writer(folder, manifest, settings)
     pictures = _PictureViews(source, missing.pictures, teacher.preprocessing, views, settings)
@@ -81,7 +81,7 @@ def build_cache(
         keys, embeddings = _encode(batch, teacher, settings, manifest)
         writer.add("images", keys, embeddings)
         done += len(batch)
-        skips = _unreadable(source, manifest)
+        skips = _unreadable(manifest)
         check_skips(source.name, skips, len(source), max_skipped=settings.max_skipped)
         progress("pictures", done, len(missing.pictures))
     writer.flush("images")
@@ -92,7 +92,7 @@ def build_cache(
         progress("captions", first + len(texts), len(missing.captions))
     writer.flush("captions")
     manifest.write(folder)
-    return Cache(folder, manifest), _unreadable(source, manifest)
+    return Cache(folder, manifest), _unreadable(manifest)
 
 
 class _Writer:
@@ -133,10 +133,9 @@ def _save(path: Path, array: NDArray[Any]) -> None:
     temporary.replace(path)
 
 
-def _unreadable(source: Source, manifest: Manifest) -> list[Skip]:
+def _unreadable(manifest: Manifest) -> list[Skip]:
     return [
-        Skip(where=f"{source.name}: {key}", reason=entry["reason"])
-        for key, entry in manifest.unreadable.items()
+        Skip(where=key, reason=entry["reason"]) for key, entry in manifest.unreadable.items()
     ]
 
 

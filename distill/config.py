@@ -120,7 +120,7 @@ class TrainSection(Section):
     """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
     learning_rate: Positive = 1e-3
     """AdamW's learning rate after the warmup."""
-    muon_learning_rate: Positive = 0.02
+    muon_learning_rate: Positive = 4e-3
     """Muon's learning rate after the warmup."""
     weight_decay: NonNegative = 0.05
     """Decay of the matrices; norms, biases and the logit scale have none."""
@@ -238,6 +238,11 @@ class RunConfig(Section):
     def evaluation_entries(self) -> tuple[EvaluationEntry, ...]:
         """The evaluation sets that the recipe names."""
         return as_tuple(self.evaluate)
+
+    @property
+    def holds_out(self) -> bool:
+        """Whether a share of the training data is kept for validation and evaluation."""
+        return self.data.validation is None and not self.evaluation_entries
 
     @property
     def terms(self) -> dict[str, ResolvedTerm]:

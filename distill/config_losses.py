@@ -124,8 +124,9 @@ def expand(losses: str | Losses) -> dict[str, TermEntry]:
         entry = entry_type.model_validate(_merge(preset.get(name, {}), own or {}))
         if entry.weight is None:
             raise KeyError(name)
-        comes_later = bool(own and own.get("schedule")) and entry.schedule is not None
-        if entry.weight > 0 or (comes_later and entry.schedule and entry.schedule.end > 0):
+        schedule = entry.schedule if own and own.get("schedule") else None
+        comes_later = schedule is not None and schedule.end > 0
+        if entry.weight > 0 or comes_later:
             terms[name] = entry
     return terms
 
@@ -156,8 +157,9 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
     merged = dict(below)
     for key, value in above.items():
         under = merged.get(key)
-        both = isinstance(under, Mapping) and isinstance(value, Mapping)
+        if isinstance(under, Mapping) and isinstance(value, Mapping):
+            merged[key] = _merge(under, value)
         # A weight of null means the preset's, as its sentence says.
-        if key != "weight" or value is not None:
-            merged[key] = _merge(under, value) if both else value
+        elif key != "weight" or value is not None:
+            merged[key] = value
     return merged

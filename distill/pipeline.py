@@ -131,7 +131,9 @@ def train(config: RunConfig) -> None:
     accelerator.end_training()
 
 
-def evaluate(run_folder: Path | str, *, checkpoint: Checkpoint = "last") -> dict[str, Any]:
+def evaluate(
+    run_folder: Path | str, *, checkpoint: Checkpoint = "last", overrides: Sequence[str] = ()
+) -> dict[str, Any]:
     """Measure teacher and student of a run on the recipe's evaluation sets, and write the report.
 
     Returns:
@@ -140,7 +142,7 @@ def evaluate(run_folder: Path | str, *, checkpoint: Checkpoint = "last") -> dict
     Raises:
         RunError: the folder is no run, or holds no student yet.
     """
-    folder, project = _finished_run(Path(run_folder))
+    folder, project = _finished_run(Path(run_folder), overrides)
     path = student_folder(folder.path, checkpoint)
     encoders: list[Encoder] = [] if project.teacher is None else [TeacherEncoder(project.teacher)]
     encoders.append(StudentEncoder(load_student(path, device=project.config.device)))
@@ -164,7 +166,11 @@ def evaluate(run_folder: Path | str, *, checkpoint: Checkpoint = "last") -> dict
 
 
 def export(
-    run_folder: Path | str, *, out: Path | str | None = None, checkpoint: Checkpoint = "last"
+    run_folder: Path | str,
+    *,
+    out: Path | str | None = None,
+    checkpoint: Checkpoint = "last",
+    overrides: Sequence[str] = (),
 ) -> Path:
     """Write a run's student as a bundle of ONNX graphs, verified against torch.
 
@@ -177,7 +183,7 @@ def export(
     """
     from export.bundle import export_student
 
-    folder, project = _finished_run(Path(run_folder))
+    folder, project = _finished_run(Path(run_folder), overrides)
     config = project.config
     sets = config.evaluation_entries
     templates = config.export.templates or (sets[0].template_list if sets else None)
@@ -215,12 +221,17 @@ def student_folder(run_folder: Path, checkpoint: Checkpoint) -> Path:
     return newest / "student"
 
 
-def _finished_run(path: Path) -> tuple[RunFolder, Project]:
+def _finished_run(path: Path, overrides: Sequence[str]) -> tuple[RunFolder, Project]:
+    """Open a run by its folder, wherever that was moved; overrides become part of its recipe."""
     recipe = path / "recipe.yaml"
     if not recipe.exists():
         raise RunError(f"{path}: no run folder, since there is no recipe.yaml in it")
-    config = load_recipe(recipe, overrides=[f"output={json.dumps(str(path))}"])
-    return RunFolder(config), Project(config)
+    config = load_recipe(recipe, overrides=[*overrides, f"output={json.dumps(str(path))}"])
+    folder = RunFolder(config)
+    folder.check()
+    if overrides:
+        folder.open()
+    return folder, Project(config)
 
 
 def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:

@@ -42,7 +42,7 @@ class Bar:
 def make_console() -> Console:
     """Return a console on standard error; silent on all processes but the main one."""
     main = os.environ.get("RANK", "0") == "0"
-    return Console(stderr=True, quiet=not main, highlight=False)
+    return Console(stderr=True, quiet=not main, highlight=False, soft_wrap=True)
 
 
 @contextmanager

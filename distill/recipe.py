@@ -3,7 +3,6 @@
 A recipe's mistakes are reported all at once, one line each.
 """
 
-import copy
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ from pydantic import ValidationError
 
 from distill.config import RunConfig
 from distill.recipe_errors import error_lines, models_at
-from distill.recipe_yaml import inline, read_yaml, to_yaml
+from distill.recipe_yaml import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
 
 __all__ = ["default_values", "json_schema", "load_recipe", "resolve", "to_yaml"]
@@ -60,7 +59,7 @@ def resolve(values: Any, *, overrides: Sequence[str] = (), where: str) -> RunCon
     """
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where}: found a {type(values).__name__}, a recipe is a map of keys")
-    changed = copy.deepcopy(dict(values))
+    changed = unshared(values)
     overridden = [apply_override(changed, override) for override in overrides]
     try:
         return RunConfig.model_validate(changed)
@@ -124,15 +123,19 @@ def _check_step(place: Any, part: int | str, *, path: str, done: str) -> None:
 def _inside_default(
     location: tuple[int | str, ...], part: int | str, values: Mapping[str, Any], *, path: str
 ) -> dict[str, Any]:
-    """Return an empty map for a section that the recipe leaves to its defaults."""
+    """Return the map that stands for a section which the recipe leaves to its defaults."""
     for model in models_at(location, values):
         field = model.model_fields.get(str(part))
-        if field is not None and isinstance(field.default, str | int | float):
+        if field is None:
+            continue
+        if isinstance(field.default, str | int | float):
             done = ".".join(map(str, (*location, part)))
             raise RecipeError(
                 f"--set {path}: {done} is {inline(field.default)}, with nothing inside to set; "
                 f"replace it whole, --set {done}=…"
             )
+        kind = getattr(field.default, "kind", None)
+        return {} if kind is None else {"kind": kind}
     return {}
 
 

@@ -54,7 +54,7 @@ def error_lines(
         location: Location = tuple(line["loc"])
         if line["type"] == "too_short" and line["input"]:
             continue  # Its entries are wrong one by one, and have their own lines.
-        path = ".".join(map(str, location))
+        path = " ".join(".".join(map(str, location)).split())
         place = f"--set {path}" if _touches(path, overridden) else f"{where}: {path}"
         lines.append(f"{place}: {_sentence(line, location, values)}")
     return lines

@@ -16,8 +16,11 @@ _EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?
 _COMMENT_WIDTH = 96
 
 
+_TIMESTAMP = "tag:yaml.org,2002:timestamp"
+
+
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, a number such as 3e-4 a float, and no key twice."""
+    """YAML's plain types, a number such as 3e-4 a float, a date a text, and no key twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -35,9 +38,19 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads back as the same value."""
+    """Writes what `_Loader` reads back as the same value, a text always on one line."""
+
+    def represent_str(self, data: str) -> yaml.ScalarNode:
+        style = None if data.isprintable() else '"'
+        return self.represent_scalar("tag:yaml.org,2002:str", data, style=style)
 
 
+_Dumper.add_representer(str, _Dumper.represent_str)
+
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, pattern) for tag, pattern in resolvers if tag != _TIMESTAMP]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
 _Loader.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 _Dumper.add_implicit_resolver("tag:yaml.org,2002:float", _EXPONENT, list("-+.0123456789"))
 
@@ -51,7 +64,7 @@ def read_yaml(text: str, *, where: str) -> Any:
     try:
         loader = _Loader(text)
         try:
-            return loader.get_single_data()
+            return unshared(loader.get_single_data())
         finally:
             loader.dispose()
     except yaml.MarkedYAMLError as error:
@@ -61,6 +74,13 @@ def read_yaml(text: str, *, where: str) -> Any:
         raise RecipeError(f"{where}:{place} {problem}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
         raise RecipeError(f"{where}: no YAML: {' '.join(str(error).split())}") from error
+
+
+def unshared(value: Any) -> Any:
+    """Return a copy in which an alias is a value of its own, to be changed alone."""
+    if isinstance(value, Mapping):
+        return {key: unshared(entry) for key, entry in value.items()}
+    return [unshared(entry) for entry in value] if isinstance(value, list) else value
 
 
 def inline(value: Any) -> str:

@@ -26,6 +26,8 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
     "cache": ("cache",),
     "train": ("checkpoints", "student", "student_best"),
 }
+# What a finished stage leaves; without it, it has to be done again.
+_RESULTS: Mapping[str, str] = {"train": "student", "evaluate": "report.json", "export": "bundle"}
 # Fields that change how a stage runs and not what comes out of it.
 _IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
     "cache": frozenset({"batch_size", "shard_rows"}),
@@ -60,7 +62,10 @@ class RunFolder:
             raise RunError(f"{self.path}: it is no folder; choose another output (--out)")
         state = self._read()
         if state is None:
-            held = sorted(entry.name for entry in self.path.iterdir())
+            # A run that was killed while it wrote may have left one of these.
+            held = sorted(
+                entry.name for entry in self.path.iterdir() if not _is_temporary(entry.name)
+            )
             if held:
                 raise RunError(
                     f"{self.path}: the folder is not empty ({_some(held)}) and is no run folder; "
@@ -69,13 +74,16 @@ class RunFolder:
             return
         for stage in ("cache", "train"):
             begun = state["stages"].get(stage)
-            if begun is None or begun["digest"] == self.digest(stage) or not self._keeps(stage):
+            if begun is None or not self._keeps(stage):
                 continue
             changes = _differences(begun["values"], stage_values(self.config, stage))
-            raise RunError(
-                f"{self.path}: the folder holds another recipe's run: {_some(changes, '; ')}; "
-                f"choose another output (--out), go back to these values, or delete {self.path}"
-            )
+            if stage == "train" and not changes:
+                changes = self._other_split(begun)
+            if changes:
+                raise RunError(
+                    f"{self.path}: the folder holds another recipe's run: {_some(changes, '; ')}; "
+                    "choose another output (--out), go back to what was, or delete the folder"
+                )
 
     def open(self) -> None:
         """Create the folder where it is missing, and write recipe.yaml and state.json.
@@ -91,8 +99,8 @@ class RunFolder:
                 self._record(state, stage, finished=self._is_finished(state, stage))
             # Presets are written out, so that the recipe stays what it was when they change.
             written = self.config.model_copy(update={"losses": _expanded_losses(self.config)})
-            _write(self.path / "recipe.yaml", to_yaml(written, comments=True))
             self._write_state(state)
+            _write(self.path / "recipe.yaml", to_yaml(written, comments=True))
         except OSError as error:
             raise RunError(
                 f"{self.path}: the run folder cannot be written ({error.strerror}); choose "
@@ -123,9 +131,28 @@ class RunFolder:
         if len(kept) > len(lines):
             _write(path, "".join(f"{line}\n" for line in kept))
 
+    def _other_split(self, begun: Mapping[str, Any]) -> list[str]:
+        """Return what differs where training saw other pictures than this recipe leaves it.
+
+        A finished run that held some out may be measured on anything; all else would go on with
+        other data, or measure on pictures that were trained on.
+        """
+        held_out, holds_out = begun["holds_out"], self.config.holds_out
+        if held_out == holds_out or (held_out and begun["finished"]):
+            return []
+        names = {True: "held out", False: "trained on"}
+        was, is_now = names[held_out], names[holds_out]
+        return [f"data.validation and evaluate: 5 % of data.train were {was}, now {is_now}"]
+
     def _is_finished(self, state: Mapping[str, Any], stage: Stage) -> bool:
         entry = state["stages"].get(stage)
-        return bool(entry and entry["finished"] and entry["digest"] == self.digest(stage))
+        result = self.path / _RESULTS.get(stage, "")
+        return bool(
+            entry
+            and entry["finished"]
+            and entry["digest"] == self.digest(stage)
+            and result.exists()
+        )
 
     def _keeps(self, stage: str) -> bool:
         return any((self.path / name).exists() for name in _KEPT[stage])
@@ -134,6 +161,7 @@ class RunFolder:
         state["stages"][stage] = {
             "digest": self.digest(stage),
             "finished": finished,
+            "holds_out": self.config.holds_out,
             "values": stage_values(self.config, stage),
         }
 
@@ -145,6 +173,7 @@ class RunFolder:
             known = state["format"] == FORMAT and all(
                 isinstance(entry["digest"], str)
                 and isinstance(entry["finished"], bool)
+                and isinstance(entry["holds_out"], bool)
                 and isinstance(entry["values"], dict)
                 for entry in state["stages"].values()
             )
@@ -225,6 +254,10 @@ def _some(phrases: list[str], separator: str = ", ") -> str:
     shown = separator.join(phrases[:_LONGEST_LIST])
     more = len(phrases) - _LONGEST_LIST
     return f"{shown}{separator}and {more} more" if more > 0 else shown
+
+
+def _is_temporary(name: str) -> bool:
+    return name.startswith(".") and name.endswith(".tmp")
 
 
 def _damaged(path: Path) -> str:

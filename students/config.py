@@ -16,7 +16,8 @@ class StudentConfig(PreTrainedConfig):
 
     ``projection_dim`` is the width of the embeddings, ``logit_scale_init_value`` the natural
     logarithm of the scale that similarities start with, and ``initializer_range`` the standard
-    deviation of weights that neither timm nor transformers initialises.
+    deviation of weights that neither timm nor transformers initialises. ``tie_word_embeddings``
+    has transformers keep tensors that a backbone shares among its layers one tensor.
     """
 
     model_type = "clip-distill-student"
@@ -26,3 +27,4 @@ class StudentConfig(PreTrainedConfig):
     projection_dim: int = 512
     logit_scale_init_value: float = 2.6592
     initializer_range: float = 0.02
+    tie_word_embeddings: bool = True

@@ -15,14 +15,23 @@ from students.messages import shorten
 
 CONFIG_FILES = ("config.json",)
 TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-PROCESSOR_FILES = ("preprocessor_config.json",)
+# What a tokenizer's words can be kept in, the first of them alone where it is there.
+VOCABULARY_FILES = (
+    "tokenizer.json",
+    "vocab.json",
+    "merges.txt",
+    "vocab.txt",
+    "spiece.model",
+    "sentencepiece.bpe.model",
+    "tokenizer.model",
+)
 WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 LEGACY_WEIGHT_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # Small files of every kind that transformers looks for; weights are fetched by name.
 _SMALL = ("*.json", "*.txt", "*.model")
-_WEIGHTS = ("model*.safetensors",)
-_LEGACY_WEIGHTS = ("pytorch_model*.bin",)
+_WEIGHTS = ("model.safetensors", "model-*.safetensors")
+_LEGACY_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
 _NO_SUBFOLDERS = ("*/*",)
 _SECONDS = 5.0
 
@@ -41,9 +50,7 @@ def find_model(name: str | Path, *, field: str, weights: bool = True) -> Path:
     if Path(name).expanduser().is_dir():
         folder = Path(name).expanduser()
     else:
-        folder = _fetch(str(name), _SMALL, field=field, wanted=_wanted(weights=weights))
-        if weights:
-            folder = _fetch_weights(str(name), field=field)
+        folder = _fetch_model(str(name), field=field, weights=weights)
     if weights and not has_weights(folder):
         raise OSError(
             f"{field}: {name} holds no weights; {WEIGHT_FILES[0]} is missing, put it beside "
@@ -70,12 +77,14 @@ def find_file(repository: str, candidates: Sequence[str], *, field: str) -> Path
     raise OSError(_missing(repository, candidates[0], field, "the hub has no such file"))
 
 
-def _fetch_weights(name: str, *, field: str) -> Path:
-    wanted = _wanted(weights=True)
-    folder = _fetch(name, _WEIGHTS, field=field, wanted=wanted)
-    if has_weights(folder):
-        return folder
-    return _fetch(name, _LEGACY_WEIGHTS, field=field, wanted=wanted)
+def _fetch_model(name: str, *, field: str, weights: bool) -> Path:
+    files = (*CONFIG_FILES, *(WEIGHT_FILES[:1] if weights else ()), *TOKENIZER_FILES)
+    wanted = ", ".join(files)
+    patterns = (*_SMALL, *(_WEIGHTS if weights else ()))
+    folder = _fetch(name, patterns, field=field, wanted=wanted)
+    if weights and not has_weights(folder):
+        folder = _fetch(name, _LEGACY_WEIGHTS, field=field, wanted=wanted)
+    return folder
 
 
 def _fetch(name: str, patterns: Sequence[str], *, field: str, wanted: str) -> Path:
@@ -107,13 +116,8 @@ def _fetch(name: str, patterns: Sequence[str], *, field: str, wanted: str) -> Pa
         raise OSError(_missing(name, wanted, field, shorten(error))) from error
 
 
-def _wanted(*, weights: bool) -> str:
-    files = (*CONFIG_FILES, *(WEIGHT_FILES[:1] if weights else ()), *TOKENIZER_FILES)
-    return ", ".join(files)
-
-
 def _missing(name: str, wanted: str, field: str, reason: str) -> str:
     return (
-        f"{field}: {name} is no folder here and cannot be had from the hub ({reason}); missing are "
-        f"{wanted}: fetch them where the hub can be reached and give their folder as {field}"
+        f"{field}: {name} is no local folder and cannot be had from the hub ({reason}); missing: "
+        f"{wanted}; download where the hub can be reached and give the local path as {field}"
     )

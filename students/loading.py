@@ -18,7 +18,7 @@ from transformers import (
 
 from students.config import StudentConfig
 from students.encoder import Padding, Student
-from students.hub import find_model, has_weights
+from students.hub import VOCABULARY_FILES, find_model, has_weights
 from students.messages import one_line, quiet
 
 # These count positions from the padding token's id onwards, so that their table is longer.
@@ -124,6 +124,9 @@ def refuse_missing(keys: Any, *, name: str) -> None:
 
 def load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer; raises ``OSError`` with one line where that fails."""
+    if not any((folder / file).is_file() for file in VOCABULARY_FILES):
+        # transformers would make one with an empty vocabulary.
+        raise OSError(f"{name}: tokenizer.json is missing, so there is no tokenizer")
     with one_line(f"{name}: the tokenizer (tokenizer.json) cannot be loaded"), quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 

@@ -32,13 +32,13 @@ def one_line(what: str) -> Iterator[None]:
     """Turn what a library raises about a user's file or field into one line that opens with it.
 
     Raises:
-        ValueError: The library raised one.
+        ValueError: The library raised one, or a configuration refused a value.
         OSError: It raised something else.
     """
     try:
         yield
     except ERRORS as error:
-        kind = ValueError if isinstance(error, ValueError) else OSError
+        kind = ValueError if isinstance(error, ValueError | StrictDataclassError) else OSError
         raise kind(f"{what}: {shorten(error)}") from error
 
 

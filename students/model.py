@@ -29,7 +29,7 @@ from students.encoder import (
     tokenize,
 )
 from students.loading import load_parts
-from students.towers import ImageTower, Projection, TextTower
+from students.towers import ImageTower, ScaledLinear, TextTower
 
 __all__ = [
     "Student",
@@ -67,6 +67,7 @@ class StudentModel(PreTrainedModel):
         self.image_tower = None if config.image is None else ImageTower(config.image, width)
         self.text_tower = None if config.text is None else TextTower(config.text, width)
         self.logit_scale = nn.Parameter(torch.tensor(float(config.logit_scale_init_value)))
+        self._tied_weights_keys = self._find_shared()
         self._keep_timm_initialisation()
         self.post_init()
 
@@ -138,6 +139,13 @@ class StudentModel(PreTrainedModel):
             vision_model_output=vision,
         )
 
+    def _find_shared(self) -> dict[str, str]:
+        # Some backbones use a layer in several places; files hold it once.
+        first: dict[int, str] = {}
+        named = self.named_parameters(remove_duplicate=False)
+        owners = [(name, first.setdefault(id(parameter), name)) for name, parameter in named]
+        return {name: owner for name, owner in owners if name != owner}
+
     def _keep_timm_initialisation(self) -> None:
         # transformers would draw every weight anew from one normal distribution.
         if self.image_tower is None:
@@ -152,10 +160,8 @@ class StudentModel(PreTrainedModel):
         super()._init_weights(module)
         if isinstance(module, StudentModel):
             initialization.constant_(module.logit_scale, self.config.logit_scale_init_value)
-        elif isinstance(module, Projection):
-            for layer in module.layers:
-                if isinstance(layer, nn.Linear):
-                    initialization.normal_(layer.weight, std=1 / math.sqrt(layer.in_features))
+        elif isinstance(module, ScaledLinear):
+            initialization.normal_(module.weight, std=1 / math.sqrt(module.in_features))
         elif callable(fill := getattr(module, "init_non_persistent_buffers", None)):
             # Loading begins on the meta device, where timm's own values for these are lost.
             fill()

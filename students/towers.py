@@ -12,6 +12,10 @@ PROJECTIONS = ("linear", "mlp")
 POOLINGS = ("mean", "cls")
 
 
+class ScaledLinear(nn.Linear):
+    """A linear layer whose new weights keep the variance of what it is given."""
+
+
 class Projection(nn.Module):
     """From a tower's width to the width of the embeddings: one linear layer, or two with a GELU.
 
@@ -27,8 +31,8 @@ class Projection(nn.Module):
     def __init__(self, kind: str, inputs: int, outputs: int) -> None:
         super().__init__()
         _check("projection", kind, PROJECTIONS)
-        last = nn.Linear(inputs, outputs, bias=False)
-        hidden = [nn.Linear(inputs, inputs), nn.GELU()] if kind == "mlp" else []
+        last = ScaledLinear(inputs, outputs, bias=False)
+        hidden = [ScaledLinear(inputs, inputs), nn.GELU()] if kind == "mlp" else []
         self.layers = nn.Sequential(*hidden, last)
 
     def forward(self, pooled: Tensor) -> Tensor:

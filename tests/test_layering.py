@@ -252,7 +252,12 @@ RULES = {
 }
 
 
-@pytest.mark.parametrize("name", RULES)
+SLOW = {name for name, rule in RULES.items() if "torch" not in rule.forbidden | rule.absent}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in RULES]
+)
 def test_a_fresh_interpreter_loads_only_what_the_rule_allows(name: str) -> None:
     rule = RULES[name]
     loaded = loaded_by(modules(*rule.packages), absent=set(rule.absent))

@@ -81,7 +81,7 @@ def compare(
 
     ``retained`` is an encoder's headline divided by the reference's, ``agreement`` the share of
     first hits that are the reference's. What does not exist is None: an encoder without both
-    towers, no reference, a reference at 0.
+    towers, no reference, a reference at 0. Progress is shown unless ``options`` say otherwise.
 
     Raises:
         RecipeError: two sets or two encoders have the same name, or a task is unknown.
@@ -98,8 +98,10 @@ def compare(
         ],
         "sets": [],
     }
+    options = options or Options(progress=True)
     for entry in sets:
-        result = measure(encoders, entry, options=options)
+        shown = replace(options, title=f"measuring {entry.name}")
+        result = measure(encoders, entry, options=shown)
         skipped.extend(result.skipped)
         report["sets"].append(
             {

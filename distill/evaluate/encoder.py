@@ -138,18 +138,16 @@ class BundleEncoder:
     """An exported bundle, run by the runtime that a device has."""
 
     def __init__(
-        self,
-        model: "EdgeModel",
-        *,
-        name: str = "onnx",
-        parameters: int | None = None,
-        size: int | None = None,
+        self, model: "EdgeModel", *, name: str = "onnx", parameters: int | None = None
     ) -> None:
-        """Take a loaded bundle; only its maker knows its ``parameters`` and ``size`` in bytes."""
+        """Take a loaded bundle; its maker knows the number of ``parameters``, it does not."""
         self._model = model
         self.name = name
         self.parameters = parameters
-        self.bytes = size
+        parts = [part for part in (model.manifest.image, model.manifest.text) if part is not None]
+        # A graph may keep its weights in a file of a longer name beside it.
+        graphs = {path for part in parts for path in model.folder.glob(f"{part.file}*")}
+        self.bytes: int | None = sum(path.stat().st_size for path in graphs)
 
     def encode_images(self, images: Iterable[Image.Image]) -> Vectors | None:
         """Embed RGB pictures of any size; None without an image tower."""

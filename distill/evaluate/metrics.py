@@ -52,6 +52,18 @@ def rank(
     return Ranking(ranks, first)
 
 
+def rank_both_ways(images: Embeddings, texts: Embeddings, owners: Ids) -> tuple[Ranking, Ranking]:
+    """Rank captions ``[M, D]`` for pictures ``[N, D]``, and the other way round.
+
+    ``owners`` ``[M]`` is the row of the picture that each caption belongs to.
+    """
+    rows = np.arange(len(images))
+    return (
+        rank(images, texts, query_ids=rows, candidate_ids=owners),
+        rank(texts, images, query_ids=owners, candidate_ids=rows),
+    )
+
+
 def _rank_rows(scores: NDArray[Any], right: NDArray[np.bool_]) -> tuple[Ids, Ids]:
     """Return rank of the best right candidate and index of the first hit for scores ``[n, M]``."""
     np.fmax(scores, -np.inf, out=scores)  # NaN is less than anything

@@ -20,13 +20,15 @@ BATCH_SIZE = 64
 
 @dataclass(frozen=True)
 class Options:
-    """What does not belong to a set: the share that may be unreadable, and whether to show a bar.
+    """What does not belong to a set.
 
-    Beyond ``max_skipped`` of unreadable pictures, measuring a set stops with an error.
+    Beyond the share ``max_skipped`` of unreadable pictures, measuring stops with an error. With
+    ``progress`` a bar called ``title`` is shown.
     """
 
     max_skipped: float = 0.01
     progress: bool = False
+    title: str = "measuring"
 
 
 @dataclass(frozen=True)
@@ -65,7 +67,6 @@ def encode_pictures(
     source: Source,
     indices: Sequence[int],
     *,
-    title: str,
     options: Options,
 ) -> Pictures:
     """Decode each picture once and embed it by every encoder.
@@ -78,7 +79,7 @@ def encode_pictures(
     kept: list[int] = []
     skipped: list[Skip] = []
     parts: dict[str, list[Embeddings]] = {encoder.name: [] for encoder in encoders}
-    shown = progress_bar(title, len(indices)) if options.progress else nullcontext()
+    shown = progress_bar(options.title, len(indices)) if options.progress else nullcontext()
     with shown as bar:
         for start in range(0, len(indices), BATCH_SIZE):
             images = []

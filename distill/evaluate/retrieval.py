@@ -6,7 +6,7 @@ import numpy as np
 
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder
-from distill.evaluate.metrics import Embeddings, Ids, Ranking, rank, share_in_top
+from distill.evaluate.metrics import Ids, rank_both_ways, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
 from export.runtime.errors import DataError
@@ -44,9 +44,7 @@ def retrieval(
             f"{source.name}: no picture of it has a caption, which retrieval asks for; "
             "give a table with a caption column, or use task: zero_shot"
         )
-    pictures = encode_pictures(
-        encoders, source, indices, title="retrieval", options=options or Options()
-    )
+    pictures = encode_pictures(encoders, source, indices, options=options or Options())
     captions = [source[index].captions for index in pictures.indices]
     texts = [text for group in captions for text in group]
     owners = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
@@ -65,15 +63,3 @@ def retrieval(
         results[encoder.name] = dict(zip(METRICS, values, strict=True))
         first[encoder.name] = tuple(way.first for way in rankings)
     return SetResult("retrieval", len(captions), results, first, pictures.skipped)
-
-
-def rank_both_ways(images: Embeddings, texts: Embeddings, owners: Ids) -> tuple[Ranking, Ranking]:
-    """Rank captions ``[M, D]`` for pictures ``[N, D]``, and the other way round.
-
-    ``owners`` ``[M]`` is the row of the picture that each caption belongs to.
-    """
-    rows = np.arange(len(images))
-    return (
-        rank(images, texts, query_ids=rows, candidate_ids=owners),
-        rank(texts, images, query_ids=owners, candidate_ids=rows),
-    )

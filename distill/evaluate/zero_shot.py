@@ -50,9 +50,7 @@ def zero_shot(
     names = _candidates(source, classes)
     numbers = {name: number for number, name in enumerate(names)}
     labels = {index: _class_of(source, index, numbers) for index in indices}
-    pictures = encode_pictures(
-        encoders, source, indices, title="zero-shot", options=options or Options()
-    )
+    pictures = encode_pictures(encoders, source, indices, options=options or Options())
     truth = np.array([labels[index] for index in pictures.indices], dtype=np.int64)
     results: dict[str, Metrics] = {}
     first: dict[str, tuple[Ids, ...] | None] = {}

@@ -4,6 +4,8 @@ import hashlib
 import json
 from pathlib import Path
 
+from students.hub import VOCABULARY_FILES
+
 _WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 _SETTINGS = (
     "config.json",
@@ -13,9 +15,6 @@ _SETTINGS = (
     "special_tokens_map.json",
     "added_tokens.json",
 )
-_TOKENIZER = "tokenizer.json"
-# Read only where there is no tokenizer.json.
-_VOCABULARIES = ("vocab.json", "merges.txt", "vocab.txt", "spiece.model", "sentencepiece.bpe.model")
 
 
 def weight_files(folder: Path) -> list[Path]:
@@ -36,7 +35,8 @@ def fingerprint(folder: Path, *, dtype: str) -> str:
     It depends on the files' contents and not on where they lie, and on no file that loading
     passes over, such as a README.
     """
-    tokenizer = (_TOKENIZER,) if (folder / _TOKENIZER).is_file() else _VOCABULARIES
+    first, *others = VOCABULARY_FILES
+    tokenizer = [first] if (folder / first).is_file() else others
     settings = [folder / name for name in (*_SETTINGS, *tokenizer)]
     digest = hashlib.sha256(dtype.encode())
     for file in (*weight_files(folder), *settings):

@@ -59,24 +59,28 @@ class TransformersTeacher:
     @torch.no_grad()
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Embed uint8 ``[N, H, W, 3]`` as float32 ``[N, D]``, L2-normalised, without gradient."""
-        at_once = _PICTURES_ON_CPU if self._levels.device.type == "cpu" else max(1, len(pixels))
-        starts = range(0, max(1, len(pixels)), at_once)
-        parts = [self._encode_pixels(pixels[start : start + at_once]) for start in starts]
-        return torch.cat(parts)
+        count = len(pixels)
+        step = _PICTURES_ON_CPU if self._levels.device.type == "cpu" else max(1, count)
+        parts = [self._encode_some_pixels(pixels[i : i + step]) for i in range(0, count, step)]
+        return self._join(parts)
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient."""
-        parts = [self._encode_some(texts[i : i + _TEXTS]) for i in range(0, len(texts), _TEXTS)]
+        count, step = len(texts), _TEXTS
+        parts = [self._encode_some_texts(texts[i : i + step]) for i in range(0, count, step)]
+        return self._join(parts)
+
+    def _join(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts) if parts else torch.empty(0, self.width, device=self._levels.device)
 
-    def _encode_pixels(self, pixels: Tensor) -> Tensor:
+    def _encode_some_pixels(self, pixels: Tensor) -> Tensor:
         indices = pixels.to(self._levels.device).int()
         channels = [self._levels[channel][indices[..., channel]] for channel in range(3)]
         with torch.autocast(self._levels.device.type, enabled=False):
             return embed_images(self._model, torch.stack(channels, dim=1))
 
-    def _encode_some(self, texts: Sequence[str]) -> Tensor:
+    def _encode_some_texts(self, texts: Sequence[str]) -> Tensor:
         whole = self._tokenizer(list(texts), return_attention_mask=False, verbose=False)
         self.truncated += sum(len(ids) > self.context_length for ids in whole["input_ids"])
         tokens = tokenize(
@@ -89,7 +93,7 @@ class TransformersTeacher:
     def _measure_width(self) -> int:
         height, width = self.preprocessing.size
         image = self.encode_images(torch.zeros(1, height, width, 3, dtype=torch.uint8))
-        text = self._encode_some(["a"])
+        text = self._encode_some_texts(["a"])
         if image.shape != text.shape:
             raise ValueError(
                 f"{self.name}: its images are embedded in {image.shape[1]} numbers and its texts "

@@ -98,7 +98,7 @@ class StepDataset(Dataset[Batch]):
             try:
                 return self._read(sample, place)
             except DataError as error:
-                skipped.append(Skip(where=f"{source.name}: {sample.key}", reason=str(error)))
+                skipped.append(Skip(where=sample.key, reason=str(error)))
                 place = self._position.place(place.source, place.rank + 1)
         raise DataError(f"{source.name}: no picture of it can be read")
 

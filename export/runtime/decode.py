@@ -6,7 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from PIL import ExifTags, Image, ImageOps
+from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError
 
@@ -30,22 +30,30 @@ def decode(source: ImageSource, *, name: str | None = None) -> Image.Image:
     Raises:
         DataError: The picture is missing, damaged or of no kind that can be read.
     """
+    label = name or describe(source)
     if isinstance(source, np.ndarray):
-        return _from_array(source, name or "the array")
+        return _from_array(source, label)
     if isinstance(source, Image.Image):
-        label = name or str(getattr(source, "filename", "") or "the picture")
         return _guarded(lambda: _to_rgb(source), label)
     if isinstance(source, bytes | bytearray | memoryview):
-        data = bytes(source)
-        label = name or f"the picture ({len(data)} bytes in memory)"
-        return _guarded(lambda: _open(io.BytesIO(data)), label)
-    if not isinstance(source, str | os.PathLike):
-        raise DataError(
-            f"{name or 'the picture'}: found a {type(source).__name__}, expected a path, bytes, "
-            "a Pillow image or a uint8 array [H, W, 3]"
-        )
-    path = Path(source)
-    return _guarded(lambda: _open(path), name or str(path))
+        return _guarded(lambda: _open(io.BytesIO(source)), label)
+    if isinstance(source, str | os.PathLike):
+        return _guarded(lambda: _open(Path(source)), label)
+    raise DataError(
+        f"{label}: found a {type(source).__name__}, expected a path, bytes, a Pillow image or a "
+        "uint8 array [H, W, 3]"
+    )
+
+
+def describe(source: object) -> str:
+    """Say what a message calls a picture that was given no name."""
+    if isinstance(source, str | os.PathLike):
+        return os.fspath(source)
+    if isinstance(source, bytes | bytearray | memoryview):
+        return f"the picture ({len(source)} bytes in memory)"
+    if isinstance(source, np.ndarray):
+        return "the array"
+    return str(getattr(source, "filename", "") or "the picture")
 
 
 def _open(source: Path | io.BytesIO) -> Image.Image:
@@ -62,7 +70,7 @@ def _guarded(read: Callable[[], Image.Image], label: str) -> Image.Image:
         raise DataError(f"{label}: there is no such picture") from error
     except IsADirectoryError as error:
         raise DataError(f"{label}: a folder, expected a picture") from error
-    except Image.UnidentifiedImageError as error:
+    except UnidentifiedImageError as error:
         raise DataError(f"{label}: not a picture, or damaged at its beginning; {_HINT}") from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -226,7 +226,7 @@ def _text_part(values: Any) -> TextPart:
 def _file(value: Any, where: str) -> str:
     name = fields.text(value, where)
     # A bundle reads nothing outside its folder.
-    if Path(name).name != name or "\\" in name:
+    if Path(name).name != name or name == ".." or "\\" in name:
         raise BundleError(f"{where}: found {name!r}, expected the name of a file in the bundle")
     return name
 

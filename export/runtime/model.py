@@ -11,13 +11,11 @@ import onnxruntime
 from PIL import Image
 
 from . import manifest as manifest_file
-from .decode import ImageSource, decode
+from .decode import ImageSource, decode, describe
 from .errors import BundleError, DataError, RecipeError
 from .manifest import ImagePart, Manifest, TextPart, check_templates
+from .session import check_graph, open_session, run_graph
 from .tokenizer import Tokenizer
-
-# onnxruntime reports on the terminal what it raises as well; from this level on it keeps quiet.
-_SILENT = 4
 
 
 class EdgeModel:
@@ -87,10 +85,13 @@ class EdgeModel:
             RecipeError: The labels or templates are none that can be used.
         """
         self._need_both()
+        labels = _checked_labels(labels)
         label_embeddings = self.embed_labels(labels, templates=templates)
         cosines = (self.embed_images([image])[0] @ label_embeddings.T).astype(np.float64)
-        probabilities = _softmax(self.logit_scale * cosines + self.logit_bias)
-        order = np.argsort(-probabilities, kind="stable")
+        logits = self.logit_scale * cosines + self.logit_bias
+        probabilities = _softmax(logits)
+        # By logits, since small probabilities all become 0.
+        order = np.argsort(-logits, kind="stable")
         return [(labels[index], float(probabilities[index])) for index in order]
 
     def embed_labels(
@@ -136,8 +137,10 @@ class EdgeModel:
             raise DataError("images: found a single picture, expected several; put it in a list")
         rows = [np.empty((0, part.width), np.float32)]
         for batch in _batches(images, batch_size):
-            pixels = np.stack([part.preprocessing.pixels(decode(image)) for image in batch])
-            rows.append(_run(session, self.folder / part.file, part.output, {part.input: pixels}))
+            pixels = np.stack([_pixels(part, image) for image in batch])
+            rows.append(
+                run_graph(session, self.folder / part.file, part.output, {part.input: pixels})
+            )
         return np.concatenate(rows)
 
     def embed_texts(self, texts: Iterable[str], *, batch_size: int = 64) -> np.ndarray:
@@ -162,7 +165,7 @@ class EdgeModel:
                 raise DataError(f"texts: found a {type(wrong[0]).__name__}, expected texts only")
             tokens = self._tokenizer(batch)
             inputs = dict(zip(part.inputs, tokens.values(), strict=True))
-            rows.append(_run(session, self.folder / part.file, part.output, inputs))
+            rows.append(run_graph(session, self.folder / part.file, part.output, inputs))
         return np.concatenate(rows)
 
     def _need_both(self) -> None:
@@ -175,70 +178,28 @@ class EdgeModel:
 def _image_session(
     folder: Path, part: ImagePart, threads: int | None
 ) -> onnxruntime.InferenceSession:
-    session = _session(folder / part.file, threads)
+    session = open_session(folder / part.file, threads=threads)
     height, width = part.preprocessing.size
     expected = {part.input: ("tensor(uint8)", [height, width, 3])}
-    _check_graph(session, folder / part.file, expected, (part.output, part.width))
+    check_graph(session, folder / part.file, expected, (part.output, part.width))
     return session
 
 
 def _text_session(
     folder: Path, part: TextPart, threads: int | None
 ) -> onnxruntime.InferenceSession:
-    session = _session(folder / part.file, threads)
+    session = open_session(folder / part.file, threads=threads)
     expected: dict[str, tuple[str, list[int]]] = dict.fromkeys(part.inputs, ("tensor(int64)", []))
-    _check_graph(session, folder / part.file, expected, (part.output, part.width))
+    check_graph(session, folder / part.file, expected, (part.output, part.width))
     return session
 
 
-def _session(path: Path, threads: int | None) -> onnxruntime.InferenceSession:
-    if not path.is_file():
-        raise BundleError(f"{path}: this part of the bundle is missing; export the student again")
-    options = onnxruntime.SessionOptions()
-    options.log_severity_level = _SILENT
-    if threads is not None:
-        if threads < 1:
-            raise RecipeError(f"threads: found {threads}, expected at least 1")
-        options.intra_op_num_threads = threads
+def _pixels(part: ImagePart, source: ImageSource) -> np.ndarray:
+    image = decode(source)
     try:
-        return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # Its exceptions have no common base of their own.
-        raise BundleError(
-            f"{path}: onnxruntime cannot load it, it is damaged or too new ({_line(error)}); export "
-            "the student again"
-        ) from error
-
-
-def _check_graph(
-    session: onnxruntime.InferenceSession,
-    path: Path,
-    inputs: dict[str, tuple[str, list[int]]],
-    output: tuple[str, int],
-) -> None:
-    """Refuse a graph that is another than the manifest describes."""
-    found = {node.name: (node.type, node.shape) for node in session.get_inputs()}
-    fits = found.keys() == inputs.keys() and all(
-        found[name][0] == kind and (not fixed or list(found[name][1][1:]) == fixed)
-        for name, (kind, fixed) in inputs.items()
-    )
-    outputs = {node.name: (node.type, node.shape) for node in session.get_outputs()}
-    name, width = output
-    kind, shape = outputs.get(name, ("", []))
-    if not fits or kind != "tensor(float)" or len(shape) != 2 or shape[1] != width:
-        raise BundleError(
-            f"{path}: the graph is another than {manifest_file.FILE} describes, with inputs {found} "
-            f"and outputs {outputs}; export the student again"
-        )
-
-
-def _run(
-    session: onnxruntime.InferenceSession, path: Path, output: str, inputs: dict[str, np.ndarray]
-) -> np.ndarray:
-    try:
-        (embeddings,) = session.run([output], inputs)
-    except Exception as error:  # Its exceptions have no common base of their own.
-        raise BundleError(f"{path}: the graph failed ({_line(error)})") from error
-    return np.asarray(embeddings, np.float32)
+        return part.preprocessing.pixels(image)
+    except DataError as error:
+        raise DataError(f"{describe(source)}: {error}") from error
 
 
 def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
@@ -249,7 +210,7 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
         yield batch
 
 
-def _checked_labels(labels: Sequence[str]) -> tuple[str, ...]:
+def _checked_labels(labels: Sequence[Any]) -> tuple[str, ...]:
     if isinstance(labels, str):
         raise RecipeError(f"labels: found one text {labels!r}, expected a list of texts")
     found = tuple(labels)
@@ -284,8 +245,3 @@ def _normalised(rows: np.ndarray) -> np.ndarray:
 def _softmax(logits: np.ndarray) -> np.ndarray:
     exponentials = np.exp(logits - logits.max())
     return np.asarray(exponentials / exponentials.sum())
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,13 +1,11 @@
 """The loss terms against formulas written out in NumPy, and what their callers rely on."""
 
 import math
-import subprocess
-import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
 from distill.losses import (
@@ -161,6 +159,7 @@ def test_golden_numbers():
     # ln(1 + e⁻²), and ln 2 minus the entropy of (e² / (1 + e²), 1 / (1 + e²)).
     assert float(contrastive(pairs)) == pytest.approx(0.1269280, abs=1e-6)
     assert float(kl_divergence(flat, pairs)) == pytest.approx(0.3278136, abs=1e-6)
+    assert contrastive(make(0, rows=1)).item() == 0.0
     # At 60°: a half, the chord's square, and half of that, since no gap passes 1.
     assert float(embedding_alignment(pairs, shifted)) == pytest.approx(0.5, abs=1e-6)
     assert float(embedding_alignment(pairs, shifted, "mse")) == pytest.approx(1.0, abs=1e-6)
@@ -201,11 +200,6 @@ def test_where_no_row_has_a_partner_the_term_is_zero_and_so_are_its_gradients():
     assert value.item() == 0.0
     for tensor in (student.image, student.text, student.scale):
         assert tensor.grad.abs().max() == 0.0
-
-
-def test_one_pair_costs_nothing():
-    assert float(contrastive(make(0, rows=1))) == 0.0
-    assert float(kl_divergence(make(0, rows=1), make(1, rows=1))) == 0.0
 
 
 @pytest.mark.parametrize("scale", [1e4, 1e12, 1e30])
@@ -292,9 +286,8 @@ def test_half_precision_is_raised_to_float32_under_autocast_too(dtype):
 # --- errors ---------------------------------------------------------------------------------------
 
 
-def without(embeddings: Embeddings, tower: str) -> Embeddings:
-    towers: dict[str, Tensor | None] = {"image": embeddings.image, "text": embeddings.text}
-    return Embeddings(**{**towers, tower: None}, scale=embeddings.scale)
+def without(embeddings, tower):
+    return replace(embeddings, **{tower: None})
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
@@ -396,16 +389,3 @@ def test_the_weighted_sum_refuses_what_it_cannot_do():
     with pytest.raises(ValueError, match="needs a teacher"):
         loss(make(0), None, groups=None, progress=0.0)
     assert not WeightedLoss({"contrastive": Term(1.0)}).needs_teacher
-
-
-@pytest.mark.slow
-def test_the_module_loads_neither_config_nor_models():
-    code = (
-        "import sys, distill.losses\n"
-        "bad = {'pydantic', 'typer', 'datasets', 'onnxruntime', 'accelerate', 'transformers'}\n"
-        "print(sorted(bad & set(sys.modules)))"
-    )
-    result = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, check=True
-    )
-    assert result.stdout.strip() == "[]"

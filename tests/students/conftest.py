@@ -8,7 +8,9 @@ import pytest
 import torch
 from transformers import BertConfig, BertForMaskedLM, BertTokenizer, CLIPTokenizer
 
-WORDS = "a photo of the red green blue circle square star small large on dark cat dog".split()
+COLOURS = ["red", "green", "blue"]
+SHAPES = ["circle", "square", "star", "cat", "dog"]
+WORDS = ["a", "photo", "of", "the", "small", "large", "on", "dark", *COLOURS, *SHAPES]
 BERT = {
     "hidden_size": 32,
     "num_hidden_layers": 2,

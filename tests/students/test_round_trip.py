@@ -20,16 +20,16 @@ from students.model import (
 
 # With efficientvit, levit and swin buffers that no file holds decide whether it runs at all, and
 # with rotary embeddings whether it gives numbers.
-BACKBONES = [
-    "mobilenetv4_conv_small",
-    "fastvit_t8",
-    "vit_tiny_patch16_224",
-    "efficientvit_m0",
-    "resnet18",
-    "swin_tiny_patch4_window7_224",
-    "levit_128s",
-    "vit_small_patch16_rope_224",
-]
+BACKBONES: dict[str, dict[str, Any]] = {
+    "mobilenetv4_conv_small": {},
+    "fastvit_t8": {},
+    "vit_tiny_patch16_224": {},
+    "efficientvit_m0": {},
+    "resnet18": {},
+    "swin_tiny_patch4_window7_224": {"depths": [2, 2, 2, 2]},
+    "levit_128s": {},
+    "vit_small_patch16_rope_224": {"depth": 4},
+}
 
 
 def tensors(model: nn.Module) -> dict[str, Tensor]:
@@ -37,7 +37,7 @@ def tensors(model: nn.Module) -> dict[str, Tensor]:
 
 
 def check_round_trip(backbone: str, text: dict[str, Any], folder: Path) -> None:
-    image = {"backbone": backbone, "pretrained": False}
+    image = {"backbone": backbone, "pretrained": False, "arguments": BACKBONES[backbone]}
     student = build_towers(image=image, text=text, width=24, logit_scale=10.0)
     student.save(folder)
     side = student.image_processor.crop_size["height"]
@@ -79,6 +79,15 @@ def test_saving_and_loading_keeps_buffers_that_no_file_holds(
     text: dict[str, Any], tmp_path: Path
 ) -> None:
     check_round_trip("levit_128s", text, tmp_path)
+
+
+def test_a_backbone_that_shares_layers_is_saved_once(tmp_path: Path) -> None:
+    image = {"backbone": "coat_tiny", "pretrained": False}
+    student = build_towers(image=image, text=None, width=8, logit_scale=10.0)
+    student.save(tmp_path)
+    before, after = tensors(student.model), tensors(load_student(tmp_path).model)
+    assert after.keys() == before.keys()
+    assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
 def test_loading_starts_from_a_string_and_says_what_it_found(

@@ -88,6 +88,6 @@ def test_new_weights_are_timms_own(image: dict[str, Any]) -> None:
     torch.manual_seed(0)
     expected = timm.create_model("test_efficientnet").conv_stem.weight.std().item()
     assert spread == pytest.approx(expected, rel=0.1)
-    assert spread > 0.1
+    assert spread > 2 * student.model.config.initializer_range
     projection = student.model.image_tower.projection.layers[0].weight
     assert projection.std().item() == pytest.approx(256**-0.5, rel=0.05)

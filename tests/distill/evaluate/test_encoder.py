@@ -190,14 +190,18 @@ def test_a_teacher_gets_its_own_pixels_in_batches(images):
 class TextBundle:
     """A bundle without an image tower, as far as an encoder looks at it."""
 
-    manifest = SimpleNamespace(image=None, text="text.onnx")
+    def __init__(self, folder):
+        self.folder = folder
+        self.manifest = SimpleNamespace(image=None, text=SimpleNamespace(file="text.onnx"))
 
     def embed_texts(self, texts):
         return np.ones((len(texts), 2), dtype=np.float32)
 
 
-def test_a_bundle_of_one_tower_gives_none_for_the_other(images):
-    encoder = BundleEncoder(TextBundle(), name="int8", size=12)
+def test_a_bundle_of_one_tower_gives_none_for_the_other(images, tmp_path):
+    for name, size in (("text.onnx", 3), ("text.onnx.data", 9), ("tokenizer.json", 100)):
+        (tmp_path / name).write_bytes(b"x" * size)
+    encoder = BundleEncoder(TextBundle(tmp_path), name="int8")
     assert encoder.encode_images(images) is None
     assert encoder.encode_texts(["a", "b"]).shape == (2, 2)
     assert (encoder.name, encoder.parameters, encoder.bytes) == ("int8", None, 12)

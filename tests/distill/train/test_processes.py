@@ -15,7 +15,7 @@ def test_as_many_as_the_launcher_asked_for_is_fine() -> None:
 
 
 def test_another_world_size_is_refused() -> None:
-    with pytest.raises(RunError, match=r"WORLD_SIZE is 2, but Accelerate runs 1 .* torchrun"):
+    with pytest.raises(RunError, match=r"WORLD_SIZE is 2, but Accelerate runs 1 .*torchrun"):
         check_processes(1, {"WORLD_SIZE": "2"})
 
 

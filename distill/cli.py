@@ -1,0 +1,337 @@
+"""The command line. What a command needs is imported inside it, so that ``--help`` is quick."""
+
+import errno
+import functools
+import json
+import os
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+from export.runtime.errors import ClipDistillError, DataError, MissingExtraError, RecipeError
+
+OURS = ("distill", "students", "export")
+USER_ERROR, INTERRUPTED = 2, 130
+STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
+# What the machine refuses: no space, no rights, a read-only disk.
+_REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
+# Every mistake in the use of an option derives from it, in all versions of typer.
+_UsageError: type[Exception] = typer.BadParameter.__bases__[0]
+
+app = typer.Typer(
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Distil a large frozen CLIP teacher into a compact student and ship it.",
+)
+
+
+class Checkpoint(StrEnum):
+    """Which student of a run."""
+
+    LAST = "last"
+    BEST = "best"
+
+
+class _StoppedError(Exception):
+    """Ctrl-C, carried past typer; its text says what was saved."""
+
+
+RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file with the recipe.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="A.B=VALUE",
+        help="Override a value of the recipe, e.g. train.batch_size=64. Repeatable.",
+    ),
+]
+Which = Annotated[Checkpoint, typer.Option(help="The last student, or the best one.")]
+TeacherName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER; a bare name or folder is that too."),
+]
+StudentName = Annotated[
+    str | None,
+    typer.Option(metavar="NAME", help="A timm backbone, or the folder of a dual encoder."),
+]
+DataPath = Annotated[
+    str | None,
+    typer.Option(metavar="PATH", help="A table, a folder with one, or a folder of classes."),
+]
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command and return its exit status.
+
+    A user's mistake is one line on standard error and status 2, Ctrl-C one line and 130.
+    """
+    try:
+        result = app(
+            list(sys.argv[1:] if arguments is None else arguments),
+            prog_name="clip-distill",
+            standalone_mode=False,
+        )
+    except _StoppedError as error:
+        _say(str(error) or STOPPED)
+        return INTERRUPTED
+    except ClipDistillError as error:
+        _say(str(error))
+        return USER_ERROR
+    except _UsageError as error:
+        _say(_usage_line(error))
+        return USER_ERROR
+    except OSError as error:
+        if error.errno not in _REFUSALS:
+            raise
+        _say(f"{error.filename or 'the disk'}: {error.strerror}; free it or choose another place")
+        return USER_ERROR
+    if result == INTERRUPTED:
+        _say(STOPPED)
+    return result if isinstance(result, int) else 0
+
+
+def _command(name: str) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Make a function a command that Ctrl-C ends with the line of its KeyboardInterrupt."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        @functools.wraps(function)
+        def guarded(*arguments: Any, **options: Any) -> None:
+            try:
+                function(*arguments, **options)
+            except KeyboardInterrupt as error:
+                raise _StoppedError(str(error)) from error
+
+        app.command(name)(guarded)
+        return function
+
+    return register
+
+
+@app.callback(invoke_without_command=True)
+def _start(
+    context: typer.Context,
+    version: Annotated[bool, typer.Option("--version", help="Print the version.")] = False,
+) -> None:
+    if version:
+        from distill import __version__
+
+        typer.echo(f"clip-distill {__version__}")
+        raise typer.Exit
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+        raise typer.Exit
+
+
+@_command("run")
+def run(
+    recipe: Annotated[
+        Path | None, typer.Argument(metavar="[RECIPE]", help="YAML file with the recipe.")
+    ] = None,
+    teacher: TeacherName = None,
+    student: StudentName = None,
+    data: DataPath = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run folder.")] = None,
+    overrides: Overrides = None,
+) -> None:
+    """Cache, train, evaluate and export, by a recipe or by the default one."""
+    named = (teacher, student, data)
+    if recipe is not None and any(value is not None for value in named):
+        raise RecipeError(
+            f"{recipe}: given beside --teacher, --student or --data; give a recipe or those"
+        )
+    if recipe is None and data is None:
+        raise RecipeError("run: give a RECIPE, or --data with the pictures to learn from")
+    with _train_extra("run"):
+        from distill.pipeline import run as run_stages
+        from distill.recipe import default_values, resolve
+    config = (
+        resolve(
+            default_values(teacher=teacher, student=student, data=data, output=out),
+            overrides=overrides or (),
+            where="command line",
+        )
+        if recipe is None
+        else _load(recipe, overrides, out=out)
+    )
+    run_stages(config)
+
+
+@_command("recipe")
+def recipe(
+    teacher: TeacherName = None,
+    student: StudentName = None,
+    data: DataPath = None,
+    out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run folder.")] = None,
+    schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
+) -> None:
+    """Print the default recipe with a sentence for each field."""
+    with _train_extra("recipe"):
+        from distill.recipe import default_values, json_schema, resolve, to_yaml
+    if schema:
+        typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
+        return
+    values = default_values(teacher=teacher, student=student, data=data, output=out)
+    typer.echo(to_yaml(resolve(values, where="command line"), comments=True), nl=False)
+
+
+@_command("cache")
+def cache(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Write the teacher's embeddings to disk."""
+    with _train_extra("cache"):
+        from distill.pipeline import build_cache
+    build_cache(_load(recipe, overrides))
+
+
+@_command("train")
+def train(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Train the student; the same command goes on where it stopped."""
+    with _train_extra("train"):
+        from distill.pipeline import train as train_student
+    train_student(_load(recipe, overrides))
+
+
+@_command("eval")
+def evaluate(
+    run_folder: RunPath, checkpoint: Which = Checkpoint.LAST, overrides: Overrides = None
+) -> None:
+    """Measure the student beside its teacher and write the report."""
+    with _train_extra("eval"):
+        from distill.pipeline import evaluate as measure
+    measure(run_folder, checkpoint=checkpoint.value, overrides=overrides or ())
+
+
+@_command("export")
+def export(
+    run_folder: RunPath,
+    out: Annotated[
+        Path | None,
+        typer.Option(metavar="BUNDLE", help="Where to; in the run folder unless given."),
+    ] = None,
+    checkpoint: Which = Checkpoint.LAST,
+    overrides: Overrides = None,
+) -> None:
+    """Write the student as ONNX, verified against torch."""
+    with _train_extra("export"):
+        from distill.pipeline import export as write_bundle
+    write_bundle(run_folder, out=out, checkpoint=checkpoint.value, overrides=overrides or ())
+
+
+@_command("classify")
+def classify(
+    bundle: BundlePath,
+    picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture.")],
+    labels: Annotated[
+        str, typer.Option(metavar="A,B|FILE", help="Labels, or a file with one a line.")
+    ],
+    top: Annotated[int, typer.Option(min=1, help="How many labels to show, best first.")] = 5,
+) -> None:
+    """Tell which label fits a picture, by a bundle; needs no torch."""
+    from rich.console import Console
+    from rich.table import Table
+    from rich.text import Text
+
+    names = _labels(labels)
+    from export.runtime import EdgeModel
+
+    ranking = EdgeModel.load(bundle).classify(picture, names)
+    table = Table(box=None, pad_edge=False)
+    table.add_column("label", overflow="fold")
+    table.add_column("probability", justify="right")
+    for label, probability in ranking[:top]:
+        table.add_row(Text(label), f"{probability:.1%}")
+    Console().print(table)
+
+
+@_command("embed")
+def embed(
+    bundle: BundlePath,
+    pictures: Annotated[
+        list[Path], typer.Argument(metavar="PICTURES...", help="Pictures, or folders of them.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FILE.npy", help="Where to write the embeddings.")],
+) -> None:
+    """Embed pictures by a bundle; needs no torch. The file of each row is written beside."""
+    if out.suffix != ".npy":
+        raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
+    if not out.parent.is_dir():
+        raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
+    from distill.embed import embed_files, find_pictures, write_embedded
+    from export.runtime import EdgeModel
+
+    try:
+        files = find_pictures(pictures)
+        embedded = embed_files(EdgeModel.load(bundle), files)
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt(f"stopped; nothing was written to {out}") from error
+    names = write_embedded(embedded, out)
+    for reason in embedded.unreadable:
+        _say(f"skipped {reason}")
+    rows, width = embedded.features.shape
+    skipped = f"; {len(embedded.unreadable)} skipped" if embedded.unreadable else ""
+    typer.echo(f"{out}: {rows} embeddings of width {width}, their files in {names}{skipped}")
+
+
+@_command("demo")
+def demo(
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("runs/demo"),
+) -> None:
+    """Tell the whole story offline on procedural pictures, in a few minutes."""
+    with _train_extra("demo"):
+        from distill.demo.run import run_demo
+    run_demo(out)
+
+
+def _load(recipe: Path, overrides: list[str] | None, *, out: Path | None = None) -> Any:
+    from distill.recipe import load_recipe
+
+    output = [] if out is None else [f"output={json.dumps(str(out))}"]
+    return load_recipe(recipe, overrides=[*(overrides or ()), *output])
+
+
+def _labels(given: str) -> list[str]:
+    """Return the labels of a list with commas, or of a file with one a line."""
+    file = Path(given)
+    try:
+        lines = file.read_text("utf-8-sig").splitlines() if file.is_file() else given.split(",")
+    except (OSError, UnicodeDecodeError) as error:
+        raise DataError(f"--labels {given}: it cannot be read as a text file") from error
+    names = [line.strip() for line in lines if line.strip()]
+    if not names:
+        raise DataError(f"--labels {given}: no label in it; give a,b or a file with one a line")
+    return names
+
+
+@contextmanager
+def _train_extra(command: str) -> Iterator[None]:
+    """Say which extra to install where an import inside does not find a library."""
+    try:
+        yield
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing in OURS:
+            raise
+        raise MissingExtraError(
+            f"clip-distill {command} needs {missing or 'a library'}, which is not installed: "
+            "pip install 'clip-distill[train]'"
+        ) from error
+
+
+def _usage_line(error: Any) -> str:
+    context = getattr(error, "ctx", None)
+    command = context.command_path if context is not None else "clip-distill"
+    message = " ".join(error.format_message().replace("Value error, ", "").split()).rstrip(".")
+    return f"{command}: {message}; see {command} --help"
+
+
+def _say(text: str) -> None:
+    """Print lines on standard error, on the main process alone."""
+    if os.environ.get("RANK", "0") == "0":
+        sys.stderr.write(text.rstrip("\n") + "\n")

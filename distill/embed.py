@@ -1,0 +1,111 @@
+"""Embedding files and folders of pictures through a bundle, for `clip-distill embed`."""
+
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.progress import progress_bar
+from export.runtime import EdgeModel
+from export.runtime.errors import BundleError, DataError
+from export.runtime.preprocess import decode
+
+PICTURE_SUFFIXES = frozenset(
+    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
+)
+BATCH = 32
+
+
+@dataclass(frozen=True)
+class Embedded:
+    """Embeddings float32 ``[N, D]``, the file of each row, and what could not be read."""
+
+    features: NDArray[np.float32]
+    files: list[Path]
+    unreadable: list[str]
+
+
+def find_pictures(places: Sequence[Path]) -> list[Path]:
+    """Return the files among ``places``, and the pictures in the folders among them, sorted.
+
+    Raises:
+        DataError: a place does not exist, or there is no picture at all.
+    """
+    found: list[Path] = []
+    for place in places:
+        if place.is_dir():
+            found += sorted(
+                Path(folder, name)
+                for folder, _, names in os.walk(place)
+                for name in names
+                if Path(name).suffix.lower() in PICTURE_SUFFIXES
+            )
+        elif place.exists():
+            found.append(place)
+        else:
+            raise DataError(f"{place}: there is no such file or folder")
+    if not found:
+        looked = ", ".join(map(str, places))
+        suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
+        raise DataError(f"{looked}: no picture in it; looked for files ending in {suffixes}")
+    return found
+
+
+def embed_files(model: EdgeModel, files: Sequence[Path]) -> Embedded:
+    """Embed the pictures that can be read, with a progress bar.
+
+    Raises:
+        DataError: none of them can be read.
+        BundleError: the bundle has no image tower.
+    """
+    if model.manifest.image is None:
+        raise BundleError("the bundle has no image tower, so it cannot embed pictures")
+    parts: list[NDArray[np.float32]] = []
+    kept: list[Path] = []
+    unreadable: list[str] = []
+    with progress_bar("embedding", len(files)) as bar:
+        for batch in _batches(files):
+            images = []
+            for file in batch:
+                try:
+                    images.append(decode(file))
+                    kept.append(file)
+                except DataError as error:
+                    unreadable.append(str(error))
+            if images:
+                parts.append(model.embed_images(images, batch_size=BATCH))
+            bar.update(len(kept) + len(unreadable))
+    if not parts:
+        raise DataError(
+            f"none of the {len(files)} pictures can be read; the first: {unreadable[0]}"
+        )
+    return Embedded(np.concatenate(parts), kept, unreadable)
+
+
+def write_embedded(embedded: Embedded, out: Path) -> Path:
+    """Write ``out`` and, beside it, the file of each row; return the latter's path.
+
+    Each is written whole under a temporary name first.
+    """
+    names = out.with_suffix(".files.txt")
+    temporary_features = out.with_name(f".{out.name}.tmp")
+    temporary_names = names.with_name(f".{names.name}.tmp")
+    try:
+        with temporary_features.open("wb") as file:
+            np.save(file, embedded.features)
+        lines = "".join(f"{path}\n" for path in embedded.files)
+        temporary_names.write_text(lines, encoding="utf-8", errors="surrogateescape")
+        temporary_names.replace(names)
+        temporary_features.replace(out)
+    finally:
+        temporary_features.unlink(missing_ok=True)
+        temporary_names.unlink(missing_ok=True)
+    return names
+
+
+def _batches(files: Sequence[Path]) -> Iterator[Sequence[Path]]:
+    for first in range(0, len(files), BATCH):
+        yield files[first : first + BATCH]

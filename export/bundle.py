@@ -1,0 +1,272 @@
+"""From a student's folder to a bundle: exported, verified, then put in place whole."""
+
+import os
+import shutil
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from importlib import metadata
+from pathlib import Path
+
+import onnx
+import tokenizers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from export.onnx import (
+    IMAGE_INPUT,
+    IMAGE_OUTPUT,
+    TEXT_INPUTS,
+    TEXT_OUTPUT,
+    export_image,
+    export_text,
+)
+from export.runtime import manifest
+from export.runtime.errors import BundleError, ExportError, StudentError
+from export.runtime.manifest import ImagePart, Manifest, TextPart
+from export.runtime.model import EdgeModel
+from export.runtime.preprocess import Preprocessing
+from export.verify import (
+    check_difference,
+    check_preprocessing,
+    check_tokenizer,
+    image_probes,
+    largest_difference,
+    text_probes,
+)
+from students.model import Student, StudentModel, load_student, logit_bias, logit_scale
+
+IMAGE_FILE = "image.onnx"
+TEXT_FILE = "text.onnx"
+TOKENIZER_FILE = "tokenizer.json"
+_FILES = (manifest.FILE, IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE)
+
+
+@dataclass(frozen=True)
+class ExportReport:
+    """What an export gave.
+
+    Attributes:
+        folder: The bundle.
+        sizes: Bytes of each of its files, by name.
+        differences: The largest absolute difference between the embeddings of each graph and
+            the student's, by file name.
+        tolerance: What was allowed.
+    """
+
+    folder: Path
+    sizes: dict[str, int]
+    differences: dict[str, float]
+    tolerance: float
+
+
+def export_student(
+    folder: Path,
+    out: Path,
+    *,
+    templates: Sequence[str] = ("a photo of a {}.",),
+    opset: int = 18,
+    tolerance: float = 1e-4,
+    force: bool = False,
+) -> ExportReport:
+    """Write a student as a bundle that ``EdgeModel`` loads, once it is seen to agree with torch.
+
+    All is built in a folder beside ``out``, which is there complete or not at all; a bundle that
+    stood there is replaced.
+
+    Args:
+        folder: A student, or any other dual encoder of transformers.
+        out: The bundle.
+        templates: Prompts that the bundle classifies with, each with ``{}`` for the label.
+        opset: ONNX operator set of the graphs.
+        tolerance: The largest absolute difference between embeddings that passes.
+        force: Replace ``out`` even if other files than a bundle's lie there.
+
+    Raises:
+        ExportError: ``out`` is no place for a bundle, a tower cannot be exported, or its ONNX form
+            differs from it.
+        StudentError: The student cannot be loaded.
+    """
+    folder, out = Path(folder), Path(out)
+    _check_place(out, student=folder, force=force)
+    prompts = _checked_templates(templates)
+    try:
+        student = load_student(folder)
+    except (OSError, ValueError) as error:
+        raise StudentError(str(error)) from error
+    with _built_beside(out) as build:
+        image, image_difference = _write_image(build, student, opset=opset)
+        text, text_difference = _write_text(build, student, opset=opset)
+        differences = image_difference | text_difference
+        for file, difference in differences.items():
+            check_difference(difference, file=file, tolerance=tolerance)
+        scale, bias = logit_scale(student.model).item(), logit_bias(student.model)
+        description = Manifest(
+            name=_name(student.model),
+            created_by=_created_by(),
+            image=image,
+            text=text,
+            logit_scale=scale,
+            logit_bias=0.0 if bias is None else bias.item(),
+            templates=prompts,
+        )
+        manifest.write(build, description)
+        # What was written must also load: a contradiction would otherwise meet the device first.
+        EdgeModel.load(build)
+        sizes = {name: (build / name).stat().st_size for name in description.files}
+    return ExportReport(out, sizes, differences, tolerance)
+
+
+def _check_place(out: Path, *, student: Path, force: bool) -> None:
+    """Refuse a place whose files are somebody's and no bundle's."""
+    if out.is_symlink() or (out.exists() and not out.is_dir()):
+        raise ExportError(f"{out}: a file or link stands there; name another folder for the bundle")
+    if student.resolve().is_relative_to(out.resolve()):
+        raise ExportError(f"{out}: the student lies there; name another folder for the bundle")
+    blocked = next((parent for parent in out.absolute().parents if parent.exists()), None)
+    if blocked is not None and not blocked.is_dir():
+        raise ExportError(f"{out}: {blocked} is a file; name another folder for the bundle")
+    if force or not out.is_dir():
+        return
+    names = sorted(entry.name for entry in out.iterdir())
+    foreign = [name for name in names if name not in _FILES]
+    if foreign or (names and manifest.FILE not in names):
+        raise ExportError(
+            f"{out}: the folder holds {(foreign or names)[0]} and is no bundle, so it is not "
+            "replaced; name another folder, or export with force"
+        )
+
+
+def _checked_templates(templates: Sequence[str]) -> tuple[str, ...]:
+    try:
+        return manifest.check_templates(templates, "export.templates")
+    except BundleError as error:
+        raise ExportError(str(error)) from error
+
+
+def _write_image(
+    build: Path, student: Student, *, opset: int
+) -> tuple[ImagePart | None, dict[str, float]]:
+    """Write the image tower, if there is one; its part of the manifest and how far it is off."""
+    if student.image_processor is None:
+        return None, {}
+    try:
+        preprocessing = Preprocessing.from_processor(student.image_processor.to_dict())
+    except BundleError as error:
+        raise ExportError(f"preprocessor_config.json: {error}") from error
+    check_preprocessing(student, preprocessing)
+    # Tracing may leave its own tensors in a model's caches, so that the model itself runs first.
+    probes = image_probes(student, preprocessing)
+    graph = export_image(student.model, preprocessing, opset=opset)
+    _save(graph, build / IMAGE_FILE)
+    part = ImagePart(
+        file=IMAGE_FILE,
+        input=IMAGE_INPUT,
+        output=IMAGE_OUTPUT,
+        width=probes[0].expected.shape[1],
+        preprocessing=preprocessing,
+    )
+    difference = largest_difference(build / IMAGE_FILE, probes, output=IMAGE_OUTPUT)
+    return part, {IMAGE_FILE: difference}
+
+
+def _write_text(
+    build: Path, student: Student, *, opset: int
+) -> tuple[TextPart | None, dict[str, float]]:
+    """Write the text tower, if there is one; its part of the manifest and how far it is off."""
+    tokenizer = student.tokenizer
+    if tokenizer is None:
+        return None, {}
+    _save_tokenizer(tokenizer, build / TOKENIZER_FILE)
+    probes = text_probes(student)
+    part = TextPart(
+        file=TEXT_FILE,
+        tokenizer=TOKENIZER_FILE,
+        inputs=TEXT_INPUTS,
+        output=TEXT_OUTPUT,
+        width=probes[0].expected.shape[1],
+        context_length=student.context_length,
+        padding=student.padding,
+        pad_token_id=tokenizer.pad_token_id,
+        mask_padding="attention_mask" in tokenizer.model_input_names,
+    )
+    check_tokenizer(student, part, build / TOKENIZER_FILE)
+    graph = export_text(student.model, context_length=student.context_length, opset=opset)
+    _save(graph, build / TEXT_FILE)
+    difference = largest_difference(build / TEXT_FILE, probes, output=TEXT_OUTPUT)
+    return part, {TEXT_FILE: difference}
+
+
+def _save(graph: onnx.ModelProto, path: Path) -> None:
+    try:
+        content = graph.SerializeToString()
+    except Exception as error:  # protobuf's own error, whose class depends on its version.
+        raise ExportError(
+            f"{path.name}: an ONNX file holds at most 2 GB; take a smaller tower"
+        ) from error
+    path.write_bytes(content)
+
+
+def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    if backend is None:
+        raise ExportError(
+            f"{path.name}: {type(tokenizer).__name__} does its work in Python, and a device has "
+            "only the tokenizers library; take a student whose tokenizer is a tokenizer.json"
+        )
+    # A copy, since the last call's padding and truncation would be written as well.
+    copy = tokenizers.Tokenizer.from_str(backend.to_str())
+    copy.no_truncation()
+    copy.no_padding()
+    copy.save(str(path))
+
+
+@contextmanager
+def _built_beside(out: Path) -> Iterator[Path]:
+    """Give a folder to build in that becomes ``out`` at the end, or vanishes on failure."""
+    target = out.absolute()
+    made = [parent for parent in target.parents if not parent.exists()]
+    build = target.with_name(f".{target.name}.{os.getpid()}.new")
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        build.mkdir()
+        yield build
+        _put_in_place(build, target)
+    except OSError as error:
+        raise ExportError(f"{out}: cannot be written ({error.strerror or error})") from error
+    finally:
+        shutil.rmtree(build, ignore_errors=True)
+        for parent in made:
+            # Fails where something lies in it by now, as the finished bundle does.
+            with suppress(OSError):
+                parent.rmdir()
+
+
+def _put_in_place(build: Path, target: Path) -> None:
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    try:
+        if target.exists():
+            target.rename(old)
+        build.rename(target)
+    except BaseException:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        raise
+    finally:
+        if target.exists():
+            shutil.rmtree(old, ignore_errors=True)
+
+
+def _name(model: PreTrainedModel) -> str:
+    """What the model is made of, in a word or two."""
+    image, text = getattr(model.config, "image", None), getattr(model.config, "text", None)
+    if not isinstance(model, StudentModel):
+        return str(model.config.model_type)
+    towers = [image["backbone"]] if image else []
+    return " + ".join([*towers, *(["bert"] if text else [])])
+
+
+def _created_by() -> str:
+    try:
+        return f"clip-distill {metadata.version('clip-distill')}"
+    except metadata.PackageNotFoundError:
+        return "clip-distill"

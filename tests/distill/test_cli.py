@@ -1,0 +1,306 @@
+"""The command line: what each command hands on, and one line for every mistake."""
+
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import pytest
+
+from distill import cli
+from distill.recipe import load_recipe
+from export.runtime.errors import CacheError
+
+ROOT = Path(__file__).parents[2]
+
+
+class Pipeline(ModuleType):
+    """Stands for distill.pipeline: remembers what it was asked, or fails."""
+
+    def __init__(self, error: BaseException | None = None) -> None:
+        super().__init__("distill.pipeline")
+        self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
+        for name in ("run", "build_cache", "train", "evaluate", "export"):
+            setattr(self, name, self._function(name, error))
+
+    def _function(self, name: str, error: BaseException | None) -> Any:
+        def function(*arguments: Any, **options: Any) -> None:
+            self.asked.append((name, arguments, options))
+            if error is not None:
+                raise error
+
+        return function
+
+
+@pytest.fixture
+def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
+    stand_in = Pipeline()
+    monkeypatch.setitem(sys.modules, "distill.pipeline", stand_in)
+    return stand_in
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "r.yaml"
+    path.write_text("teacher: {model: a/b}\n")
+    return path
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    status = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+# --- handing on
+
+
+def test_run_with_a_recipe(
+    pipeline: Pipeline, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--out", "runs/a: b", "--set", "seed=3", "--set", "train.steps=5")
+    assert answer(capsys, "run", recipe, *options) == (0, "", "")
+    ((name, (config,), rest),) = pipeline.asked
+    assert (name, rest) == ("run", {})
+    assert (config.output, config.seed, config.train.steps) == ("runs/a: b", 3, 5)
+
+
+def test_run_without_a_recipe(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,caption\n")
+    options = (
+        "--teacher",
+        "hf:a/b",
+        "--student",
+        "resnet18",
+        "--data",
+        table,
+        "--out",
+        "runs/mine",
+    )
+    assert answer(capsys, "run", *options)[0] == 0
+    ((_, (config,), _),) = pipeline.asked
+    assert config.teachers[0].model == "a/b"
+    assert config.student.image.backbone == "resnet18"
+    assert config.train_sources[0].path == str(table)
+    assert config.output == "runs/mine"
+
+
+@pytest.mark.parametrize(("command", "function"), [("cache", "build_cache"), ("train", "train")])
+def test_stages_with_a_recipe(
+    pipeline: Pipeline,
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    function: str,
+) -> None:
+    assert answer(capsys, command, recipe, "--set", "seed=3") == (0, "", "")
+    assert pipeline.asked == [(function, (load_recipe(recipe, overrides=["seed=3"]),), {})]
+
+
+def test_stages_with_a_run(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "eval", "runs/a", "--checkpoint", "best")[0] == 0
+    assert answer(capsys, "export", "runs/a", "--out", "b/", "--set", "export.opset=20")[0] == 0
+    assert pipeline.asked == [
+        ("evaluate", (Path("runs/a"),), {"checkpoint": "best", "overrides": ()}),
+        (
+            "export",
+            (Path("runs/a"),),
+            {"out": Path("b"), "checkpoint": "last", "overrides": ["export.opset=20"]},
+        ),
+    ]
+
+
+def test_recipe_prints_one_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = answer(capsys, "recipe", "--teacher", "a/b", "--student", "fastvit_t8")
+    assert (status, err) == (0, "")
+    path = tmp_path / "r.yaml"
+    path.write_text(out, encoding="utf-8")
+    config = load_recipe(path)
+    assert config.teachers[0].model == "a/b"
+    assert config.student.image.backbone == "fastvit_t8"
+    assert out.startswith("# What all random choices follow from. [≥ 0]\nseed: 0\n")
+
+
+def test_recipe_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = answer(capsys, "recipe", "--schema")
+    assert status == 0
+    assert out == (ROOT / "configs" / "schema.json").read_text(encoding="utf-8")
+
+
+def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
+    from distill import __version__
+
+    assert answer(capsys, "--version") == (0, f"clip-distill {__version__}\n", "")
+    for arguments in ((), ("--help",), ("-h",)):
+        status, out, err = answer(capsys, *arguments)
+        assert (status, err) == (0, "")
+        for command in ("run", "recipe", "cache", "train", "eval", "export", "classify", "embed"):
+            assert f" {command} " in out
+    assert "--labels" in answer(capsys, "classify", "--help")[1]
+
+
+# --- mistakes
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (("trian",), "clip-distill: No such command 'trian'"),
+        (("train",), "clip-distill train: Missing argument 'RECIPE'"),
+        (("train", "r.yaml", "--fast"), "clip-distill train: No such option: --fast"),
+        (
+            ("eval", "runs/a", "--checkpoint", "first"),
+            "'--checkpoint': 'first' is not one of 'last', 'best'",
+        ),
+        (("run",), "run: give a RECIPE, or --data with the pictures to learn from"),
+        (("run", "r.yaml", "--data", "x"), "r.yaml: given beside --teacher, --student or --data"),
+        (("run", "--data", "none"), "none: "),
+        (("run", "none.yaml"), "none.yaml: there is no such recipe"),
+        (("train", "none.yaml"), "none.yaml: there is no such recipe"),
+        (("recipe", "--teacher", "tf:x"), "--teacher tf:x: found the kind 'tf', must be hf"),
+        (("classify", "b", "p.jpg", "--labels", " , "), "--labels  , : no label in it"),
+        (("classify", "b", "p.jpg"), "clip-distill classify: Missing option '--labels'"),
+        (("embed", "b", "p.jpg", "--out", "f.txt"), "--out f.txt: found the ending '.txt'"),
+        (("embed", "b", "p.jpg", "--out", "none/f.npy"), "--out none/f.npy: there is no folder"),
+        (("embed", "b", "none", "--out", "f.npy"), "none: there is no such file or folder"),
+    ],
+)
+def test_a_mistake_is_one_line_and_status_2(
+    pipeline: Pipeline,
+    capsys: pytest.CaptureFixture[str],
+    monkeypatch: pytest.MonkeyPatch,
+    tmp_path: Path,
+    arguments: tuple[str, ...],
+    line: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    status, out, err = answer(capsys, *arguments)
+    assert (status, out) == (2, "")
+    assert line in err
+    assert err.count("\n") == 1
+    assert pipeline.asked == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_each_mistake_of_a_recipe_has_its_line(
+    pipeline: Pipeline, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe.write_text("teacher: {model: a}\ntrain: {batch_size: -3, lr: 1}\n")
+    status, _, err = answer(capsys, "train", recipe)
+    assert status == 2
+    first, second = err.splitlines()
+    assert first == f"{recipe}: train.batch_size: found -3, must be ≥ 1"
+    assert second.startswith(f"{recipe}: train.lr: unknown key; allowed are teacher, batch_size")
+
+
+def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
+    monkeypatch.setitem(sys.modules, "distill.pipeline", Pipeline(error))
+
+
+def test_our_errors_are_one_line(
+    monkeypatch: pytest.MonkeyPatch, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails_with(monkeypatch, CacheError("the cache: is of another teacher"))
+    assert answer(capsys, "train", recipe) == (2, "", "the cache: is of another teacher\n")
+
+
+def test_only_the_main_process_speaks(
+    monkeypatch: pytest.MonkeyPatch, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails_with(monkeypatch, CacheError("once"))
+    monkeypatch.setenv("RANK", "1")
+    assert answer(capsys, "train", recipe) == (2, "", "")
+    monkeypatch.setenv("RANK", "0")
+    assert answer(capsys, "train", recipe) == (2, "", "once\n")
+
+
+def test_a_full_disk_is_one_line_and_a_bug_is_a_traceback(
+    monkeypatch: pytest.MonkeyPatch, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails_with(monkeypatch, OSError(28, "No space left on device", "runs/x/state.json"))
+    status, _, err = answer(capsys, "train", recipe)
+    assert status == 2
+    assert err.startswith("runs/x/state.json: No space left on device")
+    fails_with(monkeypatch, ZeroDivisionError("a bug"))
+    with pytest.raises(ZeroDivisionError):
+        cli.main(["train", str(recipe)])
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("stopped at step 3 of 9, saved in runs/x", "stopped at step 3 of 9, saved in runs/x\n"),
+        ("", f"{cli.STOPPED}\n"),
+    ],
+)
+def test_ctrl_c_is_one_line_and_status_130(
+    monkeypatch: pytest.MonkeyPatch,
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    text: str,
+    line: str,
+) -> None:
+    fails_with(monkeypatch, KeyboardInterrupt(*([text] if text else [])))
+    assert answer(capsys, "train", recipe) == (130, "", line)
+
+
+@pytest.mark.slow
+def test_ctrl_c_from_a_terminal(tmp_path: Path) -> None:
+    script = (
+        "import sys, time, types\n"
+        "pipeline = types.ModuleType('distill.pipeline')\n"
+        "def train(config):\n"
+        "    print('ready', flush=True)\n"
+        "    time.sleep(60)\n"
+        "pipeline.train = train\n"
+        "sys.modules['distill.pipeline'] = pipeline\n"
+        "from distill.cli import main\n"
+        "sys.exit(main(['train', 'r.yaml']))\n"
+    )
+    (tmp_path / "r.yaml").write_text("teacher: {model: a/b}\n")
+    process = subprocess.Popen(
+        [sys.executable, "-c", script],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    with process:
+        assert process.stdout is not None
+        assert process.stderr is not None
+        assert process.stdout.readline() == "ready\n"
+        time.sleep(0.2)
+        process.send_signal(signal.SIGINT)
+        assert process.wait(20) == 130
+        assert process.stderr.read() == f"{cli.STOPPED}\n"
+
+
+@pytest.mark.parametrize("command", ["run", "recipe", "cache", "train", "eval", "export", "demo"])
+def test_a_missing_extra_is_named(tmp_path: Path, command: str) -> None:
+    script = (
+        "import sys\n"
+        "for name in ('torch', 'yaml', 'transformers'):\n"
+        "    sys.modules[name] = None\n"
+        "from distill.cli import main\n"
+        "sys.exit(main(sys.argv[1:]))\n"
+    )
+    arguments = {"recipe": (), "demo": (), "run": ("--data", "x")}.get(command, ("x",))
+    done = subprocess.run(
+        [sys.executable, "-c", script, command, *arguments],
+        cwd=tmp_path,
+        env={"PYTHONPATH": str(ROOT), "PATH": "/usr/bin:/bin"},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 2
+    assert done.stderr.startswith(f"clip-distill {command} needs ")
+    assert done.stderr.endswith("pip install 'clip-distill[train]'\n")
+    assert done.stderr.count("\n") == 1
+    assert list(tmp_path.iterdir()) == []

@@ -1,0 +1,335 @@
+"""The configuration's models: frozen, closed, described, and consistent in themselves."""
+
+import re
+import subprocess
+import sys
+from typing import Any, get_args
+
+import pytest
+from pydantic import BaseModel, ValidationError
+
+from distill.config import (
+    EvaluationEntry,
+    HfTeacher,
+    RunConfig,
+    ScenesSource,
+    StudentHf,
+    StudentTowers,
+    TableSource,
+)
+from distill.config_losses import ENTRIES, PresetName, expand
+from distill.presets import NEEDS, PRESETS
+from distill.recipe import resolve
+from export.runtime.errors import DataError, RecipeError
+
+TEACHER = {"model": "some/teacher"}
+
+
+def config(**values: Any) -> RunConfig:
+    return resolve({"teacher": TEACHER, **values}, where="r.yaml")
+
+
+def mistakes(**values: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        config(**values)
+    return str(caught.value).splitlines()
+
+
+def sections(model: type[BaseModel] = RunConfig) -> set[type[BaseModel]]:
+    found = {model}
+
+    def visit(annotation: Any) -> None:
+        is_model = isinstance(annotation, type) and issubclass(annotation, BaseModel)
+        if is_model and annotation not in found:
+            found.update(sections(annotation))
+        for part in get_args(annotation):
+            visit(part)
+
+    for field in model.model_fields.values():
+        visit(field.annotation)
+    return found
+
+
+def test_every_field_has_a_sentence() -> None:
+    assert len(sections()) > 12
+    bare = [
+        f"{model.__name__}.{name}"
+        for model in sections()
+        for name, field in model.model_fields.items()
+        if not re.fullmatch(r".+\.", field.description or "")
+    ]
+    assert bare == []
+
+
+def test_every_number_has_a_range() -> None:
+    schema = RunConfig.model_json_schema()
+    limits = {"minimum", "exclusiveMinimum", "maximum", "exclusiveMaximum"}
+
+    def numbers(node: Any, path: str) -> list[str]:
+        if isinstance(node, list):
+            return [x for i, part in enumerate(node) for x in numbers(part, f"{path}.{i}")]
+        if not isinstance(node, dict):
+            return []
+        bare = node.get("type") in ("integer", "number") and not limits & set(node)
+        rest = [x for key, part in node.items() for x in numbers(part, f"{path}.{key}")]
+        return [path, *rest] if bare else rest
+
+    assert numbers(schema, "") == []
+
+
+def test_config_is_frozen_and_closed() -> None:
+    run = config()
+    with pytest.raises(ValidationError, match="frozen"):
+        run.seed = 3
+    with pytest.raises(ValidationError, match="frozen"):
+        run.train.batch_size = 3
+    assert mistakes(colour=1)[0].startswith("r.yaml: colour: unknown key")
+
+
+def test_importing_it_loads_no_torch() -> None:
+    code = (
+        "import sys, distill.recipe, distill.presets; print('torch' in sys.modules, "
+        "'transformers' in sys.modules)"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["False", "False"]
+
+
+# --- one entry or a list
+
+
+def test_one_entry_and_a_list_read_alike() -> None:
+    source = {"kind": "table", "path": "a.csv"}
+    single, listed = config(data={"train": source}), config(data={"train": [source]})
+    assert single.train_sources == listed.train_sources == (TableSource(path="a.csv"),)
+    assert config(teacher=[TEACHER]).teachers == (HfTeacher(model="some/teacher"),)
+    entry = {"name": "a", "task": "retrieval", "data": source}
+    assert [e.name for e in config(evaluate=entry).evaluation_entries] == ["a"]
+    assert [e.name for e in config(evaluate=[entry]).evaluation_entries] == ["a"]
+    assert config().evaluation_entries == ()
+
+
+def test_an_empty_list_is_a_mistake() -> None:
+    assert mistakes(teacher=[]) == ["r.yaml: teacher: found [], must have at least one entry"]
+
+
+# --- defaults that follow from other fields
+
+
+def test_length_is_ten_epochs_unless_given() -> None:
+    assert (config().train.steps, config().train.epochs) == (None, 10.0)
+    run = config(train={"steps": 30})
+    assert (run.train.steps, run.train.epochs) == (30, None)
+    assert config(train={"epochs": 0.5}).train.epochs == 0.5
+
+
+def test_exactly_one_length() -> None:
+    both = mistakes(train={"steps": 30, "epochs": 2})
+    assert both == ["r.yaml: train.steps: found 30 beside epochs 2; leave one of them out, or null"]
+    (neither,) = mistakes(train={"steps": None, "epochs": None})
+    assert neither.startswith("r.yaml: train.steps: missing")
+
+
+def test_centre_views_are_one_unless_given() -> None:
+    assert config(views={"kind": "center"}).cache.views == 1
+    (line,) = mistakes(views={"kind": "center"}, cache={"views": 4})
+    assert line.startswith("r.yaml: cache.views: found 4, must be 1")
+
+
+# --- without a teacher
+
+
+def test_no_teacher_means_no_term_that_needs_one() -> None:
+    values = {"teacher": None, "student": {"width": 64}}
+    (line,) = mistakes(**values)
+    assert line.startswith(
+        "r.yaml: losses: kl_divergence and embedding_alignment cannot do without"
+    )
+    run = config(**values, losses={"contrastive": 1})
+    assert run.train.teacher == "absent"
+    assert run.teachers == ()
+
+
+def test_absent_in_training_means_the_same() -> None:
+    (line,) = mistakes(train={"teacher": "absent"})
+    assert line.startswith("r.yaml: losses: kl_divergence and")
+    assert config(train={"teacher": "absent"}, losses={"contrastive": 1}).teachers
+
+
+def test_no_teacher_needs_a_width_for_towers_alone() -> None:
+    losses = {"contrastive": 1}
+    (line,) = mistakes(teacher=None, losses=losses)
+    assert line.startswith("r.yaml: student.width: missing")
+    config(teacher=None, losses=losses, student={"kind": "hf", "model": "x"})
+
+
+def test_a_teacher_cannot_teach_where_there_is_none() -> None:
+    lines = mistakes(teacher=None, student={"width": 8}, train={"teacher": "live"})
+    assert lines[0].startswith("r.yaml: train.teacher: found 'live', but the recipe has no teacher")
+
+
+# --- students
+
+
+def test_student_kinds() -> None:
+    assert isinstance(config().student, StudentTowers)
+    student = config(student={"kind": "hf", "model": "x"}).student
+    assert isinstance(student, StudentHf)
+    assert student.build_arguments() == {
+        "model": "x",
+        "config": None,
+        "pretrained": True,
+        "tokenizer": None,
+        "image_processor": None,
+        "logit_scale": None,
+    }
+    towers = StudentTowers(image=None, logit_scale=2.0).build_arguments()
+    assert towers["image"] is None
+    assert towers["text"]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
+    assert set(towers) == {"image", "text", "logit_scale"}
+
+
+@pytest.mark.parametrize(
+    ("student", "path"),
+    [
+        ({"image": None, "text": None}, "student:"),
+        ({"text": {"config": {}}}, "student.text.pretrained:"),
+        ({"text": {"model": None, "pretrained": False}}, "student.text.model:"),
+        ({"text": {"model": None, "config": {}, "pretrained": False}}, "student.text.tokenizer:"),
+        ({"image": {"weights": "w", "pretrained": False}}, "student.image.weights:"),
+        ({"kind": "hf"}, "student.model:"),
+        ({"kind": "hf", "config": {"model_type": "clip"}}, "student.pretrained:"),
+        ({"kind": "hf", "start": "a", "model": "b"}, "student.model:"),
+    ],
+)
+def test_students_that_contradict_themselves(student: dict[str, Any], path: str) -> None:
+    assert mistakes(student=student)[0].startswith(f"r.yaml: {path}")
+
+
+def test_a_student_of_one_tower_takes_only_terms_of_one() -> None:
+    (line,) = mistakes(student={"text": None})
+    assert line.startswith("r.yaml: losses.kl_divergence: it needs both towers")
+    config(student={"text": None}, losses={"embedding_alignment": 1})
+
+
+# --- losses
+
+
+def test_tables_of_terms_name_the_same_terms() -> None:
+    assert set(NEEDS) == set(ENTRIES)
+    assert set(get_args(PresetName)) == set(PRESETS)
+    for preset in PRESETS.values():
+        assert set(preset.terms) <= set(NEEDS)
+        assert preset.source
+
+
+def weights(losses: Any) -> dict[str, float]:
+    return {name: term.weight for name, term in config(losses=losses).terms.items()}
+
+
+def test_a_preset_by_name() -> None:
+    assert weights("default") == {"kl_divergence": 1.0, "embedding_alignment": 5.0}
+    terms = config().terms
+    assert dict(terms["kl_divergence"].arguments) == {"temperature": 1.0}
+    assert dict(terms["embedding_alignment"].arguments) == {"kind": "cosine"}
+    assert terms["embedding_alignment"].needs_equal_width
+    assert terms["kl_divergence"].needs_texts
+    assert terms["kl_divergence"].schedule == "none"
+
+
+def test_a_map_replaces_the_preset_field_by_field() -> None:
+    losses = {"preset": "default", "kl_divergence": {"temperature": 2}, "contrastive": 0.5}
+    assert weights(losses) == {"kl_divergence": 1.0, "embedding_alignment": 5.0, "contrastive": 0.5}
+    assert config(losses=losses).terms["kl_divergence"].arguments == {"temperature": 2.0}
+    only_weight = {"preset": "default", "embedding_alignment": 2}
+    assert config(losses=only_weight).terms["embedding_alignment"].arguments == {"kind": "cosine"}
+
+
+def test_weight_0_removes_a_term() -> None:
+    assert weights({"preset": "default", "kl_divergence": 0}) == {"embedding_alignment": 5.0}
+    assert weights({"preset": "default", "kl_divergence": {"weight": 0}}) == {
+        "embedding_alignment": 5.0
+    }
+    (line,) = mistakes(losses={"contrastive": 0})
+    assert line.startswith("r.yaml: losses: no term is left")
+
+
+def test_a_map_without_preset_is_all_there_is() -> None:
+    assert weights({"contrastive": 1}) == {"contrastive": 1.0}
+
+
+def test_a_schedule_is_merged_and_may_begin_at_0() -> None:
+    losses = {
+        "preset": "default",
+        "kl_divergence": {"schedule": {"kind": "cosine", "end": 0.1}},
+        "contrastive": {"weight": 0, "schedule": {"kind": "linear", "end": 1}},
+    }
+    terms = config(losses=losses).terms
+    assert (terms["kl_divergence"].weight, terms["kl_divergence"].schedule) == (1.0, "cosine")
+    assert terms["kl_divergence"].end == 0.1
+    assert (terms["contrastive"].weight, terms["contrastive"].end) == (0.0, 1.0)
+
+
+def test_a_term_without_weight_anywhere_is_a_mistake() -> None:
+    (line,) = mistakes(losses={"kl_divergence": {"temperature": 2}})
+    assert line.startswith("r.yaml: losses.kl_divergence.weight: missing, must be a number ≥ 0")
+
+
+def test_expanding_a_preset_gives_the_same_terms() -> None:
+    expanded = {name: entry.model_dump() for name, entry in expand("default").items()}
+    assert config(losses=expanded).terms == config(losses="default").terms
+
+
+# --- the rest
+
+
+def test_evaluation_names_are_unique() -> None:
+    entry = {"name": "a", "task": "retrieval", "data": {"kind": "scenes"}}
+    (line,) = mistakes(evaluate=[entry, entry])
+    assert line == "r.yaml: evaluate: 2 sets are called 'a'; give each a name of its own"
+
+
+def test_retrieval_has_no_classes() -> None:
+    entry = {"name": "a", "task": "retrieval", "data": {"kind": "scenes"}, "classes": ["b"]}
+    assert mistakes(evaluate=entry)[0].startswith("r.yaml: evaluate.classes: only zero_shot")
+    assert mistakes(evaluate=[entry])[0].startswith("r.yaml: evaluate.0.classes: only zero_shot")
+
+
+def test_ranges_go_upwards() -> None:
+    (line,) = mistakes(views={"scale": [0.9, 0.5]})
+    assert line == "r.yaml: views.scale: found [0.9, 0.5], the first must be ≤ the second"
+
+
+def test_half_precision_needs_a_gpu() -> None:
+    assert mistakes(train={"precision": "fp16", "device": "cpu"})[0].startswith(
+        "r.yaml: train.precision: fp16 does not train on a CPU"
+    )
+
+
+def test_templates_and_classes_from_a_list_or_a_file(tmp_path: Any) -> None:
+    names, prompts = tmp_path / "names.txt", tmp_path / "prompts.txt"
+    names.write_text("\ufeffred fox\n\n  Hund \n", encoding="utf-8")
+    prompts.write_text("a {}.\nno place\n")
+    entry = EvaluationEntry(
+        name="a",
+        task="zero_shot",
+        data=ScenesSource(),
+        templates=str(prompts),
+        classes=str(names),
+    )
+    assert entry.class_list == ("red fox", "Hund")
+    with pytest.raises(DataError, match="'no place' is no template"):
+        _ = entry.template_list
+    lists = entry.model_copy(update={"templates": ("{}",), "classes": None})
+    assert (lists.template_list, lists.class_list) == (("{}",), None)
+    missing = entry.model_copy(update={"classes": str(tmp_path / "none.txt")})
+    with pytest.raises(DataError, match=r"evaluate a: classes: .*none\.txt cannot be read"):
+        _ = missing.class_list
+
+
+def test_held_out_only_where_nothing_else_is_named() -> None:
+    assert config().holds_out
+    scenes = {"kind": "scenes"}
+    assert not config(data={"validation": scenes}).holds_out
+    entry = {"name": "a", "task": "retrieval", "data": scenes}
+    assert not config(evaluate=entry).holds_out

@@ -1,0 +1,121 @@
+"""`classify` and `embed`: what a device runs, on a stand-in for the bundle."""
+
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from distill import cli
+from distill.embed import find_pictures
+from export.runtime.errors import DataError
+
+
+def answer(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
+    status = cli.main([str(argument) for argument in arguments])
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+class FakeModel:
+    """Stands for a bundle: a picture's embedding is its mean colour."""
+
+    manifest = SimpleNamespace(image=object())
+
+    @classmethod
+    def load(cls, _folder: Path) -> "FakeModel":
+        return cls()
+
+    def classify(self, image: Any, labels: list[str]) -> list[tuple[str, float]]:
+        assert Path(image).name == "photo.png"
+        return [(label, 1 / (number + 2)) for number, label in enumerate(labels)]
+
+    def embed_images(self, images: list[Any], *, batch_size: int) -> np.ndarray:
+        assert len(images) <= batch_size
+        return np.stack([np.asarray(image, np.float32).mean((0, 1)) for image in images])
+
+
+@pytest.fixture
+def bundle(monkeypatch: pytest.MonkeyPatch) -> Path:
+    import export.runtime
+
+    monkeypatch.setattr(export.runtime, "EdgeModel", FakeModel, raising=False)
+    monkeypatch.setattr("distill.embed.EdgeModel", FakeModel)
+    return Path("bundle")
+
+
+@pytest.fixture
+def photos(tmp_path: Path) -> Path:
+    folder = tmp_path / "photos"
+    (folder / "b").mkdir(parents=True)
+    for number, name in enumerate(["c.png", "a.JPG", "b/d.png"]):
+        Image.new("RGB", (4, 3), (10 * number, 0, 0)).save(folder / name)
+    (folder / "notes.txt").write_text("no picture")
+    return folder
+
+
+def test_classify_with_a_list_or_a_file(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    status, out, err = answer(capsys, "classify", bundle, "photo.png", "--labels", "cat, a [dog]")
+    assert (status, err) == (0, "")
+    assert [line.split() for line in out.splitlines()] == [
+        ["label", "probability"],
+        ["cat", "50.0%"],
+        ["a", "[dog]", "33.3%"],
+    ]
+    file = tmp_path / "labels.txt"
+    file.write_text("red, with comma\n\nblue\ngreen\n")
+    out = answer(capsys, "classify", bundle, "photo.png", "--labels", file, "--top", 2)[1]
+    assert "red, with comma" in out
+    assert "green" not in out
+
+
+def test_embed_writes_rows_and_their_files(
+    bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    target = tmp_path / "features.npy"
+    status, out, _ = answer(capsys, "embed", bundle, photos, photos / "c.png", "--out", target)
+    assert status == 0
+    names = (tmp_path / "features.files.txt").read_text().splitlines()
+    assert names == [str(photos / name) for name in ("a.JPG", "b/d.png", "c.png", "c.png")]
+    features = np.load(target)
+    assert features.dtype == np.float32
+    np.testing.assert_allclose(features[:, 0], [10, 20, 0, 0], atol=1)
+    assert out.splitlines() == [
+        f"{target}: 4 embeddings of width 3, their files in {tmp_path / 'features.files.txt'}"
+    ]
+    assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+
+
+def test_embed_skips_counts_and_lists_what_is_unreadable(
+    bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (photos / "bad.jpg").write_bytes(b"\xff\xd8\xff nothing")
+    target = tmp_path / "features.npy"
+    status, out, err = answer(capsys, "embed", bundle, photos, "--out", target)
+    assert status == 0
+    assert out.endswith("; 1 skipped\n")
+    (line,) = [line for line in err.splitlines() if line.startswith("skipped")]
+    assert str(photos / "bad.jpg") in line
+    assert len(np.load(target)) == 3
+    assert "bad.jpg" not in (tmp_path / "features.files.txt").read_text()
+
+
+def test_embed_writes_nothing_where_nothing_can_be_read(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (tmp_path / "bad.png").write_bytes(b"")
+    arguments = ("embed", bundle, tmp_path / "bad.png", "--out", tmp_path / "features.npy")
+    status, _, err = answer(capsys, *arguments)
+    assert status == 2
+    assert "none of the 1 pictures can be read" in err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["bad.png"]
+
+
+def test_a_folder_without_pictures(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text("x")
+    with pytest.raises(DataError, match="no picture in it"):
+        find_pictures([tmp_path])

@@ -1,0 +1,390 @@
+"""Recipes: every mistake in one line, `--set`, YAML's traps, and the way back to YAML."""
+
+import json
+import re
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from distill.config import RunConfig
+from distill.recipe import default_values, json_schema, load_recipe, resolve, to_yaml
+from export.runtime.errors import RecipeError
+
+CONFIGS = Path(__file__).parents[2] / "configs"
+MINIMAL = "teacher: {model: some/teacher}\n"
+FULL = """
+seed: 7
+teacher:
+  - {model: a, weight: 2}
+student: {kind: hf, config: {model_type: clip, n: [1, 2]}, pretrained: false, tokenizer: "3e-4"}
+data:
+  train:
+    - {kind: table, path: a.csv, weight: 0.5}
+    - {kind: folder, path: "2024-01-02", templates: ["{} – ein Bild", "no: {}", "two\nlines {}"]}
+  validation: {kind: scenes, count: 10}
+losses: {preset: default, contrastive: {weight: 0.2, schedule: {end: 1}}, kl_divergence: 2}
+train: {steps: 1e3, learning_rate: 3e-4, gradient_clip: null}
+evaluate:
+  - name: "yes"
+    task: zero_shot
+    data: {kind: folder, path: x}
+    classes: ["no", "a b", "null"]
+  - {name: second, task: retrieval, data: {kind: table, path: b.tsv}}
+"""
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Any:
+    def write(text: str) -> Path:
+        path = tmp_path / "r.yaml"
+        path.write_text(text, encoding="utf-8")
+        return path
+
+    return write
+
+
+def mistakes(path: Path, *overrides: str) -> list[str]:
+    """Return the lines of the error, the folder of the recipe taken out."""
+    with pytest.raises(RecipeError) as caught:
+        load_recipe(path, overrides=overrides)
+    return str(caught.value).replace(f"{path.parent}/", "").splitlines()
+
+
+# --- mistakes in the file
+
+
+def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
+    text = """
+    teacher: {kind: openai, model: 3, weight: 0}
+    student: {kind: tower, width: 0, image: {backbone: 1}, colour: red}
+    data:
+      train:
+        - {kind: tabel, path: "", weight: -1, image_colum: x}
+        - {kind: folder}
+        - {path: x}
+    losses: {kl_divergence: {weight: 1, temperature: 0}, embedding_alignment: -1}
+    train: {batch_size: -3, batch_sise: 4, device: gpu, betas: [0.9, 1.0], log_every: 1.5}
+    """
+    assert mistakes(recipe(text)) == [
+        "r.yaml: teacher.kind: found 'openai', must be hf",
+        "r.yaml: teacher.model: found 3, must be a text; put it in quotes",
+        "r.yaml: teacher.weight: found 0, must be > 0",
+        "r.yaml: student.kind: found 'tower', must be one of towers, hf; did you mean towers?",
+        "r.yaml: student.width: found 0, must be ≥ 1",
+        "r.yaml: student.image.backbone: found 1, must be a text; put it in quotes",
+        (
+            "r.yaml: student.colour: unknown key; allowed are kind, start, width, logit_scale, "
+            "image, text, model, config, pretrained, tokenizer, image_processor"
+        ),
+        (
+            "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, scenes; "
+            "did you mean table?"
+        ),
+        "r.yaml: data.train.0.path: found '', must be a text of at least one character",
+        "r.yaml: data.train.0.weight: found -1, must be > 0",
+        "r.yaml: data.train.0.image_colum: unknown key; did you mean image_column?",
+        (
+            "r.yaml: data.train.1.path: missing, must be given: the folder; the names of the "
+            "folders in it are the classes"
+        ),
+        "r.yaml: data.train.2.kind: missing, must be one of table, folder, scenes",
+        "r.yaml: losses.kl_divergence.temperature: found 0, must be > 0",
+        "r.yaml: losses.embedding_alignment: found -1, must be ≥ 0",
+        "r.yaml: train.batch_size: found -3, must be ≥ 1",
+        "r.yaml: train.betas.1: found 1.0, must be < 1",
+        "r.yaml: train.device: found 'gpu', must be one of auto, cpu, cuda, mps; did you mean cpu?",
+        "r.yaml: train.log_every: found 1.5, must be a whole number",
+        "r.yaml: train.batch_sise: unknown key; did you mean batch_size?",
+    ]
+
+
+@pytest.mark.parametrize(
+    ("text", "line"),
+    [
+        ("seed: true", "seed: found true, must be a whole number"),
+        ("seed: '3'", "seed: found '3', must be a whole number"),
+        ("seed: .nan", "seed: found nan, must be a whole number"),
+        ("train: {learning_rate: .inf}", "train.learning_rate: found inf, must be a finite number"),
+        ("train: {learning_rate: fast}", "train.learning_rate: found 'fast', must be a number"),
+        ("train: 3", "train: found 3, must be a map"),
+        ("train:", "train: found null, must be a map"),
+        ("teacher: vit", "teacher: found 'vit', must be a teacher or a list of them"),
+        ("data: {train: a.csv}", "data.train: found 'a.csv', must be a source or a list of them"),
+        ("losses: defalt", "losses: found 'defalt', must be default"),
+        (
+            "losses: {preset: default, kl_divergence: [1]}",
+            (
+                "losses.kl_divergence: found [1], must be a weight, or a map with weight, schedule "
+                "and the term's own arguments"
+            ),
+        ),
+        ("views: {flip: 1}", "views.flip: found 1, must be true or false"),
+        ("views: {scale: 0.5}", "views.scale: found 0.5, must be a list"),
+        ("views: {scale: [0.5]}", "views.scale.1: missing; the list needs an entry number 1"),
+        (
+            "export: {templates: [a photo]}",
+            (
+                "export.templates.0: found 'a photo', must be a text with {} where the name of the "
+                "class goes"
+            ),
+        ),
+        (
+            "student: {model: x}",
+            ("student.model: only kind: hf has this key; remove it or change the kind"),
+        ),
+        ("student: {image: {arguments: 3}}", "student.image.arguments: found 3, must be a map"),
+        ("output: 2024-01-02", None),
+        ("output: 3", "output: found 3, must be a text; put it in quotes"),
+    ],
+)
+def test_one_mistake_is_one_line(recipe: Any, text: str, line: str | None) -> None:
+    text = text if text.startswith("teacher") else MINIMAL + text
+    if line is None:
+        load_recipe(recipe(text))
+    else:
+        assert mistakes(recipe(text)) == [f"r.yaml: {line}"]
+
+
+def test_checks_across_fields_come_second(recipe: Any) -> None:
+    text = "train: {steps: 1, epochs: 1, batch_size: 0}"
+    assert mistakes(recipe(MINIMAL + text)) == ["r.yaml: train.batch_size: found 0, must be ≥ 1"]
+    across = "train: {steps: 1, epochs: 1}\nviews: {ratio: [2, 1]}"
+    assert len(mistakes(recipe(MINIMAL + across))) == 2
+
+
+@pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
+def test_an_empty_recipe(recipe: Any, text: str) -> None:
+    assert mistakes(recipe(text)) == [
+        "r.yaml: the recipe is empty; `clip-distill recipe` prints one to begin with"
+    ]
+
+
+def test_files_that_are_no_recipe(recipe: Any, tmp_path: Path) -> None:
+    assert mistakes(tmp_path / "none.yaml")[0].startswith("none.yaml: there is no such recipe")
+    with pytest.raises(RecipeError, match="a folder, not a recipe"):
+        load_recipe(tmp_path)
+    binary = tmp_path / "b.yaml"
+    binary.write_bytes(b"\xff\xfe\x00\x80")
+    assert len(mistakes(binary)) == 1
+    assert mistakes(recipe("- a\n- b")) == ["r.yaml: found a list, a recipe is a map of keys"]
+    assert mistakes(recipe("a: [1,\nb: 2"))[0].startswith("r.yaml: line 2, column 5:")
+    assert len(mistakes(recipe("a: 1\n---\nb: 2"))) == 1
+    assert len(mistakes(recipe("a: !!python/object:os.system {}"))) == 1
+
+
+def test_a_key_twice_is_a_mistake(recipe: Any) -> None:
+    assert mistakes(recipe("seed: 1\ntrain: {steps: 3}\nseed: 2\n")) == [
+        (
+            "r.yaml: line 3, column 1: the key 'seed' stands twice, here and in line 1; keep one "
+            "of them"
+        )
+    ]
+    assert "stands twice" in mistakes(recipe("train: {steps: 3, steps: 4}"))[0]
+
+
+@pytest.mark.parametrize("number", ["3e-4", "3E-4", "3.0e-4", "+3e-4", ".3e-3", "0.0003"])
+def test_numbers_with_an_exponent_are_floats(recipe: Any, number: str) -> None:
+    path = recipe(f"{MINIMAL}train: {{learning_rate: {number}}}")
+    assert load_recipe(path).train.learning_rate == pytest.approx(3e-4, rel=1e-12)
+
+
+def test_whole_numbers_may_have_an_exponent(recipe: Any) -> None:
+    assert load_recipe(recipe(MINIMAL + "train: {steps: 1e5}")).train.steps == 100_000
+
+
+# --- --set
+
+
+@pytest.mark.parametrize(
+    ("override", "read"),
+    [
+        ("train.batch_size=64", lambda c: c.train.batch_size == 64),
+        ("train.learning_rate=3e-4", lambda c: c.train.learning_rate == 3e-4),
+        ("output=runs/x=y", lambda c: c.output == "runs/x=y"),
+        ("train.gradient_clip=", lambda c: c.train.gradient_clip is None),
+        ("data.train.path=b", lambda c: c.data.train.path == "b"),
+        ("evaluate.1.name=x", lambda c: c.evaluate[1].name == "x"),
+        ("evaluate.0.data.path=x", lambda c: c.evaluate[0].data.path == "x"),
+        ("evaluate.0.classes.1=x", lambda c: c.evaluate[0].classes == ("a", "x")),
+        ("evaluate=null", lambda c: c.evaluate is None),
+        ("student.image.arguments.drop_rate=0.1", lambda c: c.student.image.arguments["drop_rate"]),
+        ("losses.kl_divergence.temperature=2", lambda c: "kl_divergence" in c.terms),
+        ("losses=default", lambda c: c.losses == "default"),
+        (
+            "data.train=[{kind: table, path: x}, {kind: folder, path: y}]",
+            lambda c: [s.path for s in c.train_sources] == ["x", "y"],
+        ),
+    ],
+)
+def test_set_reaches_every_place(recipe: Any, override: str, read: Any) -> None:
+    text = (
+        MINIMAL + "data: {train: {kind: table, path: a}}\nlosses: {preset: default}\n"
+        "evaluate:\n"
+        "  - {name: a, task: zero_shot, data: {kind: folder, path: a}, classes: [a, b]}\n"
+        "  - {name: b, task: zero_shot, data: {kind: folder, path: b}}\n"
+    )
+    assert read(load_recipe(recipe(text), overrides=[override]))
+
+
+def test_set_on_sections_that_the_recipe_leaves_out(recipe: Any) -> None:
+    overrides = ["teacher.model=x", "data.train.count=5", "student.image.backbone=resnet18"]
+    run = load_recipe(recipe("seed: 1"), overrides=overrides)
+    assert run.teachers[0].model == "x"
+    assert run.data.train.count == 5
+    assert run.student.image.backbone == "resnet18"
+
+
+def test_the_last_set_wins(recipe: Any) -> None:
+    path = recipe(MINIMAL)
+    assert load_recipe(path, overrides=["seed=1", "seed=2"]).seed == 2
+
+
+@pytest.mark.parametrize(
+    ("override", "line"),
+    [
+        ("train", "--set train: must be a dotted path and a value, a.b=value"),
+        (".a=1", "--set .a=1: must be a dotted path and a value, a.b=value"),
+        ("train.stepz=3", "--set train.stepz: unknown key; did you mean steps?"),
+        ("trian.steps=3", "--set trian: unknown key; did you mean train?"),
+        ("train.batch_size=-3", "--set train.batch_size: found -3, must be ≥ 1"),
+        (
+            "seed.x=1",
+            "--set seed.x: seed is 0, with nothing inside to set; replace it whole, --set seed=…",
+        ),
+        (
+            "losses.kl_divergence=1",
+            (
+                "--set losses.kl_divergence: losses is default, with nothing inside to set; "
+                "replace it whole, --set losses=…"
+            ),
+        ),
+        (
+            "data.train.0.path=x",
+            "--set data.train.0.path: data.train is a single entry and no list; leave the 0 out",
+        ),
+        (
+            "teacher.model=x",
+            (
+                "--set teacher.model: teacher is a list of 1; pick an entry by its number, as in "
+                "teacher.0.model"
+            ),
+        ),
+        (
+            "teacher.1.model=x",
+            (
+                "--set teacher.1.model: teacher has 1 entries and no number 1; the first is 0, and "
+                "--set teacher=[…] replaces the list"
+            ),
+        ),
+        (
+            "data.validation.path=x",
+            (
+                "--set data.validation.path: data.validation is null, with nothing inside to set; "
+                "replace it whole, --set data.validation=…"
+            ),
+        ),
+    ],
+)
+def test_set_on_a_path_that_is_not_there(recipe: Any, override: str, line: str) -> None:
+    text = "teacher: [{model: a}]\ndata: {train: {kind: table, path: a}, validation: null}\n"
+    assert mistakes(recipe(text), override) == [line]
+
+
+def test_set_with_broken_yaml(recipe: Any) -> None:
+    (line,) = mistakes(recipe(MINIMAL), "train={steps: 3")
+    assert line.startswith("--set train: line 1")
+
+
+def test_mistakes_of_file_and_command_line_are_told_apart(recipe: Any) -> None:
+    path = recipe(MINIMAL + "train: {batch_size: 0}")
+    assert mistakes(path, "cache.views=0") == [
+        "--set cache.views: found 0, must be ≥ 1",
+        "r.yaml: train.batch_size: found 0, must be ≥ 1",
+    ]
+
+
+def test_an_override_changes_nothing_that_was_given() -> None:
+    values: dict[str, Any] = {"teacher": {"model": "x"}, "train": {"steps": 3}}
+    before = json.dumps(values)
+    assert resolve(values, overrides=["train.steps=4"], where="r").train.steps == 4
+    assert json.dumps(values) == before
+
+
+def test_set_changes_one_use_of_an_alias(recipe: Any) -> None:
+    entry = "task: zero_shot, data: {kind: folder, path: x}"
+    text = (
+        f"{MINIMAL}evaluate:\n  - {{name: a, {entry}, classes: &classes [a, b]}}\n"
+        f"  - {{name: b, {entry}, classes: *classes}}\n"
+    )
+    run = load_recipe(recipe(text), overrides=["evaluate.0.classes.0=c"])
+    assert [entry.classes for entry in run.evaluation_entries] == [("c", "b"), ("a", "b")]
+
+
+def test_a_recipe_that_contains_itself(recipe: Any) -> None:
+    assert len(mistakes(recipe("train: &a {b: *a}"))) == 1
+
+
+# --- writing
+
+
+@pytest.mark.parametrize("comments", [True, False])
+@pytest.mark.parametrize("text", [MINIMAL, FULL])
+def test_what_is_written_loads_as_the_same(recipe: Any, text: str, comments: bool) -> None:
+    run = load_recipe(recipe(text))
+    assert load_recipe(recipe(to_yaml(run, comments=comments))) == run
+
+
+def test_default_recipe_loads_again_and_explains_every_field(recipe: Any) -> None:
+    run = resolve(default_values(), where="command line")
+    text = to_yaml(run, comments=True)
+    assert load_recipe(recipe(text)) == run
+    lines = text.splitlines()
+    uncommented = [
+        line
+        for before, line in zip(["", *lines], lines, strict=False)
+        if re.match(r" *\w+:", line) and not before.strip().startswith("#")
+    ]
+    assert uncommented == []
+    assert max(map(len, lines)) <= 104
+
+
+def test_default_values_of_the_command_line(tmp_path: Path) -> None:
+    folder = tmp_path / "clip"
+    folder.mkdir()
+    (folder / "config.json").write_text("{}")
+    values = default_values(teacher="hf:a/b", student="fastvit_t8", output="runs/x")
+    assert values == {
+        "teacher": {"kind": "hf", "model": "a/b"},
+        "student": {"kind": "towers", "image": {"backbone": "fastvit_t8"}},
+        "output": "runs/x",
+    }
+    assert default_values(teacher="a/b")["teacher"] == {"kind": "hf", "model": "a/b"}
+    assert default_values(student=str(folder))["student"] == {"kind": "hf", "model": str(folder)}
+    assert default_values()["teacher"]["model"] == "openai/clip-vit-large-patch14"
+    with pytest.raises(RecipeError, match="found the kind 'tf', must be hf"):
+        default_values(teacher="tf:a/b")
+
+
+def test_data_of_the_command_line_is_guessed(tmp_path: Path) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,caption\na.png,b\n")
+    assert default_values(data=str(table))["data"]["train"] == {"kind": "table", "path": str(table)}
+
+
+# --- the files of configs/
+
+
+def test_schema_in_configs_is_the_one_of_the_code() -> None:
+    written = json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8"))
+    assert written == json_schema(), "run: clip-distill recipe --schema > configs/schema.json"
+
+
+@pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)
+def test_every_recipe_of_configs_loads_and_says_how_to_run_it(path: Path) -> None:
+    run = load_recipe(path)
+    assert isinstance(run, RunConfig)
+    header = path.read_text(encoding="utf-8").split("\n\n")[0]
+    assert header.startswith("#")
+    assert "clip-distill" in header or "make " in header
+    assert run.folder.is_relative_to(f"runs/{path.stem}")

@@ -1,0 +1,89 @@
+"""Checkpoints are whole or not there, and the newest alone is kept."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from distill.train.checkpoint import (
+    Resumable,
+    TrainingState,
+    latest_checkpoint,
+    load_checkpoint,
+    replace_folder,
+    save_checkpoint,
+)
+from export.runtime.errors import RunError
+from students.model import Student, StudentConfig, StudentModel
+
+
+def make() -> tuple[Student, Resumable]:
+    image = {"backbone": "test_resnet", "arguments": {}, "projection": "linear"}
+    from students.build import build_towers
+
+    student = build_towers(
+        image={**image, "pretrained": False, "weights": None, "image_size": None},
+        text=None,
+        width=8,
+        logit_scale=10.0,
+    )
+    assert isinstance(student.model, StudentModel)
+    assert isinstance(student.model.config, StudentConfig)
+    optimizer = torch.optim.AdamW(student.model.parameters(), lr=0.1)
+    schedule = torch.optim.lr_scheduler.LinearLR(optimizer)
+    return student, Resumable([optimizer], [schedule])
+
+
+def step(model: nn.Module, training: Resumable) -> None:
+    torch.manual_seed(1)
+    for weight in model.parameters():
+        weight.grad = torch.randn_like(weight)
+    training.optimizers[0].step()
+    training.schedules[0].step()
+
+
+def test_going_on_from_a_checkpoint_is_going_on(tmp_path: Path) -> None:
+    student, training = make()
+    step(student.model, training)
+    state = TrainingState(step=1, best={"step": 1, "value": 0.5})
+    save_checkpoint(tmp_path, state, student=student, training=training)
+    step(student.model, training)
+
+    other, fresh = make()
+    path = latest_checkpoint(tmp_path)
+    assert path is not None
+    assert load_checkpoint(path, model=other.model, training=fresh) == state
+    step(other.model, fresh)
+    ours, theirs = student.model.state_dict(), other.model.state_dict()
+    assert all(torch.equal(ours[name], theirs[name]) for name in ours)
+
+
+def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
+    student, training = make()
+    for number in (3, 7):
+        save_checkpoint(tmp_path, TrainingState(number), student=student, training=training)
+    assert [path.name for path in tmp_path.iterdir()] == ["00000007"]
+
+
+def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
+    student, training = make()
+    save_checkpoint(tmp_path, TrainingState(3), student=student, training=training)
+
+    def dies(path: Path) -> None:
+        path.mkdir()
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        replace_folder(tmp_path / "00000009", dies)
+    newest = latest_checkpoint(tmp_path)
+    assert newest is not None
+    assert newest.name == "00000003"
+
+
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+    student, training = make()
+    path = save_checkpoint(tmp_path, TrainingState(3), student=student, training=training)
+    (path / "training.pt").write_bytes(b"half")
+    with pytest.raises(RunError, match="00000003"):
+        load_checkpoint(path, model=student.model, training=training)

@@ -1,0 +1,223 @@
+"""Every mistake: one line that names the field or file, status 2, nothing created."""
+
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+from PIL import Image
+
+from distill.cli import main
+
+Recipe = Callable[..., Path]
+
+
+@pytest.fixture
+def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
+    """Return a function that runs a command which must fail, and returns its one line."""
+
+    def call(*arguments: str | Path, stages_before: bool = False) -> str:
+        capsys.readouterr()
+        assert main([str(argument) for argument in arguments]) == 2
+        printed = capsys.readouterr()
+        assert "Traceback" not in printed.err
+        lines = [line for line in printed.err.splitlines() if line.strip()]
+        assert stages_before or len(lines) == 1, printed.err
+        return lines[-1]
+
+    return call
+
+
+def pictures(folder: Path, *names: str) -> None:
+    for number, name in enumerate(names):
+        path = folder / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (20, 20), (number, 2 * number, 90)).save(path)
+
+
+def as_table(path: Path, text: str, **more: str) -> dict[str, Any]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text)
+    return {"train": {"kind": "table", "path": str(path), **more}}
+
+
+def test_a_missing_recipe(fails: Callable[..., str], tmp_path: Path) -> None:
+    assert "none.yaml" in fails("train", tmp_path / "none.yaml")
+
+
+def test_an_empty_recipe(fails: Callable[..., str], tmp_path: Path) -> None:
+    path = tmp_path / "empty.yaml"
+    path.write_text("# nothing\n")
+    assert "empty.yaml" in fails("train", path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "named"),
+    [
+        ({"train": {"batchsize": 4}}, "train.batchsize"),
+        ({"losses": {"kl_divergence": {"weight": 1, "temperature": 0}}}, "temperature"),
+        ({"train": {"batch_size": 4000}}, "train.batch_size: 4000 .* 96|train.batch_size: 4000"),
+        ({"student": {"image": {"backbone": "mobilenetv4_conv_smal"}}}, "mobilenetv4_conv_small"),
+        ({"teacher": {"kind": "clip", "model": "x"}}, "teacher.kind"),
+        ({"data": {"train": {"kind": "table", "path": "/nowhere/captions.csv"}}}, "captions.csv"),
+    ],
+)
+def test_a_wrong_value_of_the_recipe(
+    fails: Callable[..., str],
+    recipe: Recipe,
+    tmp_path: Path,
+    changes: dict[str, Any],
+    named: str,
+) -> None:
+    import re
+
+    line = fails("train", recipe("wrong", **changes))
+    assert re.search(named, line), line
+    assert not (tmp_path / "wrong").exists()
+
+
+def test_a_path_of_set_that_is_not_there(fails: Callable[..., str], recipe: Recipe) -> None:
+    assert "train.speed" in fails("train", recipe(), "--set", "train.speed=3")
+
+
+def test_a_teacher_folder_without_weights(
+    fails: Callable[..., str], recipe: Recipe, teacher: Path, tmp_path: Path
+) -> None:
+    bare = tmp_path / "bare"
+    shutil.copytree(teacher, bare, ignore=shutil.ignore_patterns("*.safetensors"))
+    line = fails("train", recipe("run", teacher={"model": str(bare)}))
+    assert "model.safetensors" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_hub_out_of_reach_names_the_model_and_the_way_out(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    line = fails("train", recipe("run", teacher={"model": "nobody/nothing"}))
+    assert "nobody/nothing" in line
+    assert "folder" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_caption_column_that_does_not_exist(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    pictures(tmp_path / "t", "a.png")
+    data = as_table(tmp_path / "t" / "t.csv", "image,caption\na.png,x\n", caption_column="text")
+    line = fails("train", recipe("run", data=data))
+    assert "text" in line
+    assert "caption" in line
+
+
+@pytest.mark.parametrize(
+    "text", ['image,caption\na.png,"broken\nb.png,x\n', "image,caption\na.png,one, two, three\n"]
+)
+def test_a_table_of_broken_quotes_or_shifted_columns(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path, text: str
+) -> None:
+    pictures(tmp_path / "t", "a.png", "b.png")
+    line = fails("train", recipe("run", data=as_table(tmp_path / "t" / "t.csv", text)))
+    assert "t.csv" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_too_many_missing_pictures(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    pictures(tmp_path / "t", "a.png")
+    data = as_table(tmp_path / "t" / "t.csv", "image,caption\na.png,x\nb.png,y\n")
+    assert "data.max_skipped" in fails("train", recipe("run", data=data))
+
+
+def test_too_many_corrupt_pictures(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    names = [f"{number}.png" for number in range(40)]
+    pictures(tmp_path / "t", *names)
+    for name in names[:3]:
+        (tmp_path / "t" / name).write_bytes((tmp_path / "t" / name).read_bytes()[:30])
+    text = "image,caption\n" + "".join(f"{name},number {name}\n" for name in names)
+    data = as_table(tmp_path / "t" / "t.csv", text)
+    for mode in ("cached", "live"):
+        line = fails("train", recipe(mode, data=data, train={"teacher": mode}), stages_before=True)
+        assert "data.max_skipped" in line, mode
+
+
+def test_single_corrupt_pictures_are_skipped_counted_and_listed(
+    recipe: Recipe, tmp_path: Path
+) -> None:
+    names = [f"{number:03d}.png" for number in range(120)]
+    pictures(tmp_path / "t", *names)
+    (tmp_path / "t" / names[50]).write_bytes(b"no picture")
+    text = "image,caption\n" + "".join(f"{name},number {name}\n" for name in names)
+    data = as_table(tmp_path / "t" / "t.csv", text)
+    for mode in ("cached", "live"):
+        path = recipe(mode, data=data, train={"teacher": mode, "steps": 9})
+        assert main(["train", str(path)]) == 0
+        listed = (tmp_path / mode / "skipped.jsonl").read_text()
+        assert listed.count(names[50]) >= 1
+        assert len(listed.splitlines()) == 1, mode
+
+
+@pytest.mark.parametrize("command", ["--data", "recipe"])
+def test_a_class_folder_without_pictures(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path, command: str
+) -> None:
+    pictures(tmp_path / "t", "cat/a.png")
+    (tmp_path / "t" / "dog").mkdir()
+    if command == "--data":
+        line = fails("run", "--data", tmp_path / "t", "--out", tmp_path / "run")
+    else:
+        data = {"train": {"kind": "folder", "path": str(tmp_path / "t")}}
+        line = fails("train", recipe("run", data=data))
+    assert "dog" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_data_folder_without_pictures(fails: Callable[..., str], tmp_path: Path) -> None:
+    (tmp_path / "t").mkdir()
+    (tmp_path / "t" / "notes.md").write_text("x")
+    line = fails("run", "--data", tmp_path / "t", "--out", tmp_path / "run")
+    assert str(tmp_path / "t") in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_output_that_holds_another_recipes_run(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    first = recipe("first", train={"steps": 2})
+    assert main(["train", str(first)]) == 0
+    before = {file: file.read_bytes() for file in (tmp_path / "first").rglob("*") if file.is_file()}
+    second = yaml.safe_load(first.read_text())
+    second["train"]["learning_rate"] = 0.123
+    other = tmp_path / "other.yaml"
+    other.write_text(yaml.safe_dump(second))
+    line = fails("train", other)
+    assert "learning_rate" in line
+    assert "--out" in line
+    assert before == {
+        file: file.read_bytes() for file in (tmp_path / "first").rglob("*") if file.is_file()
+    }
+
+
+def test_an_output_that_is_somebodys_folder(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / "thesis.tex").write_text("years of work")
+    assert "thesis.tex" in fails("train", recipe("run"))
+    assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+def test_evaluating_what_is_no_run(fails: Callable[..., str], tmp_path: Path) -> None:
+    assert "recipe.yaml" in fails("eval", tmp_path)
+
+
+def test_exporting_before_training(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    path = recipe("run")
+    assert main(["cache", str(path)]) == 0
+    assert "clip-distill train" in fails("export", tmp_path / "run")
