@@ -137,13 +137,10 @@ def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> 
     encoders: list[Encoder] = [
         TeacherEncoder(teacher),
         student,
-        StudentEncoder(
-            load_student(student_folder(alone.folder, "last")), name="student_alone"
-        ),
+        StudentEncoder(load_student(student_folder(alone.folder, "last")), name="student_alone"),
         BundleEncoder(
             EdgeModel.load(bundle),
             parameters=student.parameters,
-            size=sum(file.stat().st_size for file in bundle.glob("*.onnx")),
         ),
     ]
     report, _ = compare(encoders, project.evaluation_sets)
@@ -182,9 +179,7 @@ def write_table(report: dict[str, Any], minutes: float) -> None:
     before, rest = DOCUMENT.read_text().split("<!-- real_photos -->\n")
     after = rest.split("<!-- /real_photos -->")[1]
     body = "\n".join(lines)
-    DOCUMENT.write_text(
-        f"{before}<!-- real_photos -->\n{body}\n<!-- /real_photos -->{after}"
-    )
+    DOCUMENT.write_text(f"{before}<!-- real_photos -->\n{body}\n<!-- /real_photos -->{after}")
 
 
 if __name__ == "__main__":

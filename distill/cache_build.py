@@ -134,9 +134,7 @@ def _save(path: Path, array: NDArray[Any]) -> None:
 
 
 def _unreadable(manifest: Manifest) -> list[Skip]:
-    return [
-        Skip(where=key, reason=entry["reason"]) for key, entry in manifest.unreadable.items()
-    ]
+    return [Skip(where=key, reason=entry["reason"]) for key, entry in manifest.unreadable.items()]
 
 
 def _read(pictures: "_PictureViews", settings: BuildSettings) -> Iterable[list["_Picture"]]:

@@ -24,6 +24,9 @@ def cross_errors(config: "RunConfig") -> Iterator[tuple[str, str]]:
     yield from _losses(config)
     yield from _views(config)
     yield from _evaluations(config)
+    if config.train.precision == "fp16" and config.train.optimizer == "muon":
+        # Each optimizer would unscale the gradients and move the scale for itself.
+        yield "train.precision", "fp16 does not go with optimizer: muon; set it to fp32 or bf16"
     if config.train.precision == "fp16" and config.train.device == "cpu":
         yield "train.precision", "fp16 does not train on a CPU; set it to fp32 or bf16"
 

@@ -50,10 +50,10 @@ class TableSource(Section):
     """Share of the samples drawn from this source, relative to the others; null: its size."""
     image_column: Text = "image"
     """Column with the picture's file name."""
-    caption_column: Text = "caption"
-    """Column with the caption; an empty caption means a picture without one."""
-    label_column: Text = "label"
-    """Column with the class, used where the table has it."""
+    caption_column: Text | None = "caption"
+    """Column with the caption, empty for a picture without one; null: no picture has a caption."""
+    label_column: Text | None = "label"
+    """Column with the class, used where the table has it; null: pictures have no class."""
     image_root: Text | None = None
     """Folder that the file names start from; null: beside the table."""
 

@@ -13,9 +13,7 @@ from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import decode
 
-PICTURE_SUFFIXES = frozenset(
-    {".avif", ".bmp", ".gif", ".jpeg", ".jpg", ".png", ".ppm", ".tif", ".tiff", ".webp"}
-)
+PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 BATCH = 32
 
 

@@ -9,6 +9,7 @@ from distill.cache_stage import build_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
 from distill.progress import make_console
 from distill.project import DEFAULT_TEMPLATES, Project
@@ -47,13 +48,16 @@ def run(
     if isinstance(recipe, RunConfig):
         config = recipe
     elif recipe is not None:
-        more = [*overrides, *([] if out is None else [f"output={out}"])]
+        more = [*overrides, *([] if out is None else [f"output={json.dumps(str(out))}"])]
         config = load_recipe(Path(recipe), overrides=more)
     else:
         values = default_values(teacher=teacher, student=student, data=data, output=out)
         config = resolve(values, overrides=overrides, where="command line")
     folder = RunFolder(config)
     folder.check()
+    if folder.finished("train"):
+        # What is left to do reads its recipe from the folder.
+        folder.open()
     for stage in stages:
         if folder.finished(stage):
             make_console().print(f"{stage}: finished before, skipped")
@@ -149,7 +153,8 @@ def evaluate(
     sets = project.evaluation_sets
     if not sets:
         raise RecipeError("evaluate: nothing to measure on; name at least one set")
-    report, skips = compare(encoders, sets)
+    options = Options(max_skipped=project.config.data.max_skipped, progress=True)
+    report, skips = compare(encoders, sets, options=options)
     folder.add_skips(skips)
     history = folder.path / "metrics.jsonl"
     write_report(
@@ -237,7 +242,7 @@ def _finished_run(path: Path, overrides: Sequence[str]) -> tuple[RunFolder, Proj
 def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:
     """Return what a reader of the report has to know beside the numbers."""
     notes = []
-    if project.holds_out:
+    if project.config.holds_out:
         held_out = max(len(entry.source) for entry in project.evaluation_sets)
         notes.append(
             f"The recipe names no evaluation data: {held_out:,} pictures were held out of training."

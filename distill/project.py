@@ -7,6 +7,7 @@ import torch
 
 from distill.cache_build import BuildSettings
 from distill.config import RunConfig, StudentHf
+from distill.config import Source as SourceEntry
 from distill.data.index import Position
 from distill.data.pairs import Captions, iterate
 from distill.data.sample import Skip, Source, check_source, split_by_hash
@@ -36,16 +37,12 @@ class Project:
 
     @cached_property
     def _all_sources(self) -> list[Source]:
-        config = self.config
-        sources = [open_source(entry, output=config.folder) for entry in config.train_sources]
-        for source in sources:
-            check_source(source, max_skipped=self.config.data.max_skipped)
-        return sources
+        return [self._open(entry) for entry in self.config.train_sources]
 
-    @property
-    def holds_out(self) -> bool:
-        """Whether a share of the training data is kept for validation and evaluation."""
-        return self.config.data.validation is None and not self.config.evaluation_entries
+    def _open(self, entry: SourceEntry) -> Source:
+        source = open_source(entry, output=self.config.folder)
+        check_source(source, max_skipped=self.config.data.max_skipped)
+        return source
 
     @cached_property
     def _splits(self) -> list[tuple[Source, Source]]:
@@ -59,7 +56,7 @@ class Project:
     @cached_property
     def sources(self) -> list[Source]:
         """The training sources, without what is held out."""
-        return [kept for kept, _ in self._splits] if self.holds_out else self._all_sources
+        return [kept for kept, _ in self._splits] if self.config.holds_out else self._all_sources
 
     @cached_property
     def skips(self) -> list[Skip]:
@@ -93,8 +90,8 @@ class Project:
     def validation_source(self) -> Source | None:
         """Where the loss terms are computed in the middle of training."""
         if self.config.data.validation is not None:
-            return open_source(self.config.data.validation, output=self.config.folder)
-        if not self.holds_out:
+            return self._open(self.config.data.validation)
+        if not self.config.holds_out:
             return None
         # One source speaks for all where there are several: it is the largest.
         return max((held_out for _, held_out in self._splits), key=len)
@@ -108,7 +105,7 @@ class Project:
                 EvaluationSet(
                     name=entry.name,
                     task=entry.task,
-                    source=open_source(entry.data, output=config.folder),
+                    source=self._open(entry.data),
                     classes=entry.class_list,
                     templates=entry.template_list or DEFAULT_TEMPLATES,
                     samples=entry.samples,
@@ -118,7 +115,7 @@ class Project:
         source = self.validation_source
         if source is None:
             return []
-        name = "held_out" if self.holds_out else "validation"
+        name = "held_out" if config.holds_out else "validation"
         # A folder's captions are made from its classes and say nothing that these do not.
         entries = [config.data.validation] if config.data.validation else config.train_sources
         return _sets_of(source, name, captioned=any(entry.kind != "folder" for entry in entries))
@@ -153,7 +150,7 @@ class Project:
             else:
                 student = build_towers(width=self._width(), **section.build_arguments())
         except (ValueError, OSError) as error:
-            raise StudentError(f"student: {error}") from error
+            raise StudentError(str(error)) from error
         self._check_student(student)
         return student
 

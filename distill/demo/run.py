@@ -15,10 +15,9 @@ from distill.data.table import open_table
 from distill.evaluate.compare import EvaluationSet, compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
 from distill.evaluate.report import print_report, write_report
-from distill.pipeline import run, student_folder
+from distill.pipeline import export, run, student_folder
 from distill.recipe import load_recipe
 from distill.teacher.load import load_teacher
-from export.bundle import export_student
 from export.runtime.errors import RunError
 from export.runtime.model import EdgeModel
 from students.model import load_student
@@ -69,7 +68,7 @@ def run_demo(out: Path) -> dict[str, Any]:
         report = _evaluate(out, tables, teacher, distilled=distilled, alone=alone)
     print_report(report, console)
     console.rule("5 · export, and classification without torch")
-    bundle = _export(out, distilled)
+    bundle = export(distilled.folder, out=out / "bundle")
     _classify(bundle, tables, console)
     _conclude(report, out, console)
     return report
@@ -122,7 +121,8 @@ def _recipe(
         f"output={json.dumps(str(output))}",
         f"teacher.model={json.dumps(str(teacher))}",
         f"student.text.tokenizer={json.dumps(str(teacher))}",
-        f"data.train.path={json.dumps(str(table))}",
+        f"data.train={{kind: table, path: {json.dumps(str(table))}}}",
+        f"export.templates={json.dumps(PROMPTS)}",
     ]
     if alone:
         overrides += ["train.teacher=absent", "losses={contrastive: 1.0}"]
@@ -169,13 +169,6 @@ def _evaluate(
         title="clip-distill demo",
     )
     return report
-
-
-def _export(out: Path, distilled: RunConfig) -> Path:
-    result = export_student(
-        student_folder(distilled.folder, "last"), out / "bundle", templates=PROMPTS
-    )
-    return result.folder
 
 
 def _classify(bundle: Path, tables: Tables, console: Console) -> None:

@@ -1,7 +1,7 @@
-"""Pictures of an evaluation: decoded once, handed to every encoder."""
+"""Pictures and captions of an evaluation; pictures are decoded once, for every encoder."""
 
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import nullcontext
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,11 +11,12 @@ from distill.counter import draw_permutation
 from distill.data.sample import Sample, Skip, Source, check_skips, open_image
 from distill.evaluate.encoder import Encoder
 from distill.evaluate.metrics import Embeddings
-from distill.progress import progress_bar
+from distill.progress import Bar, progress_bar
 from export.runtime.errors import DataError
 
-# Decoded pictures held at a time.
+# Decoded pictures held at a time, and captions between two steps of the bar.
 BATCH_SIZE = 64
+CAPTIONS = 512
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,7 @@ class Options:
     """What does not belong to a set.
 
     Beyond the share ``max_skipped`` of unreadable pictures, measuring stops with an error. With
-    ``progress`` a bar called ``title`` is shown.
+    ``progress`` bars that begin with ``title`` are shown.
     """
 
     max_skipped: float = 0.01
@@ -79,8 +80,7 @@ def encode_pictures(
     kept: list[int] = []
     skipped: list[Skip] = []
     parts: dict[str, list[Embeddings]] = {encoder.name: [] for encoder in encoders}
-    shown = progress_bar(options.title, len(indices)) if options.progress else nullcontext()
-    with shown as bar:
+    with _bar("pictures", len(indices), options) as bar:
         for start in range(0, len(indices), BATCH_SIZE):
             images = []
             for index, image in _decode(source, indices[start : start + BATCH_SIZE], skipped):
@@ -102,6 +102,36 @@ def encode_pictures(
         embeddings={name: np.concatenate(part) if part else None for name, part in parts.items()},
         skipped=skipped,
     )
+
+
+def encode_captions(
+    encoder: Encoder, texts: Sequence[str], *, options: Options
+) -> Embeddings | None:
+    """Embed captions ``[M, D]`` in their order, or None without a text tower.
+
+    They are read by length, so that those of a batch need little padding.
+    """
+    order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
+    parts = []
+    with _bar(f"captions, {encoder.name}", len(texts), options) as bar:
+        for start in range(0, len(texts), CAPTIONS):
+            chosen = order[start : start + CAPTIONS]
+            vectors = encoder.encode_texts([texts[number] for number in chosen])
+            if vectors is None:
+                return None
+            parts.append(vectors)
+            if bar is not None:
+                bar.update(start + len(chosen))
+    sorted_vectors = np.concatenate(parts)
+    result = np.empty_like(sorted_vectors)
+    result[order] = sorted_vectors
+    return result
+
+
+def _bar(what: str, total: int, options: Options) -> AbstractContextManager[Bar | None]:
+    if not options.progress:
+        return nullcontext()
+    return progress_bar(f"{options.title}: {what}", total)
 
 
 def _decode(

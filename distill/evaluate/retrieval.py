@@ -7,7 +7,7 @@ import numpy as np
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder
 from distill.evaluate.metrics import Ids, rank_both_ways, share_in_top
-from distill.evaluate.pictures import Options, choose, encode_pictures
+from distill.evaluate.pictures import Options, choose, encode_captions, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
 from export.runtime.errors import DataError
 
@@ -38,13 +38,14 @@ def retrieval(
     Raises:
         DataError: there is no caption, or pictures cannot be read.
     """
+    options = options or Options()
     indices = choose(source, lambda sample: bool(sample.captions), samples)
     if not indices:
         raise DataError(
             f"{source.name}: no picture of it has a caption, which retrieval asks for; "
             "give a table with a caption column, or use task: zero_shot"
         )
-    pictures = encode_pictures(encoders, source, indices, options=options or Options())
+    pictures = encode_pictures(encoders, source, indices, options=options)
     captions = [source[index].captions for index in pictures.indices]
     texts = [text for group in captions for text in group]
     owners = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
@@ -52,7 +53,7 @@ def retrieval(
     first: dict[str, tuple[Ids, ...] | None] = {}
     for encoder in encoders:
         images = pictures.embeddings[encoder.name]
-        vectors = None if images is None else encoder.encode_texts(texts)
+        vectors = None if images is None else encode_captions(encoder, texts, options=options)
         if images is None or vectors is None:
             results[encoder.name] = dict.fromkeys(METRICS)
             first[encoder.name] = None

@@ -10,7 +10,9 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import yaml
+from safetensors.torch import load_file
 
 from distill.data.scenes import render_scenes
 from distill.demo.start import prepare_start
@@ -100,7 +102,7 @@ def clip_distill() -> Callable[..., subprocess.CompletedProcess[str]]:
     return call
 
 
-def interrupt_when(
+def _interrupt_when(
     ready: Callable[[], bool], *arguments: str | Path
 ) -> subprocess.CompletedProcess[str]:
     """Run the command line and press Ctrl-C as soon as ``ready`` says so."""
@@ -118,3 +120,36 @@ def interrupt_when(
         os.killpg(process.pid, signal.SIGINT)
     out, err = process.communicate(timeout=120)
     return subprocess.CompletedProcess(process.args, process.returncode, out, err)
+
+
+@pytest.fixture
+def interrupt_when() -> Callable[..., subprocess.CompletedProcess[str]]:
+    """Return a function that runs the command line and presses Ctrl-C when a condition holds."""
+    return _interrupt_when
+
+
+Weights = dict[str, torch.Tensor]
+
+
+@pytest.fixture
+def weights() -> Callable[[Path], Weights]:
+    """Return a function that loads the weights of a run's student."""
+
+    def load(folder: Path) -> Weights:
+        tensors: Weights = load_file(folder / "student" / "model.safetensors")
+        return tensors
+
+    return load
+
+
+@pytest.fixture
+def assert_equal_weights(weights: Callable[[Path], Weights]) -> Callable[[Path, Path], None]:
+    """Return a function that compares the students of two runs bit by bit."""
+
+    def compare(first: Path, second: Path) -> None:
+        ours, theirs = weights(first), weights(second)
+        assert ours.keys() == theirs.keys()
+        different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
+        assert different == []
+
+    return compare

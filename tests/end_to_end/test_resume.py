@@ -1,12 +1,12 @@
 """Ctrl-C and going on: nothing is lost, nothing is half written, and nothing changes."""
 
 import subprocess
+import sys
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-from conftest import interrupt_when
-from test_run import assert_equal_weights
+import torch
 
 from distill.pipeline import run
 
@@ -16,7 +16,11 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_student(
-    recipe: Recipe, clip_distill: Command, tmp_path: Path
+    recipe: Recipe,
+    clip_distill: Command,
+    interrupt_when: Command,
+    assert_equal_weights: Callable[[Path, Path], None],
+    tmp_path: Path,
 ) -> None:
     train = {"steps": 40, "save_every": 1000, "validate_every": 1000}
     cut = recipe("cut", train=train, data={"workers": 1})
@@ -39,7 +43,7 @@ def test_an_interrupted_run_goes_on_to_the_same_student(
 
 @pytest.mark.slow
 def test_ctrl_c_while_caching_keeps_the_whole_shards(
-    recipe: Recipe, clip_distill: Command, tmp_path: Path
+    recipe: Recipe, clip_distill: Command, interrupt_when: Command, tmp_path: Path
 ) -> None:
     path = recipe("cut", cache={"views": 40, "shard_rows": 8, "batch_size": 4})
     root = tmp_path / "cut" / "cache"
@@ -54,7 +58,10 @@ def test_ctrl_c_while_caching_keeps_the_whole_shards(
 
 @pytest.mark.slow
 def test_two_processes_train_the_same_student_as_one(
-    recipe: Recipe, clip_distill: Command, tmp_path: Path
+    recipe: Recipe,
+    clip_distill: Command,
+    weights: Callable[[Path], dict[str, torch.Tensor]],
+    tmp_path: Path,
 ) -> None:
     one = run(recipe("one"), stages=("cache", "train")).path
     launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
@@ -62,9 +69,6 @@ def test_two_processes_train_the_same_student_as_one(
     assert result.returncode == 0, result.stderr
     assert "2 process(es)" in result.stderr
     assert result.stderr.count("2 process(es)") == 1
-    import torch
-    from test_run import weights
-
     ours, theirs = weights(one), weights(tmp_path / "two")
     for name, values in ours.items():
         assert torch.allclose(values, theirs[name], rtol=1e-3, atol=1e-4), name
@@ -74,8 +78,6 @@ def test_two_processes_train_the_same_student_as_one(
 def test_a_launcher_that_starts_fewer_processes_than_asked_is_refused(
     recipe: Recipe, tmp_path: Path
 ) -> None:
-    import sys
-
     arguments = ["--cpu", "--num_processes", "2", "-m", "distill", "train", str(recipe("few"))]
     launcher = [sys.executable, "-m", "accelerate.commands.launch"]
     result = subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False)

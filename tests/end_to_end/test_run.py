@@ -20,18 +20,6 @@ from students.model import embed_images, load_student
 Recipe = Callable[..., Path]
 
 
-def weights(folder: Path) -> dict[str, torch.Tensor]:
-    tensors: dict[str, torch.Tensor] = load_file(folder / "student" / "model.safetensors")
-    return tensors
-
-
-def assert_equal_weights(first: Path, second: Path) -> None:
-    ours, theirs = weights(first), weights(second)
-    assert ours.keys() == theirs.keys()
-    different = [name for name in ours if not torch.equal(ours[name], theirs[name])]
-    assert different == []
-
-
 def test_images_and_captions_go_in_and_a_bundle_and_a_report_come_out(recipe: Recipe) -> None:
     folder = run(recipe()).path
     report = json.loads((folder / "report.json").read_text())
@@ -76,7 +64,9 @@ def test_the_same_command_again_skips_what_is_finished(
     assert all(f"{stage}: finished before" in printed for stage in ("cache", "train"))
 
 
-def test_a_batch_never_depends_on_the_number_of_workers(recipe: Recipe) -> None:
+def test_a_batch_never_depends_on_the_number_of_workers(
+    recipe: Recipe, assert_equal_weights: Callable[[Path, Path], None]
+) -> None:
     folders = [
         run(recipe(f"workers{workers}", data={"workers": workers}), stages=("cache", "train")).path
         for workers in (0, 2)
@@ -84,7 +74,9 @@ def test_a_batch_never_depends_on_the_number_of_workers(recipe: Recipe) -> None:
     assert_equal_weights(*folders)
 
 
-def test_cached_and_live_teachers_teach_the_same(recipe: Recipe) -> None:
+def test_cached_and_live_teachers_teach_the_same(
+    recipe: Recipe, weights: Callable[[Path], dict[str, torch.Tensor]]
+) -> None:
     cached = run(recipe("cached", cache={"dtype": "float32"}), stages=("cache", "train")).path
     live = run(recipe("live", train={"teacher": "live"}), stages=("train",)).path
     assert not (live / "cache").exists()

@@ -24,6 +24,7 @@ from transformers import (
     ViTModel,
 )
 
+from export.bundle import ExportReport, export_student
 from students.model import Student, StudentConfig, StudentModel
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
@@ -61,17 +62,11 @@ def with_visible_weights(model: PreTrainedModel) -> PreTrainedModel:
     return model.eval()
 
 
-def towers(
-    *,
-    image: bool = True,
-    text: bool = True,
-    backbone: str = "test_efficientnet",
-    pool: str = "mean",
-) -> Student:
+def towers(*, image: bool = True, text: bool = True, pool: str = "mean") -> Student:
     tokenizer = word_tokenizer() if text else None
     bert = {**SMALL, "vocab_size": 80, "max_position_embeddings": 40}
     config = StudentConfig(
-        image={"backbone": backbone, "projection": "linear"} if image else None,
+        image={"backbone": "test_efficientnet", "projection": "linear"} if image else None,
         text={"config": bert, "pooling": pool, "context_length": 24} if text else None,
         projection_dim=16,
     )
@@ -116,9 +111,8 @@ def dual_encoder() -> Student:
 
 STUDENTS: dict[str, Callable[[], Student]] = {
     "towers": towers,
-    "towers cls": lambda: towers(backbone="resnet18", pool="cls"),
     "image only": lambda: towers(text=False),
-    "text only": lambda: towers(image=False),
+    "text only": lambda: towers(image=False, pool="cls"),
     "clip": clip,
     "siglip": siglip,
     "dual encoder": dual_encoder,
@@ -138,3 +132,19 @@ def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
         return saved[name]
 
     return folder
+
+
+@pytest.fixture(scope="session")
+def exported(
+    student_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ExportReport]:
+    """Give the report of one of ``STUDENTS``, exported once; its bundle is not to be changed."""
+    reports: dict[str, ExportReport] = {}
+
+    def report(name: str) -> ExportReport:
+        if name not in reports:
+            out = tmp_path_factory.mktemp("exported") / "bundle"
+            reports[name] = export_student(student_folder(name), out)
+        return reports[name]
+
+    return report

@@ -67,6 +67,16 @@ def test_agreement_takes_a_caption_for_its_picture(make_source, make_encoder):
     assert result.agreement("student", "nobody") is None
 
 
+def test_captions_are_matched_in_any_number_and_length(make_source, make_encoder):
+    captions = ["x" * (1 + 7 * number % 20) + f" {number}" for number in range(1200)]
+    groups = [(captions[first : first + 6], None) for first in range(0, 1200, 6)]
+    vectors = np.random.default_rng(0).standard_normal((200, 16))
+    vectors /= np.linalg.norm(vectors, axis=1, keepdims=True)
+    texts = {text: list(vectors[number // 6]) for number, text in enumerate(captions)}
+    result = retrieval([make_encoder("student", list(vectors), texts)], make_source(groups))
+    assert result.results["student"] == dict.fromkeys(METRICS, 1.0)
+
+
 def test_a_collapsed_model_reaches_nothing(make_source, make_encoder):
     captions = [([f"t{number}"], None) for number in range(20)]
     encoder = make_encoder("student", [[1, 0]] * 20, {f"t{n}": [1, 0] for n in range(20)})

@@ -1,0 +1,83 @@
+"""Numbers that a released bundle has given once are given by every later version."""
+
+import io
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+from transformers import BertTokenizer, CLIPImageProcessorPil
+
+from export.bundle import export_student
+from export.runtime import EdgeModel
+from students.model import Student, StudentConfig, StudentModel
+
+pytestmark = pytest.mark.slow
+
+WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "red", "."]
+IMAGE_GOLDEN: list[float] = []
+TEXT_GOLDEN: list[list[float]] = []
+PROBABILITIES_GOLDEN: dict[str, float] = {}
+
+
+def picture() -> bytes:
+    """A PNG of 45 x 37 pixels with a transparent corner, every value by formula."""
+    y, x = np.mgrid[0:37, 0:45]
+    channels = [(7 * x + 3 * y) % 256, (x * y) % 256, (255 - 5 * x) % 256, 255 - 9 * (y // 2)]
+    image = Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8), "RGBA")
+    buffer = io.BytesIO()
+    image.save(buffer, "PNG")
+    return buffer.getvalue()
+
+
+def student() -> Student:
+    """A ViT of 32 x 32 pixels and a BERT of one layer, every weight by formula."""
+    image = {
+        "backbone": "test_vit",
+        "arguments": {"img_size": 32, "depth": 1},
+        "projection": "mlp",
+    }
+    text = {
+        "config": {
+            "vocab_size": len(WORDS),
+            "hidden_size": 16,
+            "num_hidden_layers": 1,
+            "num_attention_heads": 2,
+            "intermediate_size": 24,
+            "max_position_embeddings": 12,
+        },
+        "pooling": "mean",
+        "projection": "linear",
+        "context_length": 10,
+    }
+    config = StudentConfig(
+        image=image, text=text, projection_dim=6, logit_scale_init_value=float(np.log(20))
+    )
+    model = StudentModel(config).eval()
+    with torch.no_grad():
+        for index, (name, parameter) in enumerate(sorted(model.named_parameters())):
+            if name != "logit_scale":
+                places = torch.arange(parameter.numel(), dtype=torch.float64)
+                waves = torch.sin(0.7 * places + 1.3 * index) / max(parameter.shape[-1], 4) ** 0.5
+                parameter.copy_(waves.view_as(parameter) + (parameter.ndim == 1))
+    tokenizer = BertTokenizer(vocab={word: number for number, word in enumerate(WORDS)})
+    processor = CLIPImageProcessorPil(size={"shortest_edge": 34}, crop_size=32)
+    return Student(model, tokenizer, processor, 10, "longest")
+
+
+@pytest.fixture(scope="module")
+def bundle(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("golden")
+    student().save(folder / "student")
+    templates = ("a photo of a {}.", "a red {}")
+    return export_student(folder / "student", folder / "bundle", templates=templates).folder
+
+
+def test_embeddings_and_probabilities(bundle: Path):
+    model = EdgeModel.load(bundle)
+    texts = model.embed_texts(["a photo of a cat.", "DOG", ""])
+    np.testing.assert_allclose(model.embed_images([picture()])[0], IMAGE_GOLDEN, atol=2e-5)
+    np.testing.assert_allclose(texts, TEXT_GOLDEN, atol=2e-5)
+    found = dict(model.classify(picture(), ["cat", "dog", "red cat"]))
+    assert found == pytest.approx(PROBABILITIES_GOLDEN, abs=2e-4)
