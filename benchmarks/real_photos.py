@@ -158,14 +158,13 @@ def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> 
 def write_table(report: dict[str, Any], minutes: float) -> None:
     """Put the numbers between the marks of the document."""
     retrieval, zero_shot = report["sets"]
+    today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     lines = [
-        f"{datetime.date.today():%Y-%m-%d}, {os.cpu_count()} cores ({platform.machine()}), "
-        f"{minutes:.0f} minutes for what this call had left to do:",
+        f"{today}, {cores}, {minutes:.0f} minutes for what this call had left to do:",
         "",
         f"    python {shlex.join(sys.argv)}".replace(str(Path.cwd()) + "/", ""),
         "",
-        f"Retrieval on {retrieval['samples']} pictures, zero-shot on {zero_shot['samples']} "
-        f"pictures of 33 classes; per cent.",
+        f"Per cent; retrieval on {retrieval['samples']} pictures, top-1 on {zero_shot['samples']}.",
         "",
         "| model | parameters | " + " | ".join(COLUMNS.values()) + " | top-1 | agreement |",
         "|---|" + "---:|" * (len(COLUMNS) + 3),

@@ -11,7 +11,6 @@ picture's size in bytes (0 for a caption). A shard counts once the manifest list
 """
 
 import json
-import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -97,8 +96,7 @@ def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
         return None
     try:
         values = json.loads(path.read_text())
-        if values.pop("format") != FORMAT:
-            raise ValueError
+        known = values["format"] == FORMAT
         found = {key: values[key] for key in identity.to_dict()}
         manifest = Manifest(
             identity=found,
@@ -112,6 +110,11 @@ def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
         raise CacheError(
             f"{path}: not a cache manifest of format {FORMAT}; delete the folder to build it again"
         ) from error
+    if not known:
+        raise CacheError(
+            f"{path}: format {values['format']}, but this version reads format {FORMAT}; "
+            "set cache.folder to another folder"
+        )
     different = _differences(found, identity.to_dict())
     if different:
         raise CacheError(
@@ -146,7 +149,7 @@ def image_size(sample: Sample) -> int:
     if isinstance(sample.image, bytes):
         return len(sample.image)
     try:
-        return os.stat(sample.image).st_size
+        return sample.image.stat().st_size
     except OSError:
         return 0
 

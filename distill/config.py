@@ -120,7 +120,7 @@ class TrainSection(Section):
     """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
     learning_rate: Positive = 1e-3
     """AdamW's learning rate after the warmup."""
-    muon_learning_rate: Positive = 4e-3
+    muon_learning_rate: Positive = 3e-3
     """Muon's learning rate after the warmup."""
     weight_decay: NonNegative = 0.05
     """Decay of the matrices; norms, biases and the logit scale have none."""

@@ -225,7 +225,7 @@ def _built_beside(out: Path) -> Iterator[Path]:
     """Give a folder to build in that becomes ``out`` at the end, or vanishes on failure."""
     target = out.absolute()
     made = [parent for parent in target.parents if not parent.exists()]
-    build = target.with_name(f".{target.name}.{os.getpid()}.new")
+    build = target.with_name(f".{target.name}.{os.getpid()}.tmp")
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
         build.mkdir()

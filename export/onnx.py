@@ -130,8 +130,8 @@ def _export(
     found = {entry.domain: entry.version for entry in graph.opset_import}
     if found.get("") != opset:
         raise ExportError(
-            f"{output}: the graph needs opset {found.get('')}, and opset {opset} was asked for; "
-            f"set export.opset: {found.get('')}"
+            f"{output}: torch gives a graph of opset {found.get('')} and not of {opset}; set "
+            f"export.opset: {found.get('')}"
         )
     _tidy(graph, axes)
     return graph

@@ -20,7 +20,7 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 # Texts that are embedded at a time; more of them make nothing faster.
 _TEXTS = 256
 # A processor is several times slower once a batch's activations leave its caches.
-_PICTURES_ON_CPU = 8
+_PIXELS_ON_CPU = 8 * 224 * 224
 
 
 class TransformersTeacher:
@@ -60,7 +60,10 @@ class TransformersTeacher:
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Embed uint8 ``[N, H, W, 3]`` as float32 ``[N, D]``, L2-normalised, without gradient."""
         count = len(pixels)
-        step = _PICTURES_ON_CPU if self._levels.device.type == "cpu" else max(1, count)
+        step = max(1, count)
+        if self._levels.device.type == "cpu":
+            height, width = self.preprocessing.size
+            step = max(1, _PIXELS_ON_CPU // (height * width))
         parts = [self._encode_some_pixels(pixels[i : i + step]) for i in range(0, count, step)]
         return self._join(parts)
 

@@ -183,7 +183,7 @@ def test_interrupted_between_the_two_renames_it_puts_the_old_back(
     rename = Path.rename
 
     def interrupt(self, target):
-        if self.suffix == ".new":
+        if self.suffix == ".tmp":
             raise KeyboardInterrupt
         return rename(self, target)
 

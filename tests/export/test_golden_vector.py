@@ -16,9 +16,13 @@ from students.model import Student, StudentConfig, StudentModel
 pytestmark = pytest.mark.slow
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", "a", "photo", "of", "cat", "dog", "red", "."]
-IMAGE_GOLDEN: list[float] = []
-TEXT_GOLDEN: list[list[float]] = []
-PROBABILITIES_GOLDEN: dict[str, float] = {}
+IMAGE_GOLDEN = [-0.412238, -0.519648, -0.298536, 0.111311, 0.450788, 0.505275]
+TEXT_GOLDEN = [
+    [0.294675, -0.479347, -0.489295, 0.280688, 0.603257, -0.03576],
+    [0.530102, -0.076691, -0.56124, -0.151178, 0.49986, 0.354126],
+    [0.536881, 0.152477, -0.474974, -0.345321, 0.33477, 0.481241],
+]
+PROBABILITIES_GOLDEN = {"cat": 0.51347, "red cat": 0.34097, "dog": 0.14556}
 
 
 def picture() -> bytes:

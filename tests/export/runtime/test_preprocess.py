@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from PIL import Image
 from torchvision import transforms
-from transformers import CLIPImageProcessor
 from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
 from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
 from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
@@ -87,15 +86,6 @@ def test_equal_to_transformers_to_the_bit(name, size):
     assert result.dtype == np.float32
     assert result.shape[2:] == preprocessing.size
     np.testing.assert_array_equal(result, expected)
-
-
-def test_the_default_backend_agrees_within_its_own_resampling():
-    processor = CLIPImageProcessor(size={"shortest_edge": 48}, crop_size=48)
-    preprocessing = Preprocessing.from_processor(processor.to_dict())
-    image = picture(48, 48)
-    expected = processor(image, return_tensors="np")["pixel_values"]
-    result = preprocessing.normalise(preprocessing.pixels(image)[None])
-    np.testing.assert_allclose(result, expected, atol=1e-5)
 
 
 def test_a_batch_is_its_pictures():
