@@ -55,7 +55,7 @@ def run(
         config = resolve(values, overrides=overrides, where="command line")
     folder = RunFolder(config)
     folder.check()
-    if folder.finished("train"):
+    if folder.finished("train") and not all(folder.finished(stage) for stage in stages):
         # What is left to do reads its recipe from the folder.
         folder.open()
     for stage in stages:

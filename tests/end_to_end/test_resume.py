@@ -64,7 +64,7 @@ def test_two_processes_train_the_same_student_as_one(
     tmp_path: Path,
 ) -> None:
     one = run(recipe("one"), stages=("cache", "train")).path
-    launcher = ("-m", "torch.distributed.run", "--nproc_per_node", "2", "--master_port", "0")
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     result = clip_distill("train", recipe("two"), launcher=launcher)
     assert result.returncode == 0, result.stderr
     assert "2 process(es)" in result.stderr

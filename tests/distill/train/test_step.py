@@ -16,7 +16,7 @@ def gradients(processes: int, folder: Path) -> dict[str, torch.Tensor]:
     launcher = [sys.executable]
     if processes > 1:
         launcher += ["-m", "torch.distributed.run", "--nproc_per_node", str(processes)]
-        launcher += ["--master_port", "0"]
+        launcher += ["--standalone"]
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
     subprocess.run(
         [*launcher, str(SCRIPT), str(processes), str(path)],
