@@ -24,7 +24,7 @@ from export.runtime.model import EdgeModel
 from students.model import load_student
 
 CAPTIONED = 400
-PICTURES = 6_000
+PICTURES = 4_000
 IMAGE_SIZE = 48
 SHOWN = 8
 # Seeds of their own (the teacher's pictures have 0): nobody saw what is measured on.
