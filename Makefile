@@ -29,7 +29,7 @@ test: $(VENV)/installed-dev
 	$(BIN)/python -m ruff check
 	$(BIN)/python -m ruff format --check
 	$(BIN)/python -m mypy
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' -n 2 --dist worksteal
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -m 'slow or not slow' -n 2 --dist loadfile
 
 teacher: $(VENV)/installed-train
 	$(BIN)/python -m distill.demo.make_teacher

@@ -5,6 +5,7 @@ import functools
 import json
 import os
 import sys
+import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
@@ -17,6 +18,7 @@ from export.runtime.errors import ClipDistillError, DataError, MissingExtraError
 
 OURS = ("distill", "students", "export")
 USER_ERROR, INTERRUPTED = 2, 130
+SECONDS_FOR_THE_MAIN_PROCESS = 10.0
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 # What the machine refuses: no space, no rights, a read-only disk.
 _REFUSALS = {errno.ENOSPC, errno.EDQUOT, errno.EACCES, errno.EPERM, errno.EROFS}
@@ -80,7 +82,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except _StoppedError as error:
-        _say(str(error) or STOPPED)
+        if _is_main_process():
+            _say(str(error) or STOPPED)
         return INTERRUPTED
     except ClipDistillError as error:
         _say(str(error))
@@ -282,11 +285,12 @@ def embed(
 @_command("demo")
 def demo(
     out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where to.")] = Path("runs/demo"),
+    overrides: Overrides = None,
 ) -> None:
     """Tell the whole story offline on procedural pictures, in a few minutes."""
     with _train_extra("demo"):
         from distill.demo.run import run_demo
-    run_demo(out)
+    run_demo(out, overrides=overrides or ())
 
 
 def _load(recipe: Path, overrides: list[str] | None, *, out: Path | None = None) -> Any:
@@ -332,6 +336,15 @@ def _usage_line(error: Any) -> str:
 
 
 def _say(text: str) -> None:
-    """Print lines on standard error, on the main process alone."""
-    if os.environ.get("RANK", "0") == "0":
-        sys.stderr.write(text.rstrip("\n") + "\n")
+    """Print lines on standard error, once for all processes.
+
+    The main process speaks at once. A launcher ends the others as soon as it has failed; one that
+    is still there after a while failed alone, and speaks for itself.
+    """
+    if not _is_main_process():
+        time.sleep(SECONDS_FOR_THE_MAIN_PROCESS)
+    sys.stderr.write(text.rstrip("\n") + "\n")
+
+
+def _is_main_process() -> bool:
+    return os.environ.get("RANK", "0") == "0"

@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.data.folder import PICTURE_SUFFIXES
 from distill.progress import progress_bar
 from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import decode
 
-PICTURE_SUFFIXES = frozenset({".bmp", ".gif", ".jpeg", ".jpg", ".png", ".tif", ".tiff", ".webp"})
 BATCH = 32
 
 

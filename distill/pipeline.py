@@ -7,7 +7,7 @@ from typing import Any, Literal
 
 from distill.cache_stage import build_caches
 from distill.config import RunConfig
-from distill.evaluate.compare import compare
+from distill.evaluate.compare import check_set, compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
 from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
@@ -16,7 +16,7 @@ from distill.project import DEFAULT_TEMPLATES, Project
 from distill.recipe import default_values, load_recipe, resolve
 from distill.run_folder import RunFolder
 from distill.train.checkpoint import latest_checkpoint
-from distill.train.processes import start_accelerator
+from distill.train.processes import check_device, start_accelerator
 from distill.train.stage import train_stage
 from export.runtime.errors import RecipeError, RunError
 from students.model import load_student
@@ -29,9 +29,9 @@ Checkpoint = Literal["last", "best"]
 def run(
     recipe: RunConfig | Path | str | None = None,
     *,
-    teacher: str | None = None,
+    teacher: str | Path | None = None,
     student: str | None = None,
-    data: str | None = None,
+    data: str | Path | None = None,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     stages: Sequence[Stage] = STAGES,
@@ -43,6 +43,7 @@ def run(
     Raises:
         ClipDistillError: something that the user named is wrong; nothing is created then.
     """
+    teacher, data = _text(teacher), _text(data)
     if recipe is not None and any(value is not None for value in (teacher, student, data)):
         raise RecipeError("give either a recipe, or --teacher, --student and --data")
     if isinstance(recipe, RunConfig):
@@ -72,6 +73,10 @@ def run(
     return folder
 
 
+def _text(name: str | Path | None) -> str | None:
+    return None if name is None else str(name)
+
+
 def open_run(project: Project) -> RunFolder:
     """Check everything that a recipe names, then create its run folder.
 
@@ -81,6 +86,7 @@ def open_run(project: Project) -> RunFolder:
     config = project.config
     folder = RunFolder(config)
     folder.check()
+    check_device(config.train.device, config.train.precision)
     inside = any(
         entry.kind == "scenes" and entry.path is None
         for entry in [*config.train_sources, *(entry.data for entry in config.evaluation_entries)]
@@ -88,7 +94,9 @@ def open_run(project: Project) -> RunFolder:
     if inside:
         _ = project.teacher
         folder.open()
-    _ = project.position, project.evaluation_sets
+    _ = project.position
+    for entry in project.evaluation_sets:
+        check_set(entry)
     _ = project.teacher
     _ = project.student
     folder.open()
@@ -151,15 +159,13 @@ def evaluate(
     encoders: list[Encoder] = [] if project.teacher is None else [TeacherEncoder(project.teacher)]
     encoders.append(StudentEncoder(load_student(path, device=project.config.device)))
     sets = project.evaluation_sets
-    if not sets:
-        raise RecipeError("evaluate: nothing to measure on; name at least one set")
     options = Options(max_skipped=project.config.data.max_skipped, progress=True)
     report, skips = compare(encoders, sets, options=options)
     folder.add_skips(skips)
     history = folder.path / "metrics.jsonl"
     write_report(
         report,
-        folder.path,
+        _place(folder, checkpoint),
         history=history if history.exists() else None,
         notes=_notes(project, folder.path, checkpoint),
         title=folder.path.name,
@@ -168,6 +174,13 @@ def evaluate(
     if checkpoint == "last":
         folder.finish("evaluate")
     return report
+
+
+def _place(folder: RunFolder, checkpoint: Checkpoint) -> Path:
+    """Return where results go: the run folder, or ``best`` in it for the best student's."""
+    place = folder.path if checkpoint == "last" else folder.path / "best"
+    place.mkdir(exist_ok=True)
+    return place
 
 
 def export(
@@ -180,7 +193,7 @@ def export(
     """Write a run's student as a bundle of ONNX graphs, verified against torch.
 
     Returns:
-        The bundle's folder: ``out``, or ``bundle`` in the run folder.
+        The bundle's folder: ``out``, or ``bundle`` in the run folder; ``best/bundle`` for the best.
 
     Raises:
         RunError: the folder is no run, or holds no student yet.
@@ -194,7 +207,7 @@ def export(
     templates = config.export.templates or (sets[0].template_list if sets else None)
     result = export_student(
         student_folder(folder.path, checkpoint),
-        folder.path / "bundle" if out is None else Path(out),
+        _place(folder, checkpoint) / "bundle" if out is None else Path(out),
         templates=templates or DEFAULT_TEMPLATES,
         opset=config.export.opset,
         tolerance=config.export.tolerance,
@@ -242,7 +255,9 @@ def _finished_run(path: Path, overrides: Sequence[str]) -> tuple[RunFolder, Proj
 def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:
     """Return what a reader of the report has to know beside the numbers."""
     notes = []
-    if project.config.holds_out:
+    if not project.evaluation_sets:
+        notes.append("Nothing could be measured: the data has neither labels nor captions.")
+    elif project.config.holds_out:
         held_out = max(len(entry.source) for entry in project.evaluation_sets)
         notes.append(
             f"The recipe names no evaluation data: {held_out:,} pictures were held out of training."

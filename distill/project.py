@@ -16,6 +16,7 @@ from distill.evaluate.compare import EvaluationSet
 from distill.losses import Term, WeightedLoss
 from distill.teacher.load import load_teacher
 from distill.teacher.protocol import Teacher
+from distill.train.processes import check_device
 from distill.views import ViewSettings
 from export.runtime.errors import DataError, RecipeError, StudentError
 from export.runtime.preprocess import Preprocessing
@@ -131,7 +132,12 @@ class Project:
                 f"teacher: {len(entries)} teachers, but one is what this version can learn from; "
                 "name a single one"
             )
+        check_device(self.config.train.device)
         return load_teacher(entries[0], device=self.config.device, dtype=entries[0].dtype)
+
+    def release_teacher(self) -> None:
+        """Let go of the teacher's weights, where the cache speaks for it from here on."""
+        self.__dict__.pop("teacher", None)
 
     @cached_property
     def student(self) -> Student:
@@ -144,7 +150,7 @@ class Project:
         torch.manual_seed(self.config.seed)
         try:
             if section.start is not None:
-                student = load_student(section.start)
+                student = load_start(section.start)
             elif isinstance(section, StudentHf):
                 student = build_hf(**section.build_arguments())
             else:
@@ -219,6 +225,14 @@ class Project:
             workers=self.config.data.workers,
             max_skipped=self.config.data.max_skipped,
         )
+
+
+def load_start(folder: str) -> Student:
+    """Load an earlier student to begin from; errors name the field."""
+    try:
+        return load_student(folder)
+    except (ValueError, OSError) as error:
+        raise StudentError(f"student.start: {error}") from error
 
 
 def _sets_of(source: Source, name: str, *, captioned: bool) -> list[EvaluationSet]:

@@ -122,8 +122,8 @@ def _check_step(place: Any, part: int | str, *, path: str, done: str) -> None:
 
 def _inside_default(
     location: tuple[int | str, ...], part: int | str, values: Mapping[str, Any], *, path: str
-) -> dict[str, Any]:
-    """Return the map that stands for a section which the recipe leaves to its defaults."""
+) -> dict[str, Any] | list[Any]:
+    """Return the map or list that stands for what the recipe leaves to its defaults."""
     for model in models_at(location, values):
         field = model.model_fields.get(str(part))
         if field is None:
@@ -134,6 +134,8 @@ def _inside_default(
                 f"--set {path}: {done} is {inline(field.default)}, with nothing inside to set; "
                 f"replace it whole, --set {done}=…"
             )
+        if isinstance(field.default, tuple):
+            return list(field.default)
         kind = getattr(field.default, "kind", None)
         return {} if kind is None else {"kind": kind}
     return {}

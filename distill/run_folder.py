@@ -31,7 +31,7 @@ _RESULTS: Mapping[str, str] = {"train": "student", "evaluate": "report.json", "e
 # Fields that change how a stage runs and not what comes out of it.
 _IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
     "cache": frozenset({"batch_size", "shard_rows"}),
-    "train": frozenset({"device", "log_every"}),
+    "train": frozenset({"device", "log_every", "save_every"}),
 }
 _LONGEST_LIST = 8
 
@@ -158,10 +158,13 @@ class RunFolder:
         return any((self.path / name).exists() for name in _KEPT[stage])
 
     def _record(self, state: dict[str, Any], stage: Stage, *, finished: bool) -> None:
+        begun, digest = state["stages"].get(stage), self.digest(stage)
+        # A finished stage keeps what it was done with, whatever is measured afterwards.
+        done = begun is not None and begun["finished"] and begun["digest"] == digest
         state["stages"][stage] = {
-            "digest": self.digest(stage),
+            "digest": digest,
             "finished": finished,
-            "holds_out": self.config.holds_out,
+            "holds_out": begun["holds_out"] if done else self.config.holds_out,
             "values": stage_values(self.config, stage),
         }
 

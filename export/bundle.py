@@ -132,7 +132,7 @@ def _check_place(out: Path, *, student: Path, force: bool) -> None:
     if foreign or (names and manifest.FILE not in names):
         raise ExportError(
             f"{out}: the folder holds {(foreign or names)[0]} and is no bundle, so it is not "
-            "replaced; name another folder, or export with force"
+            "replaced; name another folder"
         )
 
 

@@ -1,6 +1,7 @@
 """The demo: few captions, many pictures, and what a teacher is worth then."""
 
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
@@ -49,10 +50,11 @@ class Tables:
     measured: dict[str, Path]
 
 
-def run_demo(out: Path) -> dict[str, Any]:
+def run_demo(out: Path, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
     """Tell the whole story in a folder: scenes, cache, two students, report, bundle.
 
-    What is finished is skipped when it is run again. Returns the content of ``report.json``.
+    What is finished is skipped when it is run again. ``overrides`` change the recipe of both
+    students. Returns the content of ``report.json``.
 
     Raises:
         RunError: the folder holds something other than a demo.
@@ -63,8 +65,8 @@ def run_demo(out: Path) -> dict[str, Any]:
     console.rule("1 · pictures")
     tables = _render(out / "scenes")
     with resources.as_file(resources.files("distill.demo")) as package:
-        distilled = _recipe(package, out / "student", tables)
-        alone = _recipe(package, out / "student_alone", tables, alone=True)
+        distilled = _recipe(package, out / "student", tables, overrides)
+        alone = _recipe(package, out / "student_alone", tables, overrides, alone=True)
         console.rule("2 · the student with the teacher")
         run(distilled, stages=("cache", "train"))
         console.rule("3 · the same student without the teacher")
@@ -118,7 +120,9 @@ def _render(folder: Path) -> Tables:
     )
 
 
-def _recipe(package: Path, output: Path, tables: Tables, *, alone: bool = False) -> RunConfig:
+def _recipe(
+    package: Path, output: Path, tables: Tables, more: Sequence[str], *, alone: bool = False
+) -> RunConfig:
     """Return the demo's recipe for one of the two students."""
     measured = {
         name: {"kind": "table", "path": str(path)} for name, path in tables.measured.items()
@@ -135,7 +139,7 @@ def _recipe(package: Path, output: Path, tables: Tables, *, alone: bool = False)
     if alone:
         values |= {"train.teacher": "absent", "losses": {"contrastive": 1.0}}
     overrides = [f"{path}={json.dumps(value)}" for path, value in values.items()]
-    return load_recipe(package / "recipe.yaml", overrides=overrides)
+    return load_recipe(package / "recipe.yaml", overrides=[*overrides, *more])
 
 
 def _evaluate(out: Path, distilled: RunConfig, alone: RunConfig) -> dict[str, Any]:

@@ -9,8 +9,8 @@ from distill.data.sample import Skip, Source
 from distill.evaluate.encoder import Encoder
 from distill.evaluate.pictures import Options
 from distill.evaluate.result import Metrics, SetResult
-from distill.evaluate.retrieval import retrieval
-from distill.evaluate.zero_shot import zero_shot
+from distill.evaluate.retrieval import captioned_pictures, retrieval
+from distill.evaluate.zero_shot import label_pictures, zero_shot
 from export.runtime.errors import RecipeError
 
 FORMAT = 1
@@ -40,6 +40,18 @@ def headline(task: str, metrics: Metrics) -> tuple[str, float | None]:
     """Return name and value of the one number that stands for a task."""
     name = HEADLINES[task]
     return name, metrics[name]
+
+
+def check_set(entry: EvaluationSet) -> None:
+    """See that a set has what its task asks for, without reading a picture.
+
+    Raises:
+        DataError: it lacks labels or captions, or a label is none of its classes.
+    """
+    if entry.task == "zero_shot":
+        label_pictures(entry.source, classes=entry.classes, samples=entry.samples)
+    else:
+        captioned_pictures(entry.source, samples=entry.samples)
 
 
 def measure(

@@ -39,12 +39,7 @@ def retrieval(
         DataError: there is no caption, or pictures cannot be read.
     """
     options = options or Options()
-    indices = choose(source, lambda sample: bool(sample.captions), samples)
-    if not indices:
-        raise DataError(
-            f"{source.name}: no picture of it has a caption, which retrieval asks for; "
-            "give a table with a caption column, or use task: zero_shot"
-        )
+    indices = captioned_pictures(source, samples=samples)
     pictures = encode_pictures(encoders, source, indices, options=options)
     captions = [source[index].captions for index in pictures.indices]
     texts = [text for group in captions for text in group]
@@ -64,3 +59,18 @@ def retrieval(
         results[encoder.name] = dict(zip(METRICS, values, strict=True))
         first[encoder.name] = tuple(way.first for way in rankings)
     return SetResult("retrieval", len(captions), results, first, pictures.skipped)
+
+
+def captioned_pictures(source: Source, *, samples: int | None) -> list[int]:
+    """Return the indices of the pictures to measure.
+
+    Raises:
+        DataError: there is no caption.
+    """
+    indices = choose(source, lambda sample: bool(sample.captions), samples)
+    if not indices:
+        raise DataError(
+            f"{source.name}: no picture of it has a caption, which retrieval asks for; "
+            "give a table with a caption column, or use task: zero_shot"
+        )
+    return indices

@@ -41,16 +41,8 @@ def zero_shot(
     Raises:
         DataError: there is no label, a label is no class, or pictures cannot be read.
     """
-    indices = choose(source, lambda sample: sample.label is not None, samples)
-    if not indices:
-        raise DataError(
-            f"{source.name}: no picture of it has a label, which zero_shot asks for; "
-            "give a table with a label column or a folder of classes, or use task: retrieval"
-        )
-    names = _candidates(source, classes)
-    numbers = {name: number for number, name in enumerate(names)}
-    labels = {index: _class_of(source, index, numbers) for index in indices}
-    pictures = encode_pictures(encoders, source, indices, options=options or Options())
+    names, labels = label_pictures(source, classes=classes, samples=samples)
+    pictures = encode_pictures(encoders, source, list(labels), options=options or Options())
     truth = np.array([labels[index] for index in pictures.indices], dtype=np.int64)
     results: dict[str, Metrics] = {}
     first: dict[str, tuple[Ids, ...] | None] = {}
@@ -70,6 +62,25 @@ def zero_shot(
         results[encoder.name] = dict(zip(METRICS, values, strict=True))
         first[encoder.name] = (ranking.first,)
     return SetResult("zero_shot", len(truth), results, first, pictures.skipped)
+
+
+def label_pictures(
+    source: Source, *, classes: Sequence[str] | None, samples: int | None
+) -> tuple[list[str], dict[int, int]]:
+    """Return the candidate classes, and the class number of each picture to measure by its index.
+
+    Raises:
+        DataError: there is no label, or a label is no class.
+    """
+    indices = choose(source, lambda sample: sample.label is not None, samples)
+    if not indices:
+        raise DataError(
+            f"{source.name}: no picture of it has a label, which zero_shot asks for; "
+            "give a table with a label column or a folder of classes, or use task: retrieval"
+        )
+    names = _candidates(source, classes)
+    numbers = {name: number for number, name in enumerate(names)}
+    return names, {index: _class_of(source, index, numbers) for index in indices}
 
 
 def embed_classes(

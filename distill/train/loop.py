@@ -182,7 +182,7 @@ class Trainer:
         except NonFiniteLossError as error:
             raise RunError(
                 f"step {step + 1}: {error}; lower train.learning_rate, raise train.warmup_steps, "
-                f"or set train.precision to fp32; the last checkpoint in {self.folder} is whole"
+                f"or set train.precision to fp32; what {self.folder} held before is kept"
             ) from error
         for schedule in self.training.schedules:
             schedule.step()

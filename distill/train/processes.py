@@ -9,6 +9,7 @@ from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import InitProcessGroupKwargs
 
 from export.runtime.errors import RunError
@@ -17,28 +18,47 @@ from export.runtime.errors import RunError
 PATIENCE = timedelta(days=2)
 
 
-def start_accelerator(
-    *, device: Literal["auto", "cpu", "cuda", "mps"], precision: Literal["fp32", "fp16", "bf16"]
-) -> Accelerator:
+Device = Literal["auto", "cpu", "cuda", "mps"]
+Precision = Literal["fp32", "fp16", "bf16"]
+
+
+def check_device(device: Device, precision: Precision = "fp32") -> None:
+    """Refuse a device or a precision that is not to be had here.
+
+    Raises:
+        RunError: the message names the field and what can be had.
+    """
+    available = _available()
+    if device in available and not available[device]:
+        raise RunError(
+            f"train.device: {device} is not available here; use --set train.device=auto or cpu"
+        )
+    if precision == "fp16" and not (device in ("auto", "cuda") and available["cuda"]):
+        raise RunError("train.precision: fp16 needs a CUDA device; use fp32 or bf16 here")
+
+
+def start_accelerator(*, device: Device, precision: Precision) -> Accelerator:
     """Return the accelerator of this process.
 
     Raises:
         RunError: the device or precision is not to be had here, or the number of processes is
             not what was asked for.
     """
-    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
-    if device in available and not available[device]:
-        raise RunError(f"train.device: {device} is not available here; use auto or cpu")
-    cpu = device == "cpu" or not any(available.values())
-    if precision == "fp16" and (cpu or device == "mps" or not available["cuda"]):
-        raise RunError("train.precision: fp16 needs a CUDA device; use fp32 or bf16 here")
+    check_device(device, precision)
+    if "WORLD_SIZE" not in os.environ:
+        # Accelerate remembers device and precision of an earlier run in this process.
+        AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
-        cpu=cpu,
+        cpu=device == "cpu" or not any(_available().values()),
         mixed_precision="no" if precision == "fp32" else precision,
         kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
     )
     check_processes(accelerator.num_processes, os.environ)
     return accelerator
+
+
+def _available() -> dict[str, bool]:
+    return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
 def check_processes(count: int, environment: Mapping[str, str]) -> None:

@@ -23,8 +23,10 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         KeyboardInterrupt: Ctrl-C came; the text says what was saved.
     """
     teacher = _who_teaches(project, folder, accelerator)
+    work = _work(project, teacher, accelerator)
+    project.release_teacher()
     trainer = Trainer(
-        _work(project, teacher, accelerator),
+        work,
         _loop_settings(project),
         folder=folder.path,
         accelerator=accelerator,
@@ -90,6 +92,7 @@ def _work(
     sets = project.evaluation_sets
     validate = StudentValidator(
         source=project.validation_source,
+        captions=project.captions,
         headline_set=sets[0].limited(config.train.validation_samples) if sets else None,
         teacher=project.teacher if config.train.teacher != "absent" else None,
         loss=project.loss,

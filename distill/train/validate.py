@@ -19,15 +19,16 @@ from students.model import Student, logit_bias, logit_scale
 class StudentValidator:
     """Computes the loss terms on a validation source and the headline of an evaluation set.
 
-    Pictures are prepared as in evaluation, each has its first caption (or a borrowed one), and
-    the rows stand in batches as large as in training. The teacher is asked once, in the
-    beginning.
+    Pictures are prepared as in evaluation, each has one caption of its own or one borrowed from
+    the training data, and the rows stand in batches as large as in training. The teacher is asked
+    once, in the beginning.
     """
 
     def __init__(
         self,
         *,
         source: Source | None,
+        captions: Captions,
         headline_set: EvaluationSet | None,
         teacher: Teacher | None,
         loss: WeightedLoss,
@@ -40,7 +41,7 @@ class StudentValidator:
         self._loss = loss
         self._batch_size = batch_size
         self._device = device
-        self._rows = None if source is None else _Rows(source, samples)
+        self._rows = None if source is None else _Rows(source, captions, samples)
         self._teacher: Embeddings | None = None
         if self._rows is not None and teacher is not None:
             encoder = TeacherEncoder(teacher)
@@ -92,8 +93,7 @@ class StudentValidator:
 class _Rows:
     """The readable validation samples with a caption each."""
 
-    def __init__(self, source: Source, samples: int) -> None:
-        captions = Captions([source], seed=0)
+    def __init__(self, source: Source, captions: Captions, samples: int) -> None:
         self._samples = []
         self.captions: list[str] = []
         self.keys: list[int] = []

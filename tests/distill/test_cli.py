@@ -210,14 +210,27 @@ def test_our_errors_are_one_line(
     assert answer(capsys, "train", recipe) == (2, "", "the cache: is of another teacher\n")
 
 
-def test_only_the_main_process_speaks(
+def test_another_process_waits_for_the_main_one_to_speak_first(
     monkeypatch: pytest.MonkeyPatch, recipe: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     fails_with(monkeypatch, CacheError("once"))
-    monkeypatch.setenv("RANK", "1")
-    assert answer(capsys, "train", recipe) == (2, "", "")
-    monkeypatch.setenv("RANK", "0")
+    waited: list[float] = []
+    monkeypatch.setattr(cli.time, "sleep", waited.append)
     assert answer(capsys, "train", recipe) == (2, "", "once\n")
+    assert waited == []
+    monkeypatch.setenv("RANK", "1")
+    # It is ended while it waits, unless it has failed alone.
+    assert answer(capsys, "train", recipe) == (2, "", "once\n")
+    assert waited == [cli.SECONDS_FOR_THE_MAIN_PROCESS]
+
+
+def test_only_the_main_process_says_that_it_was_stopped(
+    monkeypatch: pytest.MonkeyPatch, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    fails_with(monkeypatch, KeyboardInterrupt("saved"))
+    assert answer(capsys, "train", recipe) == (130, "", "saved\n")
+    monkeypatch.setenv("RANK", "1")
+    assert answer(capsys, "train", recipe) == (130, "", "")
 
 
 def test_a_full_disk_is_one_line_and_a_bug_is_a_traceback(

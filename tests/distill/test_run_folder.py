@@ -116,6 +116,7 @@ def test_evaluation_and_export_change_alone() -> None:
         "cache.shard_rows=9",
         "train.device=cpu",
         "train.log_every=9",
+        "train.save_every=9",
     ],
 )
 def test_how_a_stage_runs_is_in_no_digest(override: str) -> None:

@@ -30,7 +30,7 @@ def fails(capsys: pytest.CaptureFixture[str]) -> Callable[..., str]:
     return call
 
 
-def pictures(folder: Path, *names: str) -> None:
+def draw(folder: Path, *names: str) -> None:
     for number, name in enumerate(names):
         path = folder / name
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -104,7 +104,7 @@ def test_a_hub_out_of_reach_names_the_model_and_the_way_out(
 def test_a_caption_column_that_does_not_exist(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:
-    pictures(tmp_path / "t", "a.png")
+    draw(tmp_path / "t", "a.png")
     data = as_table(tmp_path / "t" / "t.csv", "image,caption\na.png,x\n", caption_column="text")
     line = fails("train", recipe("run", data=data))
     assert "text" in line
@@ -117,7 +117,7 @@ def test_a_caption_column_that_does_not_exist(
 def test_a_table_of_broken_quotes_or_shifted_columns(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path, text: str
 ) -> None:
-    pictures(tmp_path / "t", "a.png", "b.png")
+    draw(tmp_path / "t", "a.png", "b.png")
     line = fails("train", recipe("run", data=as_table(tmp_path / "t" / "t.csv", text)))
     assert "t.csv" in line
     assert not (tmp_path / "run").exists()
@@ -126,7 +126,7 @@ def test_a_table_of_broken_quotes_or_shifted_columns(
 def test_too_many_missing_pictures(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:
-    pictures(tmp_path / "t", "a.png")
+    draw(tmp_path / "t", "a.png")
     data = as_table(tmp_path / "t" / "t.csv", "image,caption\na.png,x\nb.png,y\n")
     assert "data.max_skipped" in fails("train", recipe("run", data=data))
 
@@ -135,7 +135,7 @@ def test_too_many_corrupt_pictures(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:
     names = [f"{number}.png" for number in range(40)]
-    pictures(tmp_path / "t", *names)
+    draw(tmp_path / "t", *names)
     for name in names[:3]:
         (tmp_path / "t" / name).write_bytes((tmp_path / "t" / name).read_bytes()[:30])
     text = "image,caption\n" + "".join(f"{name},number {name}\n" for name in names)
@@ -149,7 +149,7 @@ def test_single_corrupt_pictures_are_skipped_counted_and_listed(
     recipe: Recipe, tmp_path: Path
 ) -> None:
     names = [f"{number:03d}.png" for number in range(120)]
-    pictures(tmp_path / "t", *names)
+    draw(tmp_path / "t", *names)
     (tmp_path / "t" / names[50]).write_bytes(b"no picture")
     text = "image,caption\n" + "".join(f"{name},number {name}\n" for name in names)
     data = as_table(tmp_path / "t" / "t.csv", text)
@@ -165,7 +165,7 @@ def test_single_corrupt_pictures_are_skipped_counted_and_listed(
 def test_a_class_folder_without_pictures(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path, command: str
 ) -> None:
-    pictures(tmp_path / "t", "cat/a.png")
+    draw(tmp_path / "t", "cat/a.png")
     (tmp_path / "t" / "dog").mkdir()
     if command == "--data":
         line = fails("run", "--data", tmp_path / "t", "--out", tmp_path / "run")
@@ -209,6 +209,38 @@ def test_an_output_that_is_somebodys_folder(
     (tmp_path / "run" / "thesis.tex").write_text("years of work")
     assert "thesis.tex" in fails("train", recipe("run"))
     assert [file.name for file in (tmp_path / "run").iterdir()] == ["thesis.tex"]
+
+
+@pytest.mark.parametrize(
+    ("entry", "named"),
+    [
+        ({"task": "zero_shot", "label_column": None}, "label"),
+        ({"task": "retrieval", "caption_column": None}, "caption"),
+        ({"task": "zero_shot", "classes": ["red circle"]}, "classes"),
+    ],
+)
+def test_an_evaluation_set_without_what_its_task_asks_for(
+    fails: Callable[..., str],
+    recipe: Recipe,
+    pictures: Path,
+    tmp_path: Path,
+    entry: dict[str, Any],
+    named: str,
+) -> None:
+    columns = {name: entry.pop(name) for name in list(entry) if name.endswith("_column")}
+    data = {"kind": "table", "path": str(pictures), **columns}
+    path = recipe("run", evaluate={"name": "mine", "data": data, **entry})
+    assert named in fails("run", path)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("override", ["train.device=cuda", "train.precision=fp16"])
+def test_a_device_or_precision_that_is_not_to_be_had(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path, override: str
+) -> None:
+    for command in ("run", "cache"):
+        assert override.split("=")[0] in fails(command, recipe("run"), "--set", override)
+    assert not (tmp_path / "run").exists()
 
 
 def test_evaluating_what_is_no_run(fails: Callable[..., str], tmp_path: Path) -> None:

@@ -85,3 +85,15 @@ def test_a_launcher_that_starts_fewer_processes_than_asked_is_refused(
     assert "started one process only" in result.stderr
     assert "distill/" not in result.stderr.split("started one process only")[0]
     assert not (tmp_path / "few").exists()
+
+
+@pytest.mark.slow
+def test_several_processes_tell_a_mistake_once(
+    recipe: Recipe, clip_distill: Command, tmp_path: Path
+) -> None:
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    path = recipe("wrong", train={"batch_size": 4000})
+    result = clip_distill("train", path, launcher=launcher)
+    assert result.returncode == 1
+    assert result.stderr.count("train.batch_size: 4000") == 1
+    assert not (tmp_path / "wrong").exists()

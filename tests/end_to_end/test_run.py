@@ -10,14 +10,20 @@ import torch
 from PIL import Image
 from safetensors.torch import load_file
 
-from distill.data.scenes import class_names
-from distill.pipeline import run
+from distill.data.scenes import class_names, render_scenes
+from distill.pipeline import evaluate, run
 from distill.project import Project
 from distill.recipe import load_recipe
 from export.runtime.model import EdgeModel
 from students.model import embed_images, load_student
 
 Recipe = Callable[..., Path]
+TEXT = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 def test_images_and_captions_go_in_and_a_bundle_and_a_report_come_out(recipe: Recipe) -> None:
@@ -133,3 +139,59 @@ def test_a_teacher_is_fine_tuned_by_the_same_loop_and_keeps_its_class(
         stages=("cache", "train"),
     )
     assert second.finished("train")
+
+
+def test_what_is_measured_may_change_and_change_back(recipe: Recipe, pictures: Path) -> None:
+    path = recipe(train={"steps": 2})
+    folder = run(path).path
+    first = (folder / "report.json").read_text()
+    table = {"kind": "table", "path": str(pictures)}
+    other = recipe(
+        train={"steps": 2}, evaluate={"name": "mine", "task": "retrieval", "data": table}
+    )
+    weights = (folder / "student" / "model.safetensors").stat().st_mtime_ns
+    run(other)
+    report = json.loads((folder / "report.json").read_text())
+    assert [entry["name"] for entry in report["sets"]] == ["mine"]
+    run(recipe(train={"steps": 2}))
+    assert (folder / "report.json").read_text() == first
+    assert (folder / "student" / "model.safetensors").stat().st_mtime_ns == weights
+
+
+def test_the_best_students_report_stands_apart(recipe: Recipe) -> None:
+    folder = run(recipe(train={"steps": 4}), stages=("cache", "train", "evaluate")).path
+    before = (folder / "report.json").read_text()
+    evaluate(folder, checkpoint="best")
+    assert (folder / "report.json").read_text() == before
+    assert "chosen by" in (folder / "best" / "report.html").read_text()
+
+
+def test_few_captions_and_many_pictures_without_any(recipe: Recipe, tmp_path: Path) -> None:
+    table = render_scenes(tmp_path / "few", count=200, seed=5, captioned=3)
+    train = {"kind": "table", "path": str(table), "label_column": None}
+    path = recipe(data={"train": train}, train={"steps": 4, "batch_size": 8, "validate_every": 2})
+    folder = run(path, stages=("cache", "train")).path
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    validations = [line["validation"] for line in lines if "validation" in line]
+    assert len(validations) == 2
+    assert all(entry["terms"]["kl_divergence"] > 0 for entry in validations)
+
+
+def test_runs_of_other_precision_in_one_process(recipe: Recipe) -> None:
+    run(recipe("first", train={"steps": 1}), stages=("cache", "train"))
+    path = recipe("second", train={"steps": 2, "precision": "bf16"})
+    folder = run(path, stages=("cache", "train")).path
+    lines = [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
+    assert all(line["loss"] > 0 for line in lines if "loss" in line)
+    assert load_student(folder / "student").model.dtype == torch.float32
+
+
+def test_names_may_be_paths_in_python(pictures: Path, teacher: Path, tmp_path: Path) -> None:
+    text = {"model": None, "tokenizer": str(teacher), "pretrained": False, "config": TEXT}
+    image = {"backbone": "test_vit", "pretrained": False, "image_size": 48}
+    fast = ["train.epochs=1", "train.batch_size=16", "data.workers=0", "cache.views=1"]
+    fast += [f"student.image={json.dumps(image)}", f"student.text={json.dumps(text)}"]
+    folder = run(
+        teacher=teacher, data=pictures, out=tmp_path / "run", overrides=fast, stages=("train",)
+    )
+    assert folder.finished("train")
