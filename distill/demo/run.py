@@ -91,9 +91,9 @@ def _claim(out: Path) -> None:
 
 def _introduce(console: Console) -> None:
     console.print(
-        f"The pictures are procedural: bright shapes on dark backgrounds. The teacher is a small\n"
-        f"CLIPModel that was trained on such pictures, no CLIP of the real world. Two students of\n"
-        f"equal start and length get the same {CAPTIONED} captioned pictures; the one with the\n"
+        "The pictures are procedural: bright shapes on dark backgrounds. The teacher is a small "
+        "CLIPModel that was trained on such pictures, no CLIP of the real world. Two students of "
+        f"equal start and length get the same {CAPTIONED} captioned pictures; the one with the "
         f"teacher also gets {PICTURES - CAPTIONED:,} pictures without captions."
     )
 
