@@ -69,7 +69,7 @@ def check_processes(count: int, environment: Mapping[str, str]) -> None:
     """
     way_out = (
         "on a CPU start several processes with `torchrun --nproc_per_node 2 -m distill train …` "
-        "or `accelerate launch --cpu --multi_gpu --num_processes 2 -m distill train …`"
+        "or `accelerate launch --multi_gpu --num_processes 2 -m distill train …`"
     )
     world_size = int(environment.get("WORLD_SIZE", "1"))
     if world_size != count:

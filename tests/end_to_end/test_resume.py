@@ -1,7 +1,6 @@
 """Ctrl-C and going on: nothing is lost, nothing is half written, and nothing changes."""
 
 import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 
@@ -57,14 +56,22 @@ def test_ctrl_c_while_caching_keeps_the_whole_shards(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    "launcher",
+    [
+        ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2"),
+        ("-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"),
+    ],
+    ids=["torchrun", "accelerate"],
+)
 def test_two_processes_train_the_same_student_as_one(
+    launcher: tuple[str, ...],
     recipe: Recipe,
     clip_distill: Command,
     weights: Callable[[Path], dict[str, torch.Tensor]],
     tmp_path: Path,
 ) -> None:
     one = run(recipe("one"), stages=("cache", "train")).path
-    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
     result = clip_distill("train", recipe("two"), launcher=launcher)
     assert result.returncode == 0, result.stderr
     assert "2 process(es)" in result.stderr
@@ -76,11 +83,10 @@ def test_two_processes_train_the_same_student_as_one(
 
 @pytest.mark.slow
 def test_a_launcher_that_starts_fewer_processes_than_asked_is_refused(
-    recipe: Recipe, tmp_path: Path
+    recipe: Recipe, clip_distill: Command, tmp_path: Path
 ) -> None:
-    arguments = ["--cpu", "--num_processes", "2", "-m", "distill", "train", str(recipe("few"))]
-    launcher = [sys.executable, "-m", "accelerate.commands.launch"]
-    result = subprocess.run([*launcher, *arguments], capture_output=True, text=True, check=False)
+    launcher = ("-m", "accelerate.commands.launch", "--cpu", "--num_processes", "2")
+    result = clip_distill("train", recipe("few"), launcher=launcher)
     assert result.returncode != 0
     assert "started one process only" in result.stderr
     assert "distill/" not in result.stderr.split("started one process only")[0]
