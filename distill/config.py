@@ -245,6 +245,13 @@ class RunConfig(Section):
         return self.data.validation is None and not self.evaluation_entries
 
     @property
+    def renders_inside(self) -> bool:
+        """Whether procedural scenes are rendered into the run folder."""
+        named = [*self.train_sources, *(entry.data for entry in self.evaluation_entries)]
+        sources = [*named, *([self.data.validation] if self.data.validation else [])]
+        return any(source.kind == "scenes" and source.path is None for source in sources)
+
+    @property
     def terms(self) -> dict[str, ResolvedTerm]:
         """The loss terms with the preset merged in, those of weight 0 left out."""
         return resolve_terms(self.losses)

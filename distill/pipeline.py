@@ -87,18 +87,14 @@ def open_run(project: Project) -> RunFolder:
     folder = RunFolder(config)
     folder.check()
     check_device(config.train.device, config.train.precision)
-    inside = any(
-        entry.kind == "scenes" and entry.path is None
-        for entry in [*config.train_sources, *(entry.data for entry in config.evaluation_entries)]
-    )
-    if inside:
-        _ = project.teacher
+    if config.renders_inside:
+        _ = project.teacher, project.student
         folder.open()
     _ = project.position
     for entry in project.evaluation_sets:
         check_set(entry)
-    _ = project.teacher
-    _ = project.student
+    _ = project.teacher, project.student
+    project.check_student()
     folder.open()
     folder.add_skips(project.skips)
     return folder

@@ -144,7 +144,7 @@ class Project:
         """The student at its start.
 
         Raises:
-            StudentError: it cannot be built, or does not fit the recipe's terms.
+            StudentError: it cannot be built.
         """
         section = self.config.student
         torch.manual_seed(self.config.seed)
@@ -157,7 +157,6 @@ class Project:
                 student = build_towers(width=self._width(), **section.build_arguments())
         except (ValueError, OSError) as error:
             raise StudentError(str(error)) from error
-        self._check_student(student)
         return student
 
     def _width(self) -> int:
@@ -169,9 +168,14 @@ class Project:
             raise RecipeError("student.width: required where the recipe has no teacher")
         return self.teacher.width
 
-    def _check_student(self, student: Student) -> None:
-        width = student.width
-        teacher = self.teacher
+    def check_student(self) -> None:
+        """See that student, teacher and data have what the recipe's terms need.
+
+        Raises:
+            StudentError: a term needs equal widths, and they are not.
+            DataError: a term needs captions, and there are none.
+        """
+        width, teacher = self.student.width, self.teacher
         for name, term in self.config.terms.items():
             if teacher is not None and term.needs_equal_width and width != teacher.width:
                 raise StudentError(

@@ -12,6 +12,12 @@ from PIL import Image
 from distill.cli import main
 
 Recipe = Callable[..., Path]
+SMALL = {
+    "hidden_size": 32,
+    "num_hidden_layers": 1,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+}
 
 
 @pytest.fixture
@@ -232,6 +238,38 @@ def test_an_evaluation_set_without_what_its_task_asks_for(
     path = recipe("run", evaluate={"name": "mine", "data": data, **entry})
     assert named in fails("run", path)
     assert not (tmp_path / "run").exists()
+
+
+def test_a_wrong_student_is_found_before_scenes_are_rendered(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    path = recipe("run", data={"train": {"kind": "scenes"}}, student={"image": {"backbone": "x"}})
+    assert "student.image.backbone" in fails("run", path)
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_teacher_of_another_width_than_a_student_that_keeps_its_own(
+    fails: Callable[..., str], recipe: Recipe, teacher: Path, tmp_path: Path
+) -> None:
+    path = recipe("wide")
+    values = yaml.safe_load(path.read_text())
+    values["student"] = {
+        "kind": "hf",
+        "pretrained": False,
+        "tokenizer": str(teacher),
+        "image_processor": str(teacher),
+        "config": {
+            "model_type": "clip",
+            "projection_dim": 64,
+            "text_config": SMALL,
+            "vision_config": {**SMALL, "image_size": 48, "patch_size": 16},
+        },
+    }
+    path.write_text(yaml.safe_dump(values))
+    line = fails("train", path)
+    assert "64" in line
+    assert "128" in line
+    assert not (tmp_path / "wide").exists()
 
 
 @pytest.mark.parametrize("override", ["train.device=cuda", "train.precision=fp16"])
