@@ -21,7 +21,8 @@ from distill.views import ViewSettings
 from export.runtime.errors import DataError, RecipeError, StudentError
 from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers
-from students.model import Student, load_student
+from students.encoder import Student
+from students.model import load_student
 
 # Where a recipe names nothing to validate on, this share of the training data is held out.
 HELD_OUT_SHARE = 0.05

@@ -33,7 +33,8 @@ from export.verify import (
     largest_difference,
     text_probes,
 )
-from students.model import Student, StudentModel, load_student, logit_bias, logit_scale
+from students.encoder import Student, logit_bias, logit_scale
+from students.model import StudentModel, load_student
 
 IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"

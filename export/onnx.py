@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from export.runtime.errors import ExportError
 from export.runtime.preprocess import Preprocessing
-from students.model import embed_images, embed_texts
+from students.encoder import embed_images, embed_texts
 
 IMAGE_INPUT = "pixels"
 IMAGE_OUTPUT = "image_embeds"

@@ -16,7 +16,7 @@ from export.runtime.manifest import TextPart
 from export.runtime.preprocess import Preprocessing
 from export.runtime.session import open_session, run_graph
 from export.runtime.tokenizer import Tokenizer
-from students.model import Student, embed_images, embed_texts, tokenize
+from students.encoder import Student, embed_images, embed_texts, tokenize
 
 _BATCHES = (1, 3, 2)
 # Width and height: square, wide, tall with odd sides, smaller than a pixel of some models' patch.

@@ -20,30 +20,9 @@ from students.config import StudentConfig
 from students.encoder import (
     MAX_LOGIT_SCALE,
     Student,
-    clamp_logit_scale,
-    embed_images,
-    embed_texts,
-    logit_bias,
-    logit_scale,
-    raw_logit_scale,
-    tokenize,
 )
 from students.loading import load_parts
 from students.towers import ImageTower, ScaledLinear, TextTower
-
-__all__ = [
-    "Student",
-    "StudentConfig",
-    "StudentModel",
-    "clamp_logit_scale",
-    "embed_images",
-    "embed_texts",
-    "load_student",
-    "logit_bias",
-    "logit_scale",
-    "raw_logit_scale",
-    "tokenize",
-]
 
 
 class StudentModel(PreTrainedModel):

@@ -13,7 +13,7 @@ from torch import nn
 
 from distill.teacher.protocol import Teacher
 from export.runtime.preprocess import Preprocessing
-from students.model import Student, embed_images, embed_texts, tokenize
+from students.encoder import Student, embed_images, embed_texts, tokenize
 
 if TYPE_CHECKING:  # it brings onnxruntime, which training does without
     from export.runtime.model import EdgeModel

@@ -12,9 +12,16 @@ from distill.teacher.fingerprint import fingerprint, weight_files
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import BundleError, TeacherError
 from export.runtime.preprocess import Preprocessing
+from students.encoder import (
+    Student,
+    embed_images,
+    embed_texts,
+    logit_bias,
+    raw_logit_scale,
+    tokenize,
+)
 from students.hub import find_model
 from students.loading import load_parts
-from students.model import Student, embed_images, embed_texts, logit_bias, raw_logit_scale, tokenize
 
 _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
 # Texts that are embedded at a time; more of them make nothing faster.

@@ -17,7 +17,7 @@ from distill.data.sample import Sample, Skip, Source, open_image
 from distill.views import ViewSettings, draw_view, render_view
 from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
-from students.model import tokenize
+from students.encoder import tokenize
 
 
 @dataclass(frozen=True)

@@ -17,7 +17,7 @@ from safetensors.torch import load_model
 from torch import nn
 
 from export.runtime.errors import RunError
-from students.model import Student
+from students.encoder import Student
 
 
 @dataclass

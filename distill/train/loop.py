@@ -41,7 +41,7 @@ from distill.train.step import (
 )
 from export.runtime.errors import RunError
 from export.runtime.preprocess import Preprocessing
-from students.model import Student, clamp_logit_scale
+from students.encoder import Student, clamp_logit_scale
 
 
 @dataclass(frozen=True)

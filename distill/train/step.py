@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from distill.losses import Embeddings, WeightedLoss
-from students.model import embed_images, embed_texts, logit_bias, logit_scale
+from students.encoder import embed_images, embed_texts, logit_bias, logit_scale
 
 
 class TrainableStudent(nn.Module):

@@ -13,7 +13,7 @@ from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
 from distill.losses import Embeddings, WeightedLoss
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import DataError
-from students.model import Student, logit_bias, logit_scale
+from students.encoder import Student, logit_bias, logit_scale
 
 
 class StudentValidator:

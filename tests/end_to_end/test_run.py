@@ -15,7 +15,8 @@ from distill.pipeline import evaluate, run
 from distill.project import Project
 from distill.recipe import load_recipe
 from export.runtime.model import EdgeModel
-from students.model import embed_images, load_student
+from students.encoder import embed_images
+from students.model import load_student
 
 Recipe = Callable[..., Path]
 TEXT = {

@@ -25,7 +25,9 @@ from transformers import (
 )
 
 from export.bundle import ExportReport, export_student
-from students.model import Student, StudentConfig, StudentModel
+from students.config import StudentConfig
+from students.encoder import Student
+from students.model import StudentModel
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 SMALL: dict[str, Any] = {

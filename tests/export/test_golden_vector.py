@@ -11,7 +11,9 @@ from transformers import BertTokenizer, CLIPImageProcessorPil
 
 from export.bundle import export_student
 from export.runtime import EdgeModel
-from students.model import Student, StudentConfig, StudentModel
+from students.config import StudentConfig
+from students.encoder import Student
+from students.model import StudentModel
 
 pytestmark = pytest.mark.slow
 

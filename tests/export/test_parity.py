@@ -12,7 +12,8 @@ from PIL import Image
 
 from export.bundle import ExportReport
 from export.runtime import EdgeModel
-from students.model import embed_images, embed_texts, load_student, tokenize
+from students.encoder import embed_images, embed_texts, tokenize
+from students.model import load_student
 
 pytestmark = pytest.mark.slow
 

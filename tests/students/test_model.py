@@ -8,10 +8,9 @@ import pytest
 import torch
 
 from students.build import build_towers
-from students.model import (
+from students.config import StudentConfig
+from students.encoder import (
     Student,
-    StudentConfig,
-    StudentModel,
     clamp_logit_scale,
     embed_images,
     embed_texts,
@@ -20,6 +19,7 @@ from students.model import (
     raw_logit_scale,
     tokenize,
 )
+from students.model import StudentModel
 
 TEXTS = ["a red cat", "the large blue star on dark", "dog"]
 

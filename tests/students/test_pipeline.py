@@ -11,7 +11,8 @@ from PIL import Image
 from transformers import pipeline
 
 from students.build import build_hf, build_towers
-from students.model import Student, embed_images, embed_texts, load_student, logit_scale, tokenize
+from students.encoder import Student, embed_images, embed_texts, logit_scale, tokenize
+from students.model import load_student
 
 LABELS = ["red circle", "blue star", "large dog"]
 CLIP = {

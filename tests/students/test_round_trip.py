@@ -9,14 +9,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel
 
 from students.build import build_towers
-from students.model import (
-    StudentConfig,
-    StudentModel,
-    embed_images,
-    embed_texts,
-    load_student,
-    tokenize,
-)
+from students.config import StudentConfig
+from students.encoder import embed_images, embed_texts, tokenize
+from students.model import StudentModel, load_student
 
 # With efficientvit, levit and swin buffers that no file holds decide whether it runs at all, and
 # with rotary embeddings whether it gives numbers.

@@ -8,7 +8,7 @@ import timm
 import torch
 
 from students.build import build_towers
-from students.model import tokenize
+from students.encoder import tokenize
 from students.towers import ImageTower, Projection, TextTower, pool
 
 

@@ -17,7 +17,7 @@ from transformers import (
 
 from distill.evaluate.encoder import BundleEncoder, StudentEncoder, TeacherEncoder
 from export.runtime.preprocess import Preprocessing
-from students.model import Student
+from students.encoder import Student
 
 WORDS = ["[PAD]", "[UNK]", "[END]", "a", "photo", "of", "red", "cat"]
 TEXTS = ["a photo of a cat", "red cat", "a", "unheard of"]

@@ -15,7 +15,9 @@ from distill.train.checkpoint import (
     save_checkpoint,
 )
 from export.runtime.errors import RunError
-from students.model import Student, StudentConfig, StudentModel
+from students.config import StudentConfig
+from students.encoder import Student
+from students.model import StudentModel
 
 
 def make() -> tuple[Student, Resumable]:
