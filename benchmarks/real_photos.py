@@ -160,7 +160,7 @@ def write_table(report: dict[str, Any], minutes: float) -> None:
     retrieval, zero_shot = report["sets"]
     today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     lines = [
-        f"{today}, {cores}, {minutes:.0f} minutes for what this call had left to do:",
+        f"{today}, {cores}, {minutes:.0f} minutes for what this call had to do:",
         "",
         f"    python {shlex.join(sys.argv)}".replace(str(Path.cwd()) + "/", ""),
         "",
