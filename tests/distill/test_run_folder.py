@@ -177,6 +177,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
 def test_what_a_killed_run_left_while_writing_is_no_hindrance(tmp_path: Path) -> None:
     (tmp_path / ".state.json.tmp").write_text("{")
     RunFolder(config(tmp_path)).open()
+    assert json.loads((tmp_path / "state.json").read_text())["stages"].keys() == {"cache", "train"}
 
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
@@ -268,7 +269,9 @@ def test_a_stage_that_kept_nothing_may_change(tmp_path: Path) -> None:
 
 
 def test_how_it_runs_may_change(trained: Path) -> None:
-    RunFolder(config(trained, "train.device=cpu", "data.workers=0")).open()
+    folder = RunFolder(config(trained, "train.device=cpu", "data.workers=0"))
+    folder.open()
+    assert "device: cpu" in (folder.path / "recipe.yaml").read_text()
 
 
 def test_training_data_follows_what_is_held_out(tmp_path: Path) -> None:
