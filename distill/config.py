@@ -1,29 +1,19 @@
 """A run's configuration: checked once, never changed after.
 
-``RunConfig`` and the sections of training here; sources and evaluation sets in
-distill/config_data.py, teachers and students in distill/config_models.py, losses in
-distill/config_losses.py. A recipe file becomes one through ``distill.recipe.load_recipe``.
+``RunConfig`` here; sources and evaluation sets in distill/config_data.py, teachers and students in
+distill/config_models.py, losses in distill/config_losses.py, views and cache in
+distill/config_views.py, training in distill/config_train.py. A recipe file becomes one through
+``distill.recipe.load_recipe``.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any
 
 from pydantic import BeforeValidator, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distill.config_base import (
-    Count,
-    Flag,
-    Natural,
-    NonNegative,
-    Positive,
-    Section,
-    Share,
-    Text,
-    as_tuple,
-    whole,
-)
+from distill.config_base import Natural, Section, Text, as_tuple, whole
 from distill.config_checks import cross_errors
 from distill.config_data import (
     DataSection,
@@ -45,6 +35,8 @@ from distill.config_models import (
     Teachers,
     TextTower,
 )
+from distill.config_train import TrainSection
+from distill.config_views import CacheSection, ViewsSection
 
 __all__ = [
     "CacheSection",
@@ -66,91 +58,8 @@ __all__ = [
     "ViewsSection",
 ]
 
-Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
-AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
-ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
 Opset = Annotated[int, Strict(), Field(ge=18, le=23), BeforeValidator(whole)]
 Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
-
-
-class ViewsSection(Section):
-    """How a picture is cropped for training; teacher and student see the same crop."""
-
-    seed: Natural | None = None
-    """What the crops follow from; null: the run's seed."""
-    kind: Literal["random", "center"] = "random"
-    """Random crops, or the centre crop that evaluation uses."""
-    scale: tuple[AreaShare, AreaShare] = (0.7, 1.0)
-    """Smallest and largest share of the picture's area in a crop."""
-    ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
-    """Smallest and largest width over height of a crop."""
-    flip: Flag = False
-    """Whether half of the crops are mirrored; captions that say left or right speak against it."""
-    color_jitter: Share = 0.0
-    """Largest relative change of brightness, contrast and saturation."""
-
-
-class CacheSection(Section):
-    """The teacher's embeddings on disk."""
-
-    views: ViewCount = 4
-    """How many crops of each picture are embedded."""
-    folder: Text | None = None
-    """Where the embeddings stand; null: inside the run folder."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Precision that they are stored in."""
-    shard_rows: Count = 4096
-    """Rows of a file; a killed run goes on after the last whole file."""
-    batch_size: Count = 64
-    """Pictures or captions that the teacher embeds at once."""
-
-
-class TrainSection(Section):
-    """How the student learns."""
-
-    teacher: Literal["cached", "live", "absent"] = "cached"
-    """Embeddings from the cache, from the teacher itself at every step, or none."""
-    batch_size: Count = 256
-    """Pairs in a step, over all processes together."""
-    steps: Count | None = None
-    """Length of the run in steps; give either this or epochs."""
-    epochs: Positive | None = 10.0
-    """Length of the run in passes over the data; give either this or steps."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
-    """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
-    learning_rate: Positive = 1e-3
-    """AdamW's learning rate after the warmup."""
-    muon_learning_rate: Positive = 3e-3
-    """Muon's learning rate after the warmup."""
-    weight_decay: NonNegative = 0.05
-    """Decay of the matrices; norms, biases and the logit scale have none."""
-    betas: tuple[Beta, Beta] = (0.9, 0.98)
-    """AdamW's decay of its two moving averages."""
-    warmup_steps: Natural = 100
-    """Steps in which the learning rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
-    """How the learning rate goes on after the warmup: down half a cosine to 0, or not at all."""
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
-    """Precision of the towers; losses are always in fp32."""
-    gradient_clip: Positive | None = 1.0
-    """Largest norm of the gradient; null: no limit."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
-    """Where to compute; auto: on CUDA or MPS where there is one."""
-    log_every: Count = 10
-    """Steps between two lines in metrics.jsonl."""
-    validate_every: Count = 200
-    """Steps between two looks at the validation data."""
-    validation_samples: Count = 500
-    """How many pictures such a look takes."""
-    save_every: Count = 200
-    """Steps between two checkpoints."""
-
-    @model_validator(mode="before")
-    @classmethod
-    def _one_length(cls, values: Any) -> Any:
-        # The default is a number of epochs; it gives way where steps are named.
-        given = isinstance(values, Mapping) and values.get("steps") is not None
-        return {**values, "epochs": values.get("epochs")} if given else values
 
 
 class ExportSection(Section):
