@@ -1,6 +1,6 @@
 """Cache, train, evaluate and export on real photographs, with a teacher and without.
 
-    python benchmarks/real_photos.py --data DIR --teacher DIR
+    python -m benchmarks.real_photos --data DIR --teacher DIR
 
 DIR of --data holds ``flickr8k/captions_train.csv``, ``flickr8k/captions_val.csv`` (with their
 pictures in ``flickr8k/images``) and class folders in ``caltech33/val``. Two students with the same
@@ -19,6 +19,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from benchmarks.photographs import evaluation_sets, student, table
+
 from distill.config import RunConfig
 from distill.evaluate.compare import compare
 from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder, TeacherEncoder
@@ -31,13 +33,6 @@ from export.runtime.model import EdgeModel
 from students.model import load_student
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-TEMPLATES = ["a photo of a {}.", "a picture of a {}.", "a {}."]
-TEXT = {
-    "hidden_size": 256,
-    "num_hidden_layers": 2,
-    "num_attention_heads": 4,
-    "intermediate_size": 1024,
-}
 COLUMNS = {
     "image_to_text_recall@1": "i→t R@1",
     "image_to_text_recall@5": "R@5",
@@ -75,25 +70,13 @@ def recipe(
     options: argparse.Namespace, name: str, losses: dict[str, float], *, teacher: str = "cached"
 ) -> RunConfig:
     """Return the recipe of one of the two students."""
-    flickr = options.data / "flickr8k"
     values: dict[str, Any] = {
         "output": str(options.out / name),
         "teacher": {"model": str(options.teacher)},
-        "student": {
-            "image": {
-                "backbone": options.backbone,
-                "pretrained": False,
-                "image_size": options.image_size,
-            },
-            "text": {
-                "model": None,
-                "config": TEXT,
-                "tokenizer": str(options.teacher),
-                "pretrained": False,
-                "context_length": 40,
-            },
-        },
-        "data": {"train": table(flickr / "captions_train.csv"), "workers": 1},
+        "student": student(
+            options.teacher, backbone=options.backbone, image_size=options.image_size
+        ),
+        "data": {"train": table(options.data / "flickr8k" / "captions_train.csv"), "workers": 1},
         "views": {"scale": [0.6, 1.0]},
         "cache": {"views": 2},
         "losses": losses,
@@ -105,26 +88,9 @@ def recipe(
             "warmup_steps": options.steps // 10,
             "validate_every": max(options.steps // 4, 1),
         },
-        "evaluate": [
-            {
-                "name": "flickr8k",
-                "task": "retrieval",
-                "data": table(flickr / "captions_val.csv"),
-            },
-            {
-                "name": "caltech33",
-                "task": "zero_shot",
-                "data": {"kind": "folder", "path": str(options.data / "caltech33" / "val")},
-                "templates": TEMPLATES,
-            },
-        ],
+        "evaluate": evaluation_sets(options.data),
     }
     return resolve(values, where="benchmark")
-
-
-def table(path: Path) -> dict[str, str]:
-    """Return the recipe's section for a table."""
-    return {"kind": "table", "path": str(path)}
 
 
 def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> dict[str, Any]:
@@ -133,14 +99,14 @@ def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> 
     teacher = project.teacher
     if teacher is None:
         raise RuntimeError("the recipe names a teacher, but there is none")
-    student = StudentEncoder(load_student(student_folder(distilled.folder, "last")))
+    learnt = StudentEncoder(load_student(student_folder(distilled.folder, "last")))
     encoders: list[Encoder] = [
         TeacherEncoder(teacher),
-        student,
+        learnt,
         StudentEncoder(load_student(student_folder(alone.folder, "last")), name="student_alone"),
         BundleEncoder(
             EdgeModel.load(bundle),
-            parameters=student.parameters,
+            parameters=learnt.parameters,
         ),
     ]
     report, _ = compare(encoders, project.evaluation_sets)
@@ -162,7 +128,7 @@ def write_table(report: dict[str, Any], minutes: float) -> None:
     lines = [
         f"{today}, {cores}, {minutes:.0f} minutes for what this call had to do:",
         "",
-        f"    python {shlex.join(sys.argv)}".replace(str(Path.cwd()) + "/", ""),
+        f"    python -m benchmarks.real_photos {shlex.join(sys.argv[1:])}",
         "",
         f"Per cent; retrieval on {retrieval['samples']} pictures, top-1 on {zero_shot['samples']}.",
         "",

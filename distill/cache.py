@@ -7,141 +7,27 @@ A cache is a folder for one teacher and one source (format 1)::
     captions-00000.npy     [rows, width]           captions-00000.keys.npy    [rows, 3]
 
 A row of ``keys`` holds two 64-bit digests of the picture's key (or the caption's text) and the
-picture's size in bytes (0 for a caption). A shard counts once the manifest lists it.
+picture's size in bytes (0 for a caption). In int8, ``images-00000.scales.npy`` and
+``captions-00000.scales.npy`` stand beside, with one float32 a vector. A shard counts once the
+manifest lists it.
 """
 
-import json
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
 
 import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.counter import draw_integers
-from distill.data.pairs import iterate
+from distill.cache_manifest import Manifest, Part
+from distill.cache_rows import Rows, draw_numbers, draw_rows, row_digests
 from distill.data.sample import Sample, Source
 from export.runtime.errors import CacheError
 
-FORMAT = 1
-Part = Literal["images", "captions"]
-PARTS: tuple[Part, ...] = ("images", "captions")
-
-
-@dataclass(frozen=True)
-class Identity:
-    """What cached embeddings depend on, beside the data."""
-
-    teacher: str
-    fingerprint: str
-    preprocessing: Mapping[str, Any]
-    views: Mapping[str, Any]
-    view_count: int
-    dtype: str
-
-    def to_dict(self) -> dict[str, Any]:
-        """Return the values as they stand in the manifest."""
-        return {
-            "teacher": self.teacher,
-            "fingerprint": self.fingerprint,
-            "preprocessing": dict(self.preprocessing),
-            "views": dict(self.views),
-            "view_count": self.view_count,
-            "dtype": self.dtype,
-        }
-
-
-@dataclass
-class Manifest:
-    """The content of ``manifest.json``."""
-
-    identity: dict[str, Any]
-    width: int
-    logit_scale: float
-    logit_bias: float
-    shards: dict[Part, list[dict[str, Any]]] = field(
-        default_factory=lambda: {"images": [], "captions": []}
-    )
-    unreadable: dict[str, dict[str, Any]] = field(default_factory=dict)
-
-    def write(self, folder: Path) -> None:
-        """Write the manifest whole, under a temporary name first."""
-        values = {
-            "format": FORMAT,
-            **self.identity,
-            "width": self.width,
-            "logit_scale": self.logit_scale,
-            "logit_bias": self.logit_bias,
-            "images": self.shards["images"],
-            "captions": self.shards["captions"],
-            "unreadable": self.unreadable,
-        }
-        temporary = folder / "manifest.json.tmp"
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
-        temporary.replace(folder / "manifest.json")
-
-
-def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
-    """Return the manifest of a cache, or None where there is no cache yet.
-
-    Raises:
-        CacheError: the cache is damaged, or was made by another teacher, preprocessing or of
-            other views; the message names what differs.
-    """
-    path = folder / "manifest.json"
-    if not path.exists():
-        return None
-    try:
-        values = json.loads(path.read_text())
-        known = values["format"] == FORMAT
-        found = {key: values[key] for key in identity.to_dict()}
-        manifest = Manifest(
-            identity=found,
-            width=values["width"],
-            logit_scale=values["logit_scale"],
-            logit_bias=values["logit_bias"],
-            shards={"images": values["images"], "captions": values["captions"]},
-            unreadable=values["unreadable"],
-        )
-    except (ValueError, KeyError, TypeError) as error:
-        raise CacheError(
-            f"{path}: not a cache manifest of format {FORMAT}; delete the folder to build it again"
-        ) from error
-    if not known:
-        raise CacheError(
-            f"{path}: format {values['format']}, but this version reads format {FORMAT}; "
-            "set cache.folder to another folder"
-        )
-    different = _differences(found, identity.to_dict())
-    if different:
-        raise CacheError(
-            f"{folder}: the cache was built for something else ({'; '.join(different)}); "
-            "go back to those settings, or set cache.folder to another folder"
-        )
-    return manifest
-
-
-def _differences(found: Any, asked: Any, path: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(asked, dict):
-        keys = sorted(found.keys() | asked.keys())
-        return [
-            line
-            for key in keys
-            for line in _differences(found.get(key), asked.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    # The manifest has been through JSON: a tuple came back as a list.
-    if json.dumps(found) == json.dumps(asked):
-        return []
-    return [f"{path} is {json.dumps(found)}, the recipe asks for {json.dumps(asked)}"]
-
-
-def row_digest(text: str) -> tuple[int, int]:
-    """Return the two 64-bit digests by which a key or a caption is found."""
-    first, second = draw_integers("row", text, count=2)
-    return first, second
+# Samples that are looked up at a time; some sources hold the bytes of the picture in them.
+_AT_ONCE = 1024
 
 
 def image_size(sample: Sample) -> int:
@@ -152,61 +38,6 @@ def image_size(sample: Sample) -> int:
         return sample.image.stat().st_size
     except OSError:
         return 0
-
-
-class Rows:
-    """One part of a cache, memory-mapped: embeddings found by the digest of a text."""
-
-    def __init__(self, folder: Path, shards: Iterable[Mapping[str, Any]]) -> None:
-        """Map the whole shards.
-
-        Raises:
-            CacheError: a shard is missing or has another length than the manifest says.
-        """
-        self._arrays: list[NDArray[Any]] = []
-        keys: list[NDArray[np.uint64]] = []
-        for shard in shards:
-            path = folder / shard["file"]
-            try:
-                array = np.load(path, mmap_mode="r")
-                key = np.load(path.with_suffix(".keys.npy"))
-            except (OSError, ValueError, EOFError) as error:
-                raise CacheError(
-                    f"{path}: the shard is missing or damaged; delete {folder} to build it again"
-                ) from error
-            if len(array) != shard["rows"] or key.shape != (shard["rows"], 3):
-                raise CacheError(
-                    f"{path}: {len(array)} rows where the manifest says {shard['rows']}; "
-                    f"delete {folder} to build it again"
-                )
-            self._arrays.append(array)
-            keys.append(key)
-        self._keys = np.concatenate(keys) if keys else np.zeros((0, 3), np.uint64)
-        # Stable, so that of two rows for one picture the later one, which replaced it, comes last.
-        self._order = np.argsort(self._keys[:, 0], kind="stable")
-        self._sorted = self._keys[self._order, 0]
-        self._ends = np.cumsum([len(array) for array in self._arrays])
-
-    def find(self, digest: tuple[int, int]) -> int | None:
-        """Return the number of the newest row with this digest."""
-        last = int(np.searchsorted(self._sorted, np.uint64(digest[0]), side="right")) - 1
-        while last >= 0 and int(self._sorted[last]) == digest[0]:
-            row = int(self._order[last])
-            if int(self._keys[row, 1]) == digest[1]:
-                return row
-            last -= 1
-        return None
-
-    def size(self, row: int) -> int:
-        """Return the size in bytes that the picture of a row had."""
-        return int(self._keys[row, 2])
-
-    def embedding(self, row: int) -> NDArray[Any]:
-        """Return one row: ``[views, width]`` for a picture, ``[width]`` for a caption."""
-        shard = int(np.searchsorted(self._ends, row, side="right"))
-        start = 0 if shard == 0 else int(self._ends[shard - 1])
-        array: NDArray[Any] = self._arrays[shard][row - start]
-        return array
 
 
 @dataclass(frozen=True)
@@ -229,27 +60,40 @@ class Cache:
         """Map its shards."""
         self.folder = folder
         self.manifest = manifest
-        self.images = Rows(folder, manifest.shards["images"])
-        self.captions = Rows(folder, manifest.shards["captions"])
+        self.images = Rows(folder, manifest.shards["images"], manifest.width)
+        self.captions = Rows(folder, manifest.shards["captions"], manifest.width)
 
-    def missing(self, source: Source, *, images: bool = True, captions: bool = True) -> Missing:
-        """Compare the cache with the data: every key with the same size, and every caption."""
+    def missing(
+        self,
+        source: Source,
+        *,
+        images: bool = True,
+        captions: bool = True,
+        extra_texts: Sequence[str] = (),
+    ) -> Missing:
+        """Compare the cache with the data: every key with the same size, and every caption.
+
+        ``extra_texts`` are texts that are no captions of the source and are asked for too.
+        """
         pictures: list[int] = []
         changed = 0
         texts: dict[str, None] = {}
-        for number, sample in enumerate(iterate(source)):
-            if images:
-                row = self.images.find(row_digest(sample.key))
-                size = image_size(sample)
-                known = None if row is None else self.images.size(row)
-                damaged = self.manifest.unreadable.get(sample.key, {}).get("bytes")
-                if size not in (known, damaged):
-                    pictures.append(number)
-                    changed += known is not None
+        for first, samples in enumerate(_pieces(source)):
             if captions:
-                texts.update(dict.fromkeys(sample.captions))
-        absent = [text for text in texts if self.captions.find(row_digest(text)) is None]
-        return Missing(pictures, changed, absent)
+                texts.update(dict.fromkeys(text for item in samples for text in item.captions))
+            if not images:
+                continue
+            rows = self.images.find(row_digests(sample.key for sample in samples))
+            sizes = self.images.sizes(rows).tolist()
+            for number, (sample, row) in enumerate(zip(samples, rows.tolist(), strict=True)):
+                size = image_size(sample)
+                damaged = self.manifest.damaged(sample.key)
+                if (row < 0 or size != sizes[number]) and size != damaged:
+                    pictures.append(first * _AT_ONCE + number)
+                    changed += row >= 0
+        asked = list(dict.fromkeys([*texts, *extra_texts]))
+        absent = np.flatnonzero(self.captions.find(row_digests(asked)) < 0)
+        return Missing(pictures, changed, [asked[number] for number in absent.tolist()])
 
 
 class CachedTeacher:
@@ -261,6 +105,40 @@ class CachedTeacher:
         self.width = caches[0].manifest.width
         self.logit_scale = caches[0].manifest.logit_scale
         self.logit_bias = caches[0].manifest.logit_bias
+        self._pools: dict[Part, _Pool] = {}
+
+    def attach(self, sources: Sequence[Source]) -> None:
+        """Find the rows of the sources, which :meth:`corpus` draws from.
+
+        A cache may hold more than that: held-out pictures, captions of another list, other texts.
+        A caption that several pictures or sources have counts once.
+        """
+        pictures: list[NDArray[np.int64]] = []
+        captions: list[NDArray[np.int64]] = []
+        seen = np.zeros(0, np.uint64)
+        for cache, source in zip(self._caches, sources, strict=True):
+            keys, texts = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+            for samples in _pieces(source):
+                keys.append(cache.images.find(row_digests(sample.key for sample in samples)))
+                every = (text for sample in samples for text in sample.captions)
+                texts.append(cache.captions.find(row_digests(every)))
+            pictures.append(_found(keys))
+            rows = _found(texts)
+            digests = cache.captions.digests(rows)[:, 0]
+            captions.append(rows[~np.isin(digests, seen)])
+            seen = np.concatenate([seen, digests])
+        self._pools = {
+            "images": _Pool([cache.images for cache in self._caches], pictures),
+            "captions": _Pool([cache.captions for cache in self._caches], captions),
+        }
+
+    def corpus(self, part: Part, count: int, *draw: str | int) -> Tensor:
+        """Return ``count`` embeddings of the attached sources, float32 ``[count, width]``.
+
+        They are L2-normalised and drawn without repetition by what ``draw`` says and nothing
+        else; of each picture one view, drawn too. All there are, where these are fewer.
+        """
+        return self._pools[part].draw(count, *draw)
 
     def images(self, sources: Sequence[int], keys: Sequence[str], views: Sequence[int]) -> Tensor:
         """Return the embeddings of views of pictures, float32 ``[B, width]``, L2-normalised.
@@ -268,17 +146,20 @@ class CachedTeacher:
         Raises:
             CacheError: a picture is not in the cache.
         """
-        rows = []
-        for source, key, view in zip(sources, keys, views, strict=True):
-            part = self._caches[source].images
-            row = part.find(row_digest(key))
-            if row is None:
+        digests, numbers = row_digests(keys), np.asarray(views, np.int64)
+        of_source = np.asarray(sources, np.int64)
+        result = torch.empty(len(keys), self.width)
+        for source in np.unique(of_source).tolist():
+            cache, places = self._caches[source], np.flatnonzero(of_source == source)
+            rows = cache.images.find(digests[places])
+            absent = np.flatnonzero(rows < 0)
+            if len(absent):
                 raise CacheError(
-                    f"{self._caches[source].folder}: picture {key!r} is not in the cache; "
+                    f"{cache.folder}: picture {keys[places[absent[0]]]!r} is not in the cache; "
                     "run `clip-distill cache` again to add it"
                 )
-            rows.append(part.embedding(row)[view])
-        return _normalised(rows)
+            result[torch.from_numpy(places)] = cache.images.take(rows, numbers[places])
+        return result
 
     def captions(self, texts: Sequence[str]) -> Tensor:
         """Return the embeddings of captions of any source, float32 ``[B, width]``, L2-normalised.
@@ -286,21 +167,48 @@ class CachedTeacher:
         Raises:
             CacheError: a caption is not in the cache.
         """
-        return _normalised([self._caption(text) for text in texts])
-
-    def _caption(self, text: str) -> NDArray[Any]:
-        digest = row_digest(text)
+        digests = row_digests(texts)
+        result = torch.empty(len(texts), self.width)
+        left = np.arange(len(texts))
         for cache in self._caches:
-            row = cache.captions.find(digest)
-            if row is not None:
-                return cache.captions.embedding(row)
+            rows = cache.captions.find(digests[left])
+            found = rows >= 0
+            result[torch.from_numpy(left[found])] = cache.captions.take(rows[found])
+            left = left[~found]
+            if not len(left):
+                return result
         raise CacheError(
-            f"{self._caches[0].folder}: caption {text[:60]!r} is not in the cache; "
+            f"{self._caches[0].folder}: caption {texts[left[0]][:60]!r} is not in the cache; "
             "run `clip-distill cache` again to add it"
         )
 
 
-def _normalised(rows: Sequence[NDArray[Any]]) -> Tensor:
-    # Rounding to float16 takes a vector off the unit sphere by up to 5e-4.
-    embeddings = torch.from_numpy(np.stack(rows).astype(np.float32))
-    return torch.nn.functional.normalize(embeddings, dim=-1)
+class _Pool:
+    """Rows of one part of several caches, numbered through."""
+
+    def __init__(self, parts: Sequence[Rows], rows: Sequence[NDArray[np.int64]]) -> None:
+        self._parts = parts
+        self._rows = rows
+        self._ends = np.cumsum([len(some) for some in rows])
+
+    def draw(self, count: int, *draw: str | int) -> Tensor:
+        numbers = draw_rows(int(self._ends[-1]), count, "corpus", *draw)
+        views = draw_numbers(len(numbers), "view of corpus", *draw)
+        pieces, start, begin = [], 0, 0
+        for part, rows, end in zip(self._parts, self._rows, self._ends.tolist(), strict=True):
+            stop = int(np.searchsorted(numbers, end))
+            of_part = (views[start:stop] % np.uint64(part.views)).astype(np.int64)
+            pieces.append(part.take(rows[numbers[start:stop] - begin], of_part))
+            start, begin = stop, end
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+
+def _pieces(source: Source) -> Iterator[list[Sample]]:
+    for first in range(0, len(source), _AT_ONCE):
+        yield [source[number] for number in range(first, min(first + _AT_ONCE, len(source)))]
+
+
+def _found(pieces: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
+    """Return the rows that there are, ascending, each once."""
+    rows = np.unique(np.concatenate(pieces))
+    return rows[rows >= 0]

@@ -1,41 +1,56 @@
 """The cache stage: one cache for each source of a project, built, added to or opened."""
 
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
-from distill.cache import Cache, read_manifest
-from distill.cache_build import build_cache, identify
+from accelerate import Accelerator
+
+from distill.cache import Cache
+from distill.cache_build import Sharing, build_cache, open_cache
 from distill.progress import Bar, make_console, progress_bar
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
 
 
-def build_caches(project: Project, folder: RunFolder) -> None:
-    """Embed all training pictures and captions that are not in the caches yet."""
+def build_caches(
+    project: Project, folder: RunFolder, accelerator: Accelerator | None = None
+) -> None:
+    """Embed all training pictures and captions that are not in the caches yet.
+
+    With an accelerator every process has to call this, and each embeds its share; the run folder
+    is written by the main process alone.
+    """
     teacher = project.teacher
     if teacher is None:
         return
-    console = make_console()
+    console, main = make_console(), accelerator is None or accelerator.is_main_process
     console.print(f"cache: {teacher.name} over {describe(project.sources)}")
-    for path, source in zip(_folders(project, folder.path), project.sources, strict=True):
+    caches: list[Cache] = []
+    folders = cache_folders(project, folder.path)
+    for path, source in zip(folders, project.sources, strict=True):
         with ExitStack() as stack:
-            show = _Bars(stack)
             cache, skips = build_cache(
                 path,
                 source,
                 teacher,
-                views=project.views,
                 settings=project.build_settings,
-                progress=show,
+                progress=_Bars(stack),
+                extra_texts=() if caches else bank_texts(project),
+                sharing=_sharing(accelerator, caches),
             )
-        folder.add_skips(skips)
+        caches.append(cache)
+        if main:
+            folder.add_skips(skips)
         size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
         console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
     if teacher.truncated:
         console.print(f"cache: {teacher.truncated} captions were longer than the teacher reads")
-    folder.finish("cache")
+    if main:
+        folder.finish("cache")
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
 
 
 def open_caches(project: Project, run_folder: Path) -> list[Cache] | None:
@@ -43,17 +58,30 @@ def open_caches(project: Project, run_folder: Path) -> list[Cache] | None:
     teacher = project.teacher
     if teacher is None:
         return None
-    identity = identify(teacher, project.views, project.build_settings)
-    caches = []
-    for path, source in zip(_folders(project, run_folder), project.sources, strict=True):
-        manifest = read_manifest(path, identity)
-        if manifest is None:
-            return None
-        cache = Cache(path, manifest)
-        if cache.missing(source):
+    caches: list[Cache] = []
+    for path, source in zip(cache_folders(project, run_folder), project.sources, strict=True):
+        cache = open_cache(path, teacher, project.build_settings)
+        if cache.missing(source, extra_texts=() if caches else bank_texts(project)):
             return None
         caches.append(cache)
     return caches
+
+
+def bank_texts(project: Project) -> Sequence[str]:
+    """Return the texts of a bank that are no captions; the first source's cache holds them."""
+    texts: Sequence[str] = getattr(project, "bank_texts", ())
+    return texts
+
+
+def _sharing(accelerator: Accelerator | None, caches: Sequence[Cache]) -> Sharing:
+    if accelerator is None:
+        return Sharing(caches=tuple(caches))
+    return Sharing(
+        rank=accelerator.process_index,
+        count=accelerator.num_processes,
+        wait=accelerator.wait_for_everyone,
+        caches=tuple(caches),
+    )
 
 
 class _Bars:
@@ -72,7 +100,7 @@ class _Bars:
         self._bar.update(done)
 
 
-def _folders(project: Project, run_folder: Path) -> Iterator[Path]:
+def cache_folders(project: Project, run_folder: Path) -> Iterator[Path]:
     """Yield a folder for each source, named by teacher and source."""
     named = project.config.cache.folder
     base = run_folder / "cache" if named is None else Path(named)

@@ -186,11 +186,22 @@ def recipe(
 
 
 @_command("cache")
-def cache(recipe: RecipePath, overrides: Overrides = None) -> None:
-    """Write the teacher's embeddings to disk."""
+def cache(
+    recipe: RecipePath,
+    estimate: Annotated[
+        bool, typer.Option("--estimate", help="Print bytes and time, and build nothing.")
+    ] = False,
+    overrides: Overrides = None,
+) -> None:
+    """Write the teacher's embeddings to disk, or tell what that would cost."""
     with _train_extra("cache"):
+        from distill.cache_estimate import print_estimate
         from distill.pipeline import build_cache
-    build_cache(_load(recipe, overrides))
+    config = _load(recipe, overrides)
+    if estimate:
+        print_estimate(config)
+    else:
+        build_cache(config)
 
 
 @_command("train")

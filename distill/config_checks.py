@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distill.config_losses import expand
+from distill.config_losses import EmbeddingAlignmentEntry, TermEntry, expand
 from distill.config_models import StudentHf, StudentTowers
 from distill.presets import NEEDS
 
@@ -22,6 +22,7 @@ def cross_errors(config: "RunConfig") -> Iterator[tuple[str, str]]:
         case StudentHf() as student:
             yield from _hf(student)
     yield from _losses(config)
+    yield from _alignment_first(config)
     yield from _views(config)
     yield from _evaluations(config)
     if config.train.precision == "fp16" and config.train.optimizer == "muon":
@@ -53,6 +54,8 @@ def _towers(config: "RunConfig", student: StudentTowers) -> Iterator[tuple[str, 
         yield "student", "image and text are both null; a student has at least one tower"
     if student.width is None and student.start is None and not config.teachers:
         yield "student.width", "missing; required where the recipe has no teacher to take it from"
+    if student.projection_start == "ridge":
+        yield from _ridge(config, student)
     image, text = student.image, student.text
     if image is not None and image.weights is not None and not image.pretrained:
         yield "student.image.weights", "given beside pretrained: false; leave one of them out"
@@ -67,6 +70,26 @@ def _towers(config: "RunConfig", student: StudentTowers) -> Iterator[tuple[str, 
         yield "student.text.model", "missing, as student.text.config is; give one of them"
     if text.model is None and text.config is not None and text.tokenizer is None:
         yield "student.text.tokenizer", "missing; required where no model brings one"
+    if text.config is not None and text.keep_every > 1:
+        yield (
+            "student.text.keep_every",
+            f"found {text.keep_every} beside a config; set its num_hidden_layers instead",
+        )
+
+
+def _ridge(config: "RunConfig", student: StudentTowers) -> Iterator[tuple[str, str]]:
+    field = "student.projection_start"
+    if student.start is not None:
+        yield field, "ridge would undo what student.start has learned; leave one of them out"
+    if not config.teachers or config.train.teacher != "cached":
+        yield field, "ridge needs the teacher's cache; set train.teacher: cached, or random here"
+    for name in ("image", "text"):
+        tower = getattr(student, name)
+        if tower is not None and tower.projection != "linear":
+            yield (
+                f"student.{name}.projection",
+                f"found {tower.projection!r}, but projection_start: ridge solves linear ones alone",
+            )
 
 
 def _hf(student: StudentHf) -> Iterator[tuple[str, str]]:
@@ -99,12 +122,38 @@ def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
         names = " and ".join(lonely)
         ways_out = "write losses: {contrastive: 1}, or give a teacher"
         yield "losses", f"{names} cannot do without a teacher, and {why}; {ways_out}"
-    student = config.student
-    if isinstance(student, StudentTowers) and student.start is None:
-        single = student.image is None or student.text is None
-        for name in terms:
-            if single and NEEDS[name].texts:
-                yield f"losses.{name}", "it needs both towers, and the student has one; remove it"
+    mode = config.train.teacher
+    if "corpus_kl" in terms and taught and mode != "cached":
+        found = f"it draws from the teacher's cache, and train.teacher is {mode}"
+        yield "losses.corpus_kl", f"{found}; set it to cached, or remove the term"
+    if isinstance(config.student, StudentTowers) and config.student.start is None:
+        yield from _terms_of_towers(config.student, terms)
+
+
+def _terms_of_towers(
+    student: StudentTowers, terms: dict[str, TermEntry]
+) -> Iterator[tuple[str, str]]:
+    single = student.image is None or student.text is None
+    for name, term in terms.items():
+        if single and NEEDS[name].texts:
+            yield f"losses.{name}", "it needs both towers, and the student has one; remove it"
+        if student.image is None and NEEDS[name].images:
+            yield f"losses.{name}", "it needs an image tower, and the student has none; remove it"
+        if student.image is None and isinstance(term, EmbeddingAlignmentEntry) and term.mask_ratio:
+            found = f"found {term.mask_ratio:g}, but the student has no image tower"
+            yield f"losses.{name}.mask_ratio", f"{found}; set it to 0"
+
+
+def _alignment_first(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    try:
+        terms = expand(config.losses)
+    except KeyError:
+        return  # reported as a missing weight
+    if config.train.alignment_first_steps and "embedding_alignment" not in terms:
+        yield (
+            "train.alignment_first_steps",
+            "given, but losses has no embedding_alignment; add it, or leave this out",
+        )
 
 
 def _views(config: "RunConfig") -> Iterator[tuple[str, str]]:
@@ -117,6 +166,8 @@ def _views(config: "RunConfig") -> Iterator[tuple[str, str]]:
             "cache.views",
             f"found {config.cache.views}, must be 1 with views.kind: center, whose views are alike",
         )
+    if config.views.kind == "center" and config.views.rand_augment is not None:
+        yield "views.rand_augment", "only kind: random has a use for it; leave it out"
 
 
 def _evaluations(config: "RunConfig") -> Iterator[tuple[str, str]]:

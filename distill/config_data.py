@@ -152,17 +152,24 @@ Evaluations = Annotated[
 
 
 def _entries(given: tuple[str, ...] | str | None, *, field: str) -> tuple[str, ...] | None:
-    if not isinstance(given, str):
-        return given
+    return read_lines(Path(given), field=field) if isinstance(given, str) else given
+
+
+def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
+    """Return the lines of a text file that are not empty.
+
+    Raises:
+        DataError: the file cannot be read, or has none; the message names ``field``.
+    """
     try:
-        text = Path(given).read_text(encoding="utf-8-sig")
+        text = path.read_text(encoding="utf-8-sig")
     except (OSError, UnicodeDecodeError) as error:
         raise DataError(
-            f"{field}: {given} cannot be read as a text file; give a file with one entry a line"
+            f"{field}: {path} cannot be read as a text file; give a file with one entry a line"
         ) from error
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
-        raise DataError(f"{field}: {given} is empty; give a file with one entry a line")
+        raise DataError(f"{field}: {path} is empty; give a file with one entry a line")
     return lines
 
 

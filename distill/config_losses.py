@@ -2,12 +2,15 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, ClassVar, Literal
 
-from distill.config_base import NonNegative, Positive, Section, by_type
+from pydantic import Field, Strict
+
+from distill.config_base import Count, NonNegative, Positive, Section, Text, by_type
 from distill.presets import NEEDS, PRESETS, Needs
 
-PresetName = Literal["default"]
+PresetName = Literal["default", "clip_kd", "tinyclip", "mobileclip", "dime"]
+BelowOne = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Schedule(Section):
@@ -22,6 +25,9 @@ class Schedule(Section):
 class TermEntry(Section):
     """What every term has beside its own arguments."""
 
+    # Fields that are no arguments of the term's function.
+    options: ClassVar[frozenset[str]] = frozenset()
+
     weight: NonNegative | None = None
     """Factor of the term; 0 removes it; null: the preset's."""
     schedule: Schedule | None = None
@@ -31,25 +37,87 @@ class TermEntry(Section):
 class KlDivergenceEntry(TermEntry):
     """Matches the teacher's distributions over the batch, both ways."""
 
+    options = frozenset({"scale"})
+
     temperature: Positive = 1.0
     """What both models' logits are divided by."""
+    scale: Literal["own", "teacher"] = "own"
+    """Each model's own logit scale and bias, or the teacher's on both sides."""
 
 
 class EmbeddingAlignmentEntry(TermEntry):
     """Pulls each embedding to the teacher's of the same picture or text."""
 
+    options = frozenset({"mask_ratio", "mask_patch"})
+
     kind: Literal["cosine", "mse", "smooth_l1"] = "cosine"
     """One minus the cosine, the squared error, or the Huber error."""
+    mask_ratio: BelowOne = 0.0
+    """Share of each picture hidden from the student for this term (MFD); 0: nothing."""
+    mask_patch: Count = 16
+    """Side of the squares that are hidden, in the student's pixels."""
 
 
 class ContrastiveEntry(TermEntry):
     """Tells true pairs from all others (InfoNCE)."""
 
 
+class InteractiveContrastiveEntry(TermEntry):
+    """Tells the teacher's partners of the student's rows from all others (ICL)."""
+
+
+class RelationalEntry(TermEntry):
+    """Matches how the teacher relates pictures to each other, and texts."""
+
+    temperature: Positive = 1.0
+    """What both models' logits are divided by."""
+
+
+class SoftTargetEntry(TermEntry):
+    """Contrasts with a target that knows which rows of the batch resemble each other."""
+
+    temperature: Positive = 1.0
+    """What the target's logits are divided by."""
+
+
+class SigmoidContrastiveEntry(TermEntry):
+    """Judges every picture and caption of the batch by itself: a pair or not (SigLIP)."""
+
+
+class PromptKlEntry(TermEntry):
+    """Matches the teacher's distribution of each picture over a fixed bank of texts."""
+
+    options = frozenset({"bank", "bank_size"})
+
+    temperature: Positive = 1.0
+    """What both models' logits are divided by."""
+    bank: Text | None = None
+    """A file with one text a line; null: captions of the training data."""
+    bank_size: Count = 1024
+    """How many captions are drawn where no file is named."""
+
+
+class CorpusKlEntry(TermEntry):
+    """Matches the teacher's distributions over its cached captions and pictures."""
+
+    options = frozenset({"samples"})
+
+    temperature: Positive = 1.0
+    """What both models' logits are divided by."""
+    samples: Count = 16384
+    """How many captions, and how many pictures, are drawn anew for each step."""
+
+
 ENTRIES: Mapping[str, type[TermEntry]] = {
     "kl_divergence": KlDivergenceEntry,
     "embedding_alignment": EmbeddingAlignmentEntry,
     "contrastive": ContrastiveEntry,
+    "interactive_contrastive": InteractiveContrastiveEntry,
+    "relational": RelationalEntry,
+    "soft_target": SoftTargetEntry,
+    "sigmoid_contrastive": SigmoidContrastiveEntry,
+    "prompt_kl": PromptKlEntry,
+    "corpus_kl": CorpusKlEntry,
 }
 
 
@@ -77,6 +145,22 @@ class Losses(Section):
         None
     )
     """Tells true pairs from all others (InfoNCE)."""
+    interactive_contrastive: Annotated[
+        NonNegative | InteractiveContrastiveEntry | None, _weight_or(InteractiveContrastiveEntry)
+    ] = None
+    """Tells the teacher's partners of the student's rows from all others (ICL)."""
+    relational: Annotated[NonNegative | RelationalEntry | None, _weight_or(RelationalEntry)] = None
+    """Matches how the teacher relates pictures to each other, and texts."""
+    soft_target: Annotated[NonNegative | SoftTargetEntry | None, _weight_or(SoftTargetEntry)] = None
+    """Contrasts with a target that knows which rows of the batch resemble each other."""
+    sigmoid_contrastive: Annotated[
+        NonNegative | SigmoidContrastiveEntry | None, _weight_or(SigmoidContrastiveEntry)
+    ] = None
+    """Judges every picture and caption of the batch by itself: a pair or not (SigLIP)."""
+    prompt_kl: Annotated[NonNegative | PromptKlEntry | None, _weight_or(PromptKlEntry)] = None
+    """Matches the teacher's distribution of each picture over a fixed bank of texts."""
+    corpus_kl: Annotated[NonNegative | CorpusKlEntry | None, _weight_or(CorpusKlEntry)] = None
+    """Matches the teacher's distributions over its cached captions and pictures."""
 
 
 LossesField = Annotated[
@@ -87,12 +171,16 @@ LossesField = Annotated[
 
 @dataclass(frozen=True)
 class ResolvedTerm:
-    """A term with every value filled in."""
+    """A term with every value filled in.
+
+    ``arguments`` are the function's own, ``options`` what a recipe sets beside them.
+    """
 
     weight: float
     schedule: Literal["none", "linear", "cosine"]
     end: float
     arguments: Mapping[str, Any]
+    options: Mapping[str, Any]
     needs: Needs
 
     @property
@@ -138,7 +226,8 @@ def resolve_terms(losses: str | Losses) -> dict[str, ResolvedTerm]:
             weight=float(entry.weight or 0.0),
             schedule="none" if entry.schedule is None else entry.schedule.kind,
             end=0.0 if entry.schedule is None else entry.schedule.end,
-            arguments=entry.model_dump(exclude={"weight", "schedule"}),
+            arguments=entry.model_dump(exclude={"weight", "schedule", *entry.options}),
+            options=entry.model_dump(include=set(entry.options)),
             needs=NEEDS[name],
         )
         for name, entry in expand(losses).items()

@@ -61,6 +61,8 @@ class TextTower(Section):
     """Name on the hub, or a local folder."""
     pretrained: Flag = True
     """Whether the tower starts from that model's weights."""
+    keep_every: Count = 1
+    """Keep layers 0, k, 2k, … of that model (1: all), as DistilBERT takes every second."""
     config: dict[str, Any] | None = None
     """Fields of a BertConfig to build a new tower from; null: the model's own."""
     tokenizer: Text | None = None
@@ -84,6 +86,10 @@ class StudentTowers(Section):
     """Width of the embeddings; null: the teacher's."""
     logit_scale: LogitScale = 1 / 0.07
     """Factor of the similarities at the start; it is learned, and never above 100."""
+    projection_start: Literal["random", "ridge"] = "random"
+    """How linear projections start: at random, or regressed onto the cached teacher."""
+    projection_samples: Count = 4096
+    """How many pictures and captions that regression sees."""
     image: ImageTower | None = ImageTower()
     """The image tower; null: a student without one."""
     text: TextTower | None = TextTower()

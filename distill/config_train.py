@@ -5,9 +5,11 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, model_validator
 
-from distill.config_base import Count, Natural, NonNegative, Positive, Section
+from distill.config_base import Count, Flag, Natural, NonNegative, Positive, Section
 
 Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
+Decay = Annotated[float, Strict(), Field(gt=0, lt=1)]
+LayerDecay = Annotated[float, Strict(), Field(gt=0, le=1)]
 
 
 class TrainSection(Section):
@@ -17,6 +19,10 @@ class TrainSection(Section):
     """Embeddings from the cache, from the teacher itself at every step, or none."""
     batch_size: Count = 256
     """Pairs in a step, over all processes together."""
+    micro_batch_size: Count | None = None
+    """Most pairs that the towers of a process hold at once; null: its whole share of the batch."""
+    tile_rows: Count | None = None
+    """Rows of a matrix of similarities that exist at once; null: as many as is fast."""
     steps: Count | None = None
     """Length of the run in steps; give either this or epochs."""
     epochs: Positive | None = 10.0
@@ -25,16 +31,36 @@ class TrainSection(Section):
     """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
     learning_rate: Positive = 1e-3
     """AdamW's learning rate after the warmup."""
+    image_learning_rate: Positive | None = None
+    """The same for the image tower; null: learning_rate. Under Muon it moves in proportion."""
+    text_learning_rate: Positive | None = None
+    """The same for the text tower; null: learning_rate. Under Muon it moves in proportion."""
+    layer_decay: LayerDecay | None = None
+    """Factor of the learning rate from a layer to the one below it; null: all learn alike."""
     muon_learning_rate: Positive = 3e-3
     """Muon's learning rate after the warmup."""
     weight_decay: NonNegative = 0.05
-    """Decay of the matrices; norms, biases and the logit scale have none."""
+    """Decay of the matrices; norms, biases and scales have none."""
     betas: tuple[Beta, Beta] = (0.9, 0.98)
     """AdamW's decay of its two moving averages."""
     warmup_steps: Natural = 100
     """Steps in which the learning rate rises from 0."""
     schedule: Literal["cosine", "constant"] = "cosine"
     """How the learning rate goes on after the warmup: down half a cosine to 0, or not at all."""
+    alignment_first_steps: Natural = 0
+    """Steps in which embedding_alignment is the only term; the others join after them."""
+    freeze_image_steps: Natural = 0
+    """Steps in which the image tower is locked and its projection alone learns."""
+    freeze_text_steps: Natural = 0
+    """Steps in which the text tower is locked and its projection alone learns."""
+    ema_decay: Decay | None = None
+    """Share of the moving average of the weights that a step keeps; null: no average."""
+    gradient_checkpointing: Flag = False
+    """Whether towers keep few activations and compute the others twice, to save memory."""
+    compile: Flag = False
+    """Whether towers go through torch.compile, which takes minutes and then saves time."""
+    channels_last: Flag | None = None
+    """Layout of pictures in the image tower; null: last for convolutions on CUDA."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the towers; losses are always in fp32."""
     gradient_clip: Positive | None = 1.0
@@ -49,6 +75,8 @@ class TrainSection(Section):
     """How many pictures such a look takes."""
     save_every: Count = 200
     """Steps between two checkpoints."""
+    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    """Where the lines of metrics.jsonl go as well, through Accelerate."""
 
     @model_validator(mode="before")
     @classmethod

@@ -1,13 +1,45 @@
 """The sections of a recipe on views and on the teacher's cache."""
 
+import re
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from distill.config_base import Count, Flag, Natural, Positive, Section, Share, Text, whole
 
 AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
+
+# timm skips over what it does not know, so that a slip of the pen would change nothing.
+_RAND_AUGMENT = {
+    "m": r"\d+",
+    "n": r"[1-9]|1[0-4]",
+    "p": r"0\.\d+|1(\.0+)?",
+    "mstd": r"\d+(\.\d+)?",
+    "mmax": r"[1-9]\d*",
+    "inc": r"[01]",
+    "t": r"weights|3a|3aw",
+}
+
+
+def _rand_augment(value: str) -> str:
+    """Refuse a text that is no configuration of timm's RandAugment."""
+    first, *parts = value.split("-")
+    names = [
+        name
+        for part in parts
+        for name, pattern in _RAND_AUGMENT.items()
+        if re.fullmatch(f"{name}({pattern})", part)
+    ]
+    if first != "rand" or len(names) < len(parts) or len(set(names)) < len(names):
+        raise ValueError(
+            "must be rand and any of m9 (magnitude), n2 (operations), p0.5, mstd0.5, mmax10, inc1 "
+            "and tweights, t3a or t3aw, each once with - between, such as rand-m9-n2-mstd0.5"
+        )
+    return value
+
+
+RandAugment = Annotated[str, Strict(), AfterValidator(_rand_augment)]
 
 
 class ViewsSection(Section):
@@ -25,6 +57,8 @@ class ViewsSection(Section):
     """Whether half of the crops are mirrored; captions that say left or right speak against it."""
     color_jitter: Share = 0.0
     """Largest relative change of brightness, contrast and saturation."""
+    rand_augment: RandAugment | None = None
+    """timm's RandAugment after all that, such as rand-m9-n2-mstd0.5; null: none."""
 
 
 class CacheSection(Section):
@@ -34,8 +68,8 @@ class CacheSection(Section):
     """How many crops of each picture are embedded."""
     folder: Text | None = None
     """Where the embeddings stand; null: inside the run folder."""
-    dtype: Literal["float16", "float32"] = "float16"
-    """Precision that they are stored in."""
+    dtype: Literal["float16", "float32", "int8"] = "float16"
+    """Precision that they are stored in; int8 has a scale of its own for every vector."""
     shard_rows: Count = 4096
     """Rows of a file; a killed run goes on after the last whole file."""
     batch_size: Count = 64

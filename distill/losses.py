@@ -4,34 +4,54 @@ S stands for a model's logits ``scale · I Tᵀ + bias`` (``[B, B]``, images in 
 student's and St the teacher's, P for a softmax over rows. Every term is a scalar: the mean over the
 batch and over the two directions, image to text and text to image. Similarities, softmax and norms
 are computed in the precision of the inputs and never below float32, under autocast too. No gradient
-reaches a teacher's tensor. docs/losses.md says when to use which term.
+reaches a teacher's tensor. No ``[B, B]`` is ever held: distill/tiles.py computes it in tiles.
+docs/losses.md says when to use which term.
 """
 
-import math
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from dataclasses import dataclass, field
-from typing import Any, Literal
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.presets import NEEDS
+from distill.embeddings import (
+    Embeddings,
+    both_towers,
+    check_groups,
+    check_same_batch,
+    check_same_width,
+    check_temperature,
+    common_towers,
+    detached,
+    full_precision,
+    group_gap,
+    product,
+    with_gradient_by,
+    zero_of,
+)
+from distill.tiled_sigmoid import sigmoid_loss
+from distill.tiled_softmax import distribution_loss, identity_loss
+from distill.weighted import Banks, Mask, Term, WeightedTerms
 
-
-@dataclass(frozen=True)
-class Embeddings:
-    """What a dual encoder says about a batch.
-
-    ``image`` and ``text`` are L2-normalised ``[B, D]``, either None for a model of one tower;
-    ``scale`` is a scalar, already exponentiated; ``bias`` a scalar that is added to the logits.
-    """
-
-    image: Tensor | None
-    text: Tensor | None
-    scale: Tensor
-    bias: Tensor | None = None
+__all__ = [
+    "TERMS",
+    "Banks",
+    "Embeddings",
+    "Mask",
+    "Term",
+    "WeightedLoss",
+    "contrastive",
+    "corpus_kl",
+    "embedding_alignment",
+    "interactive_contrastive",
+    "kl_divergence",
+    "prompt_kl",
+    "relational",
+    "sigmoid_contrastive",
+    "soft_target",
+]
 
 
 def kl_divergence(student: Embeddings, teacher: Embeddings, temperature: float = 1.0) -> Tensor:
@@ -46,20 +66,18 @@ def kl_divergence(student: Embeddings, teacher: Embeddings, temperature: float =
     Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531; over the batch as the CRD term of
     CLIP-KD, https://arxiv.org/abs/2307.12732.
     """
-    if not 0 < temperature < math.inf:
-        raise ValueError(f"kl_divergence: temperature is {temperature}; it must be above 0")
-    teacher = _detached(teacher)
-    with _full_precision(student):
-        student_BB = _logits("kl_divergence", "student", student) / temperature
-        teacher_BB = _logits("kl_divergence", "teacher", teacher) / temperature
-        if student_BB.shape != teacher_BB.shape:
-            raise ValueError(
-                f"kl_divergence: the student has {len(student_BB)} rows and the teacher "
-                f"{len(teacher_BB)}; both must embed the same batch"
-            )
-        image_to_text = _row_kl(teacher_BB, student_BB)
-        text_to_image = _row_kl(teacher_BB.T, student_BB.T)
-        return temperature**2 * (image_to_text + text_to_image) / 2
+    term = "kl_divergence"
+    check_temperature(term, temperature)
+    teacher = detached(teacher)
+    ours, theirs = both_towers(term, "student", student), both_towers(term, "teacher", teacher)
+    check_same_batch(term, ours[0], theirs[0])
+    with full_precision(ours[0]):
+        value = distribution_loss(
+            product(*ours, student.scale, temperature=temperature),
+            product(*theirs, teacher.scale, temperature=temperature),
+            columns=True,
+        )
+        return with_gradient_by(student.bias, temperature**2 * value)
 
 
 def embedding_alignment(
@@ -79,30 +97,18 @@ def embedding_alignment(
 
     Source: the FD term of CLIP-KD, https://arxiv.org/abs/2307.12732.
     """
+    term = "embedding_alignment"
     if kind not in _DISTANCES:
-        raise ValueError(
-            f"embedding_alignment: kind is {kind!r}; it must be one of {', '.join(_DISTANCES)}"
-        )
-    teacher = _detached(teacher)
-    towers = [
-        (tower, ours, theirs)
-        for tower, ours, theirs in (
-            ("image", student.image, teacher.image),
-            ("text", student.text, teacher.text),
-        )
-        if ours is not None and theirs is not None
-    ]
-    if not towers:
-        raise ValueError(
-            "embedding_alignment: student and teacher have no tower in common; "
-            "it needs the images of both or the texts of both"
-        )
-    with _full_precision(student):
-        distances = []
-        for tower, ours, theirs in towers:
-            _check_same_shape(tower, ours, theirs)
-            distances.append(_DISTANCES[kind](_at_least_float32(ours), _at_least_float32(theirs)))
-        return torch.stack(distances).mean()
+        raise ValueError(f"{term}: kind is {kind!r}; it must be one of {', '.join(_DISTANCES)}")
+    distances = []
+    for tower, ours, theirs in common_towers(term, student, detached(teacher)):
+        check_same_width(term, ours, theirs, tower=tower)
+        with full_precision(ours):
+            lifted = [
+                rows.to(torch.promote_types(rows.dtype, torch.float32)) for rows in (ours, theirs)
+            ]
+            distances.append(_DISTANCES[kind](*lifted))
+    return torch.stack(distances).mean()
 
 
 def contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
@@ -119,188 +125,242 @@ def contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
     Source: CLIP, https://arxiv.org/abs/2103.00020; the groups answer the remark on several captions
     of an image in the simple-CLIP tutorial, https://github.com/moein-shariatnia/OpenAI-CLIP.
     """
-    with _full_precision(student):
-        logits_BB = _logits("contrastive", "student", student)
-        # Class indices [B] without groups, probabilities [K, K] with them.
-        target = torch.arange(len(logits_BB), device=logits_BB.device)
-        if groups is not None:
-            kept, target = _group_targets("contrastive", groups, logits_BB)
-            logits_BB = logits_BB[kept][:, kept]
-        if not len(logits_BB):
-            # An empty sum keeps its place in the graph: the gradients are zeros, and not absent.
-            return logits_BB.sum()
-        # A group is a symmetric relation, so that both directions share the target.
-        image_to_text = F.cross_entropy(logits_BB, target)
-        text_to_image = F.cross_entropy(logits_BB.T, target)
-        return (image_to_text + text_to_image) / 2
+    image, text = both_towers("contrastive", "student", student)
+    groups = check_groups("contrastive", groups, image)
+    with full_precision(image):
+        value = _info_nce(image, text, student.scale, groups, columns_too=True)
+        return with_gradient_by(student.bias, value)
 
 
-@dataclass(frozen=True)
-class Term:
-    """A term of a recipe: its weight, the function's own arguments, and the weight's schedule.
+def interactive_contrastive(
+    student: Embeddings, teacher: Embeddings, groups: Tensor | None = None
+) -> Tensor:
+    """Tell the teacher's true partners of the student's rows from all others.
 
-    With a schedule the weight goes from ``weight`` at the start of the run to ``end`` at its end,
-    in a straight line or along half a cosine.
+    ``½ [CE(P of scale · Is Ttᵀ, Y) + CE(P of scale · Ts Itᵀ, Y)]``: InfoNCE of the student's
+    images against the teacher's texts and of its texts against the teacher's images, at the
+    student's scale. Y and ``groups`` as in `contrastive`.
+
+    Raises:
+        ValueError: a tower is missing, batches or widths differ, or ``groups`` is not ``[B]``.
+
+    Source: the ICL term of CLIP-KD, https://arxiv.org/abs/2307.12732.
     """
+    term = "interactive_contrastive"
+    image, text = both_towers(term, "student", student)
+    teacher_image, teacher_text = both_towers(term, "teacher", detached(teacher))
+    check_same_batch(term, image, teacher_image)
+    check_same_width(term, image, teacher_image)
+    groups = check_groups(term, groups, image)
+    with full_precision(image):
+        image_to_text = _info_nce(image, teacher_text, student.scale, groups, columns_too=False)
+        text_to_image = _info_nce(text, teacher_image, student.scale, groups, columns_too=False)
+        return with_gradient_by(student.bias, (image_to_text + text_to_image) / 2)
 
-    weight: float
-    arguments: Mapping[str, Any] = field(default_factory=dict)
-    schedule: Literal["none", "linear", "cosine"] = "none"
-    end: float = 0.0
 
-    def weight_at(self, progress: float) -> float:
-        """Return the weight at a share of the run, 0 at its start and 1 at its end."""
-        match self.schedule:
-            case "none":
-                return self.weight
-            case "linear":
-                share = progress
-            case "cosine":
-                share = (1 - math.cos(math.pi * progress)) / 2
-            case _:
-                raise ValueError(
-                    f"schedule is {self.schedule!r}; it must be one of none, linear, cosine"
-                )
-        return self.weight + (self.end - self.weight) * share
+def relational(student: Embeddings, teacher: Embeddings, temperature: float = 1.0) -> Tensor:
+    """Match how the teacher relates the pictures to each other, and the texts.
+
+    ``T² · `` the mean over the towers that both models have of KL(Pt ‖ Ps), P the softmax of a row
+    of ``scale · X Xᵀ / T`` without the diagonal, each model at its own scale. 0 at B = 1. The
+    widths of the two models may differ.
+
+    Raises:
+        ValueError: the models have no tower in common, the batches differ, or the temperature is
+            not above 0.
+
+    Source: the intra-modal distances of DIME-FM, https://arxiv.org/abs/2303.18232; relations
+    instead of vectors as in RKD, https://arxiv.org/abs/1904.05068.
+    """
+    check_temperature("relational", temperature)
+    teacher = detached(teacher)
+    values = []
+    for _, ours, theirs in common_towers("relational", student, teacher):
+        with full_precision(ours):
+            models = [
+                product(rows, rows, scale, temperature=temperature)
+                for rows, scale in ((ours, student.scale), (theirs, teacher.scale))
+            ]
+            if len(ours) == 1:
+                values.append(zero_of(*models[0].tensors))
+            else:
+                values.append(distribution_loss(*models, columns=False, diagonal=False))
+    return with_gradient_by(student.bias, temperature**2 * torch.stack(values).mean())
+
+
+def soft_target(student: Embeddings, temperature: float = 1.0) -> Tensor:
+    """Contrast with a target that knows which rows of the batch resemble each other.
+
+    ``½ [CE(P of S's rows, Q) + CE(P of Sᵀ's rows, Q)]``, the target Q the row softmax of
+    ``scale · (I Iᵀ + T Tᵀ) / 2 / temperature``, detached. S is not divided by the temperature.
+
+    Raises:
+        ValueError: a tower is missing, or the temperature is not above 0.
+
+    Source: the simple-CLIP tutorial, https://github.com/moein-shariatnia/OpenAI-CLIP, corrected:
+    there the vectors are not normalised and gradients flow through the target.
+    """
+    check_temperature("soft_target", temperature)
+    image, text = both_towers("soft_target", "student", student)
+    with full_precision(image):
+        logits = product(image, text, student.scale)
+        # The target is symmetric: the softmax of its columns is the target of the texts' rows.
+        mean = torch.cat([logits.rows, logits.columns], dim=1).detach() / 2**0.5
+        target = product(mean, mean, student.scale.detach(), temperature=temperature)
+        value = distribution_loss(logits, target, columns=True, entropy=True)
+        return with_gradient_by(student.bias, value)
+
+
+def sigmoid_contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
+    """Judge every picture and caption of the batch by itself: a pair or not.
+
+    ``−log σ(y · S)`` summed over an image's row, the mean over the rows; y is +1 for a pair (or
+    the same group) and −1 else. ``groups`` as in `contrastive`.
+
+    Raises:
+        ValueError: a tower is missing, or ``groups`` is not ``[B]``.
+
+    Source: SigLIP, https://arxiv.org/abs/2303.15343.
+    """
+    image, text = both_towers("sigmoid_contrastive", "student", student)
+    groups = check_groups("sigmoid_contrastive", groups, image)
+    with full_precision(image):
+        logits = product(image, text, student.scale)
+        zero = zero_of(*logits.tensors, student.bias)
+        bias = zero if student.bias is None else student.bias.to(zero.device, zero.dtype)
+        if groups is not None:
+            kept = groups != -1
+            groups = groups[kept]
+            logits = replace(logits, rows=logits.rows[kept], columns=logits.columns[kept])
+        return sigmoid_loss(logits, bias, groups) if len(logits.rows) else zero
+
+
+def prompt_kl(
+    student_image: Tensor,
+    teacher_image: Tensor,
+    bank: Tensor,
+    student_scale: Tensor,
+    teacher_scale: Tensor,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Match the teacher's distribution of each picture over a fixed bank of its text embeddings.
+
+    ``T² · KL(Pt ‖ Ps)``, the mean over B, P the softmax of a row of ``scale · I bankᵀ / T``. The
+    bank is ``[M, D]``, of the teacher. For pictures without captions.
+
+    Raises:
+        ValueError: the batches differ, a width is not the bank's, the bank is empty, or the
+            temperature is not above 0.
+
+    Source: distillation on class prompts, as in https://arxiv.org/abs/2303.18232.
+    """
+    check_temperature("prompt_kl", temperature)
+    return _bank_kl(
+        "prompt_kl",
+        (student_image, teacher_image),
+        bank,
+        (student_scale, teacher_scale),
+        temperature,
+    )
+
+
+def corpus_kl(
+    student: Embeddings,
+    teacher: Embeddings,
+    corpus_image: Tensor | None,
+    corpus_text: Tensor | None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Match the teacher's distributions over its embeddings of the corpus.
+
+    The mean, over the towers that the student has, of `prompt_kl` of the student's images against
+    the teacher's texts of the corpus ``[M, D]`` and of the student's texts against its pictures.
+    The bank of a tower that the student lacks may be None.
+
+    Raises:
+        ValueError: the student has no tower, the teacher lacks one of the student's, a bank is
+            missing, or what `prompt_kl` raises.
+
+    Source: our own; the corpus stands in the teacher's cache.
+    """
+    check_temperature("corpus_kl", temperature)
+    scales = (student.scale, teacher.scale)
+    values = []
+    for tower, bank_name, ours, theirs, bank in (
+        ("image", "texts", student.image, teacher.image, corpus_text),
+        ("text", "pictures", student.text, teacher.text, corpus_image),
+    ):
+        if ours is None:
+            continue
+        if theirs is None:
+            raise ValueError(f"corpus_kl: the student has an {tower} tower and the teacher none")
+        if bank is None:
+            raise ValueError(f"corpus_kl: it needs the corpus's {bank_name} and none are given")
+        values.append(_bank_kl("corpus_kl", (ours, theirs), bank, scales, temperature))
+    if not values:
+        raise ValueError("corpus_kl: the student has no tower")
+    return with_gradient_by(student.bias, torch.stack(values).mean())
 
 
 TERMS: Mapping[str, Callable[..., Tensor]] = {
     "kl_divergence": kl_divergence,
     "embedding_alignment": embedding_alignment,
     "contrastive": contrastive,
+    "interactive_contrastive": interactive_contrastive,
+    "relational": relational,
+    "soft_target": soft_target,
+    "sigmoid_contrastive": sigmoid_contrastive,
+    "prompt_kl": prompt_kl,
+    "corpus_kl": corpus_kl,
 }
 
 
-class WeightedLoss:
+class WeightedLoss(WeightedTerms):
     """The weighted sum of a recipe's terms."""
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
-        """Take the terms by name.
-
-        Raises:
-            ValueError: there is no term, or one is unknown; the message lists the known ones.
-        """
-        if not terms:
-            raise ValueError(f"losses: no term is given; known are {', '.join(TERMS)}")
-        for name in terms:
-            if name not in TERMS:
-                raise ValueError(f"losses: {name!r} is unknown; known are {', '.join(TERMS)}")
-        self.terms = dict(terms)
-
-    @property
-    def needs_teacher(self) -> bool:
-        """Whether any term compares the student with a teacher."""
-        return any(NEEDS[name].teacher for name in self.terms)
-
-    def __call__(
-        self,
-        student: Embeddings,
-        teacher: Embeddings | None,
-        *,
-        groups: Tensor | None,
-        progress: float,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and each term before its weight, detached.
-
-        Args:
-            student: The student's embeddings of the batch.
-            teacher: The teacher's of the same rows; None where no term needs one.
-            groups: Integers ``[B]`` as `contrastive` takes them, or None where each row is a pair.
-            progress: Share of the run, 0 to 1, for the weights' schedules.
-
-        Raises:
-            ValueError: a term needs a teacher or a tower that is missing.
-        """
-        values = {}
-        weighted = []
-        for name, term in self.terms.items():
-            inputs: list[Embeddings] = [student]
-            arguments = dict(term.arguments)
-            if NEEDS[name].teacher:
-                if teacher is None:
-                    raise ValueError(f"{name}: it needs a teacher and none is given")
-                inputs.append(teacher)
-            if NEEDS[name].pairs:
-                arguments["groups"] = groups
-            value = TERMS[name](*inputs, **arguments)
-            weighted.append(term.weight_at(progress) * value)
-            values[name] = value.detach()
-        return torch.stack(weighted).sum(), values
+    functions = TERMS
 
 
-@contextmanager
-def _full_precision(embeddings: Embeddings) -> Iterator[None]:
-    rows = embeddings.text if embeddings.image is None else embeddings.image
-    device = embeddings.scale.device if rows is None else rows.device
-    # Autocast would compute the similarities in half precision, whatever their inputs are.
-    with torch.autocast(device.type, enabled=False):
-        yield
-
-
-def _at_least_float32(values: Tensor) -> Tensor:
-    return values.to(torch.promote_types(values.dtype, torch.float32))
-
-
-def _detached(teacher: Embeddings) -> Embeddings:
-    return Embeddings(
-        image=None if teacher.image is None else teacher.image.detach(),
-        text=None if teacher.text is None else teacher.text.detach(),
-        scale=teacher.scale.detach(),
-        bias=None if teacher.bias is None else teacher.bias.detach(),
-    )
-
-
-def _logits(term: str, model: str, embeddings: Embeddings) -> Tensor:
-    """Return ``scale · I Tᵀ + bias``, ``[B, B]``."""
-    if embeddings.image is None or embeddings.text is None:
-        missing = "image" if embeddings.image is None else "text"
-        raise ValueError(f"{term}: it needs both towers and the {model} has no {missing} tower")
-    image_BD = _at_least_float32(embeddings.image)
-    text_BD = _at_least_float32(embeddings.text)
-    if image_BD.shape != text_BD.shape:
-        raise ValueError(
-            f"{term}: the {model}'s images are {list(image_BD.shape)} and its texts "
-            f"{list(text_BD.shape)}; both must be [B, D] of the same pairs"
-        )
-    logits_BB = _at_least_float32(embeddings.scale) * (image_BD @ text_BD.T)
-    if embeddings.bias is not None:
-        logits_BB = logits_BB + _at_least_float32(embeddings.bias)
-    return logits_BB
-
-
-def _row_kl(target_BN: Tensor, logits_BN: Tensor) -> Tensor:
-    """Return KL(softmax(target) ‖ softmax(logits)) over the last axis, the mean over rows."""
-    return F.kl_div(
-        F.log_softmax(logits_BN, dim=-1),
-        F.log_softmax(target_BN, dim=-1),
-        log_target=True,
-        reduction="batchmean",
-    )
-
-
-def _group_targets(term: str, groups: Tensor, logits_BB: Tensor) -> tuple[Tensor, Tensor]:
-    """Return which rows have a partner ``[B]``, and the targets ``[K, K]`` of these K rows."""
-    if groups.shape != logits_BB.shape[:1]:
-        raise ValueError(
-            f"{term}: groups is {list(groups.shape)}; it must be [{len(logits_BB)}], one id a row"
-        )
-    groups = groups.to(logits_BB.device)
+def _info_nce(
+    rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, *, columns_too: bool
+) -> Tensor:
+    """Return InfoNCE of the rows, and of the columns too, with rows of group -1 left out."""
+    logits = product(rows, columns, scale)
+    if groups is None:
+        return identity_loss(logits, columns=columns_too)
     kept = groups != -1
-    same_KK = (groups[kept][:, None] == groups[kept][None, :]).to(logits_BB.dtype)
-    return kept, same_KK / same_KK.sum(dim=1, keepdim=True)
+    groups = groups[kept]
+    if not len(groups):
+        return zero_of(*logits.tensors)
+    logits = replace(logits, rows=logits.rows[kept], columns=logits.columns[kept])
+    value = identity_loss(logits, columns=columns_too)
+    gap = group_gap(logits, groups)
+    return value if gap is None else value - gap
 
 
-def _check_same_shape(tower: str, student: Tensor, teacher: Tensor) -> None:
-    if student.shape[-1] != teacher.shape[-1]:
-        raise ValueError(
-            f"embedding_alignment: the student's {tower} width is {student.shape[-1]} and the "
-            f"teacher's {teacher.shape[-1]}; they must be equal"
+def _bank_kl(
+    term: str,
+    images: tuple[Tensor, Tensor],
+    bank: Tensor,
+    scales: tuple[Tensor, Tensor],
+    temperature: float,
+) -> Tensor:
+    """Return `prompt_kl` of the student's and the teacher's rows, each with its scale."""
+    check_same_batch(term, *images)
+    if bank.ndim != 2 or not len(bank):
+        raise ValueError(f"{term}: the bank is {list(bank.shape)}; it must be [M, D], M at least 1")
+    for model, rows in zip(("student", "teacher"), images, strict=True):
+        if rows.shape[-1] != bank.shape[-1]:
+            raise ValueError(
+                f"{term}: the {model}'s width is {rows.shape[-1]} and the bank's "
+                f"{bank.shape[-1]}; they must be equal"
+            )
+    with full_precision(images[0]):
+        student = product(images[0], bank.detach(), scales[0], temperature=temperature)
+        teacher = product(
+            images[1].detach(), bank.detach(), scales[1].detach(), temperature=temperature
         )
-    if student.shape != teacher.shape:
-        raise ValueError(
-            f"embedding_alignment: the student has {len(student)} {tower} rows and the teacher "
-            f"{len(teacher)}; both must embed the same batch"
-        )
+        return temperature**2 * distribution_loss(student, teacher, columns=False)
 
 
 def _cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:

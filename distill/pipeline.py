@@ -16,7 +16,7 @@ from distill.project import DEFAULT_TEMPLATES, Project
 from distill.recipe import default_values, load_recipe, resolve
 from distill.run_folder import RunFolder
 from distill.train.checkpoint import latest_checkpoint
-from distill.train.processes import check_device, start_accelerator
+from distill.train.processes import check_device, check_trackers, start_accelerator
 from distill.train.stage import train_stage
 from export.runtime.errors import RecipeError, RunError
 from students.model import load_student
@@ -87,6 +87,7 @@ def open_run(project: Project) -> RunFolder:
     folder = RunFolder(config)
     folder.check()
     check_device(config.train.device, config.train.precision)
+    check_trackers(config.train.trackers)
     if config.renders_inside:
         _ = project.teacher, project.student
         folder.open()
@@ -103,14 +104,24 @@ def open_run(project: Project) -> RunFolder:
 def build_cache(config: RunConfig) -> None:
     """Embed the training pictures and captions by the teacher, unless that is done.
 
+    Under a launcher each process embeds its share.
+
     Raises:
         RecipeError: the recipe has no teacher.
+        RunError: processes or device do not fit.
         CacheError: the cache folder holds something else.
     """
-    project = Project(config)
     if not config.teachers:
         raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
-    build_caches(project, open_run(project))
+    settings = config.train
+    accelerator = start_accelerator(device=settings.device, precision=settings.precision)
+    project = Project(config)
+    folder = RunFolder(config)
+    if accelerator.is_main_process:
+        folder = open_run(project)
+    accelerator.wait_for_everyone()
+    build_caches(project, folder, accelerator)
+    accelerator.end_training()
 
 
 def train(config: RunConfig) -> None:
@@ -121,7 +132,13 @@ def train(config: RunConfig) -> None:
         KeyboardInterrupt: Ctrl-C came; the text says what was saved.
     """
     settings = config.train
-    accelerator = start_accelerator(device=settings.device, precision=settings.precision)
+    accelerator = start_accelerator(
+        device=settings.device,
+        precision=settings.precision,
+        trackers=settings.trackers,
+        folder=config.folder,
+        towers_rest=bool(settings.freeze_image_steps or settings.freeze_text_steps),
+    )
     if settings.batch_size % accelerator.num_processes:
         raise RunError(
             f"train.batch_size: {settings.batch_size} does not divide by the "

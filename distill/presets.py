@@ -15,19 +15,26 @@ class Needs:
 
     ``teacher``: a teacher's embeddings. ``pairs``: captions that truly belong to their picture;
     rows with a borrowed caption are left out. ``texts``: captions at all, and a student that has
-    both towers. ``equal_width``: a student as wide as the teacher.
+    both towers. ``equal_width``: a student as wide as the teacher. ``images``: an image tower.
     """
 
     teacher: bool = False
     pairs: bool = False
     texts: bool = False
     equal_width: bool = False
+    images: bool = False
 
 
 NEEDS: Mapping[str, Needs] = {
     "kl_divergence": Needs(teacher=True, texts=True),
     "embedding_alignment": Needs(teacher=True, equal_width=True),
     "contrastive": Needs(pairs=True, texts=True),
+    "interactive_contrastive": Needs(teacher=True, pairs=True, texts=True, equal_width=True),
+    "relational": Needs(teacher=True),
+    "soft_target": Needs(texts=True),
+    "sigmoid_contrastive": Needs(pairs=True, texts=True),
+    "prompt_kl": Needs(teacher=True, equal_width=True, images=True),
+    "corpus_kl": Needs(teacher=True, equal_width=True),
 }
 
 
@@ -39,12 +46,48 @@ class Preset:
     source: str
 
 
+_CLIP_KD = "Yang et al., CVPR 2024, https://arxiv.org/abs/2307.12732"
+
 PRESETS: Mapping[str, Preset] = {
     "default": Preset(
         terms={
             "kl_divergence": {"weight": 1.0},
             "embedding_alignment": {"weight": 5.0, "kind": "cosine"},
         },
-        source="our own choice; the terms are CRD and FD of CLIP-KD (Yang et al., CVPR 2024)",
+        source=f"our own choice; the terms are CRD and FD of CLIP-KD ({_CLIP_KD})",
+    ),
+    # CLIP-KD weighs the mean over D of the squared error, summed over both towers, by 2000. In our
+    # sum over D and mean over towers that is 2 · 2000 / D: 7.8125 at the 512 of its teacher.
+    "clip_kd": Preset(
+        terms={
+            "contrastive": {"weight": 1.0},
+            "embedding_alignment": {"weight": 7.8125, "kind": "mse"},
+            "kl_divergence": {"weight": 1.0, "temperature": 1.0},
+            "interactive_contrastive": {"weight": 1.0},
+        },
+        source=f"CLIP-KD's task, FD, CRD and ICL losses ({_CLIP_KD})",
+    ),
+    "tinyclip": Preset(
+        terms={"kl_divergence": {"weight": 1.0, "temperature": 1.0, "scale": "teacher"}},
+        source="TinyCLIP's affinity mimicking (Wu et al., ICCV 2023, "
+        "https://arxiv.org/abs/2309.12314), at the teacher's scale on both sides",
+    ),
+    "mobileclip": Preset(
+        terms={
+            "contrastive": {"weight": 0.25},
+            "kl_divergence": {"weight": 0.75, "temperature": 1.0},
+        },
+        source="MobileCLIP-B on DataCompDR-1B (Vasu et al., CVPR 2024, "
+        "https://arxiv.org/abs/2311.17049)",
+    ),
+    # 0.7 and 0.3 are the defaults of its code, which leaves the third weight to the user.
+    "dime": Preset(
+        terms={
+            "kl_divergence": {"weight": 0.7, "temperature": 1.0},
+            "prompt_kl": {"weight": 0.3, "temperature": 1.0},
+            "relational": {"weight": 0.1, "temperature": 1.0},
+        },
+        source="DIME-FM (Sun et al., ICCV 2023, https://arxiv.org/abs/2303.18232), its pseudo-"
+        "captions taken by a bank of prompts; the weight of relational is our own",
     ),
 }

@@ -2,12 +2,14 @@
 
 from collections.abc import Sequence
 from functools import cached_property
+from pathlib import Path
 
 import torch
 
 from distill.cache_build import BuildSettings
 from distill.config import RunConfig, StudentHf
 from distill.config import Source as SourceEntry
+from distill.config_data import read_lines
 from distill.data.index import Position
 from distill.data.pairs import Captions, iterate
 from distill.data.sample import Skip, Source, check_source, split_by_hash
@@ -16,6 +18,7 @@ from distill.evaluate.compare import EvaluationSet
 from distill.losses import Term, WeightedLoss
 from distill.teacher.load import load_teacher
 from distill.teacher.protocol import Teacher
+from distill.train.batches import Masking
 from distill.train.processes import check_device
 from distill.views import ViewSettings
 from export.runtime.errors import DataError, RecipeError, StudentError
@@ -69,6 +72,21 @@ class Project:
     def captions(self) -> Captions:
         """The captions of the training corpus."""
         return Captions(self.sources, seed=self.config.seed)
+
+    @cached_property
+    def bank_texts(self) -> tuple[str, ...]:
+        """The texts that prompt_kl compares pictures with; none where the recipe lacks it."""
+        term = self.config.terms.get("prompt_kl")
+        if term is None:
+            return ()
+        if term.options["bank"] is not None:
+            return read_lines(Path(term.options["bank"]), field="losses.prompt_kl.bank")
+        if self.captions.total == 0:
+            raise DataError(
+                "losses.prompt_kl.bank: missing, and no picture of data.train has a caption to take "
+                "instead; name a file with one text a line"
+            )
+        return self.captions.draw(term.options["bank_size"])
 
     @cached_property
     def position(self) -> Position:
@@ -174,9 +192,9 @@ class Project:
 
         Raises:
             StudentError: a term needs equal widths, and they are not.
-            DataError: a term needs captions, and there are none.
+            DataError: a term needs captions, and there are none, or the bank cannot be read.
         """
-        width, teacher = self.student.width, self.teacher
+        width, teacher, _ = self.student.width, self.teacher, self.bank_texts
         for name, term in self.config.terms.items():
             if teacher is not None and term.needs_equal_width and width != teacher.width:
                 raise StudentError(
@@ -198,12 +216,21 @@ class Project:
                 name: Term(
                     weight=term.weight,
                     arguments=dict(term.arguments),
+                    options=dict(term.options),
                     schedule=term.schedule,
                     end=term.end,
                 )
                 for name, term in self.config.terms.items()
             }
         )
+
+    @property
+    def masking(self) -> Masking | None:
+        """What the alignment hides of the student's pictures; None where it hides nothing."""
+        term = self.config.terms.get("embedding_alignment")
+        if term is None or not term.options["mask_ratio"]:
+            return None
+        return Masking(ratio=term.options["mask_ratio"], patch=term.options["mask_patch"])
 
     @property
     def views(self) -> ViewSettings:
@@ -216,6 +243,7 @@ class Project:
             ratio=views.ratio,
             flip=views.flip,
             color_jitter=views.color_jitter,
+            rand_augment=views.rand_augment,
         )
 
     @property
@@ -223,6 +251,7 @@ class Project:
         """How the cache is written."""
         cache = self.config.cache
         return BuildSettings(
+            views=self.views,
             view_count=cache.views,
             dtype=cache.dtype,
             shard_rows=cache.shard_rows,

@@ -31,7 +31,10 @@ _RESULTS: Mapping[str, str] = {"train": "student", "evaluate": "report.json", "e
 # Fields that change how a stage runs and not what comes out of it.
 _IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
     "cache": frozenset({"batch_size", "shard_rows"}),
-    "train": frozenset({"device", "log_every", "save_every"}),
+    "train": frozenset(
+        {"device", "log_every", "save_every", "micro_batch_size", "tile_rows", "trackers"}
+        | {"gradient_checkpointing", "compile", "channels_last"}
+    ),
 }
 _LONGEST_LIST = 8
 

@@ -1,10 +1,15 @@
 """Views: one deterministic crop of a picture, which teacher and student are both shown."""
 
 import math
+import random
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass
+from functools import cache
 from typing import Any, Literal
 
 import numpy as np
+from numpy.random import mtrand
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
@@ -20,7 +25,8 @@ class ViewSettings:
 
     ``scale`` is the range of the crop's share of the area, ``ratio`` that of width over height,
     ``flip`` whether half of the views are mirrored, ``color_jitter`` the largest relative change
-    of brightness, contrast and saturation.
+    of brightness, contrast and saturation, ``rand_augment`` the configuration of timm's
+    RandAugment, None for none.
     """
 
     seed: int
@@ -29,12 +35,14 @@ class ViewSettings:
     ratio: tuple[float, float]
     flip: bool
     color_jitter: float
+    rand_augment: str | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, only those that matter for the kind."""
+        """Return the settings as plain values, only those that matter."""
         values = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
+            if (key, value) != ("rand_augment", None)
         }
         return values if self.kind == "random" else {"kind": self.kind}
 
@@ -44,6 +52,8 @@ class View:
     """One view of one picture: a box in pixels (left, top, right, bottom) and what is done to it.
 
     ``box`` is None for the centre view, where each model crops as it does in evaluation.
+    ``rand_augment`` is a configuration of timm's RandAugment and the number that its choice of
+    operations and magnitudes follows from, None for none.
     """
 
     box: tuple[int, int, int, int] | None
@@ -51,6 +61,7 @@ class View:
     brightness: float = 1.0
     contrast: float = 1.0
     saturation: float = 1.0
+    rand_augment: tuple[str, int] | None = None
 
 
 def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int, int]) -> View:
@@ -63,6 +74,7 @@ def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int,
     if settings.kind == "center":
         return View(None)
     flip, *jitter = draw_uniforms("view", settings.seed, key, number, count=4)
+    augment = settings.rand_augment
     change = [1.0 + settings.color_jitter * (2.0 * value - 1.0) for value in jitter]
     return View(
         box=_draw_box(settings, key, number, size=size),
@@ -70,6 +82,9 @@ def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int,
         brightness=change[0],
         contrast=change[1],
         saturation=change[2],
+        rand_augment=None
+        if augment is None
+        else (augment, draw_integers("rand_augment", settings.seed, key, number)[0]),
     )
 
 
@@ -86,7 +101,38 @@ def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) ->
         picture = ImageEnhance.Contrast(picture).enhance(view.contrast)
     if view.saturation != 1.0:
         picture = ImageEnhance.Color(picture).enhance(view.saturation)
+    if view.rand_augment is not None:
+        configuration, number = view.rand_augment
+        with _global_generators(number):
+            picture = _rand_augment(configuration)(picture)
     return np.asarray(picture)
+
+
+@cache
+def _rand_augment(configuration: str) -> Callable[[Image.Image], Image.Image]:
+    """Return timm's RandAugment (Cubuk et al. 2019); what it moves in from outside is grey."""
+    from timm.data.auto_augment import rand_augment_transform
+
+    transform: Callable[[Image.Image], Image.Image] = rand_augment_transform(
+        configuration, {"img_mean": (128, 128, 128)}
+    )
+    return transform
+
+
+@contextmanager
+def _global_generators(number: int) -> Iterator[None]:
+    """Let Python's and numpy's global generators start from a number, and give them back after.
+
+    timm draws from these two; a view must neither depend on them nor move them on.
+    """
+    state, generator = random.getstate(), mtrand.get_bit_generator()
+    random.seed(number)
+    mtrand.set_bit_generator(np.random.Philox(key=number))
+    try:
+        yield
+    finally:
+        random.setstate(state)
+        mtrand.set_bit_generator(generator)
 
 
 def _draw_box(

@@ -71,7 +71,7 @@ def build_towers(
         if seeing.weights is not None:
             load_backbone(backbone, seeing.entry, seeing.weights)
     if reading is not None and model.text_tower is not None and reading.weights is not None:
-        _load_encoder(model.text_tower, reading.weights)
+        _load_encoder(model.text_tower, reading.weights, every=reading.every)
     tokenizer = None if reading is None else reading.tokenizer
     return assemble(model, tokenizer, processor, name="student.text")
 
@@ -87,11 +87,15 @@ class _ImagePlan:
 
 @dataclass(frozen=True)
 class _TextPlan:
-    """The entry ``text`` of a configuration, its tokenizer, the folder with the weights."""
+    """The entry ``text`` of a configuration, its tokenizer, the folder with the weights.
+
+    Of the layers in there the first is kept, and from then on one of ``every``.
+    """
 
     entry: dict[str, Any]
     tokenizer: PreTrainedTokenizerBase
     weights: Path | None
+    every: int
 
 
 def _plan_image(image: Mapping[str, Any]) -> _ImagePlan:
@@ -112,6 +116,12 @@ def _plan_image(image: Mapping[str, Any]) -> _ImagePlan:
 
 def _plan_text(text: Mapping[str, Any]) -> _TextPlan:
     model, fields, pretrained = text.get("model"), text.get("config"), text.get("pretrained", True)
+    every = text.get("keep_every", 1)
+    if fields is not None and every != 1:
+        raise ValueError(
+            f"student.text.keep_every: {every} beside student.text.config; set its "
+            f"num_hidden_layers instead, and keep_every to 1"
+        )
     if fields is not None and pretrained:
         raise ValueError(
             "student.text.pretrained: a tower built from student.text.config has no weights; set "
@@ -141,13 +151,19 @@ def _plan_text(text: Mapping[str, Any]) -> _TextPlan:
             f"{config.max_position_embeddings} positions that the text tower has"
         )
     tokenizer.model_max_length = length
+    if not 1 <= every <= config.num_hidden_layers:
+        raise ValueError(
+            f"student.text.keep_every: found {every}, must be from 1 to the "
+            f"{config.num_hidden_layers} layers of {model}"
+        )
+    layers = len(range(0, config.num_hidden_layers, every))
     entry = {
-        "config": kept_fields(config.to_dict()),
+        "config": {**kept_fields(config.to_dict()), "num_hidden_layers": layers},
         "pooling": text.get("pooling", "mean"),
         "projection": text.get("projection", "linear"),
         "context_length": length,
     }
-    return _TextPlan(entry, tokenizer, folder if pretrained else None)
+    return _TextPlan(entry, tokenizer, folder if pretrained else None, every)
 
 
 def _config_from(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> BertConfig:
@@ -156,7 +172,7 @@ def _config_from(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> 
         return BertConfig(**with_token_ids(fields, tokenizer))
 
 
-def _load_encoder(tower: TextTower, folder: Path) -> None:
+def _load_encoder(tower: TextTower, folder: Path, *, every: int) -> None:
     with one_line(f"student.text.model: {folder} cannot be loaded"), quiet():
         encoder, info = BertModel.from_pretrained(
             folder,
@@ -166,4 +182,5 @@ def _load_encoder(tower: TextTower, folder: Path) -> None:
             output_loading_info=True,
         )
     refuse_missing(info["missing_keys"], name=f"student.text.model: {folder}")
+    encoder.encoder.layer = encoder.encoder.layer[::every]
     tower.encoder.load_state_dict(encoder.state_dict())

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.counter import draw_integers
+from distill.counter import draw_integers, draw_permutation
 from distill.data.sample import Sample, Source
 
 
@@ -47,6 +47,16 @@ class Captions:
             return None
         number = draw_integers("borrow", self._seed, sample.key, times_shown)[0] % self.total
         return Caption(self._caption(number), True)
+
+    def draw(self, count: int) -> tuple[str, ...]:
+        """Return so many different captions of the corpus, drawn by the seed; all if fewer."""
+        order = draw_permutation(self.total, "bank", self._seed)
+        drawn: dict[str, None] = {}
+        for number in order:
+            if len(drawn) == count:
+                break
+            drawn[self._caption(int(number))] = None
+        return tuple(drawn)
 
     def _caption(self, number: int) -> str:
         row = int(np.searchsorted(self._ends, number, side="right"))

@@ -33,7 +33,7 @@ def open_source(config: SourceConfig, *, output: Path) -> Source:
             return open_folder(config.path, templates=config.templates)
         case "scenes":
             table = render_scenes(
-                output / _scenes_name(config) if config.path is None else Path(config.path),
+                output / scenes_name(config) if config.path is None else Path(config.path),
                 count=config.count,
                 seed=config.seed,
                 image_size=config.image_size,
@@ -79,7 +79,8 @@ def guess_source(path: str) -> dict[str, Any]:
     )
 
 
-def _scenes_name(config: ScenesSource) -> str:
+def scenes_name(config: ScenesSource) -> str:
+    """Return the folder inside the run folder that scenes without a path are rendered in."""
     parts = [config.split, config.count, f"{config.image_size}px", f"seed{config.seed}"]
     if config.captioned is not None:
         parts.append(f"captioned{config.captioned}")

@@ -1,16 +1,19 @@
 """Batches: the rows of a step as tensors, made in worker processes."""
 
+import math
 import signal
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 import torch
+from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from distill.counter import draw_integers
+from distill.cache import CachedTeacher
+from distill.counter import draw_integers, draw_permutation
 from distill.data.index import Place, Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip, Source, open_image
@@ -21,35 +24,90 @@ from students.encoder import tokenize
 
 
 @dataclass(frozen=True)
+class Piece:
+    """What the student's towers take at once: a micro-batch, or a process's whole share.
+
+    ``pixels`` is uint8 ``[b, H, W, 3]``; ``hidden`` bool ``[b, H, W]`` marks what masking hides;
+    ``tokens`` are padded to the longest text of the piece. None where there is no such input.
+    """
+
+    pixels: Tensor | None
+    hidden: Tensor | None
+    tokens: dict[str, Tensor] | None
+
+    def to(self, device: torch.device) -> "Piece":
+        """Return the piece on a device."""
+        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
+
+    def pin_memory(self) -> "Piece":
+        """Return the piece in page-locked memory; the loader asks for it."""
+        return self._each(lambda tensor: tensor.pin_memory())
+
+    def _each(self, change: Callable[[Tensor], Tensor]) -> "Piece":
+        return Piece(
+            pixels=None if self.pixels is None else change(self.pixels),
+            hidden=None if self.hidden is None else change(self.hidden),
+            tokens=None
+            if self.tokens is None
+            else {name: change(tensor) for name, tensor in self.tokens.items()},
+        )
+
+
+@dataclass(frozen=True)
 class Batch:
     """This process's rows of one step.
 
-    ``pixels`` and ``teacher_pixels`` are uint8 ``[B, H, W, 3]`` at each model's own size;
-    ``tokens`` the student's; ``pair_ids`` int64 ``[B, 2]`` digests of key and caption, the
-    caption's -1 where it is borrowed.
+    ``teacher_pixels`` is uint8 ``[B, H, W, 3]`` at a live teacher's size; ``teacher_image`` and
+    ``teacher_text`` are what a cached one says, ``[B, D]``. ``pair_ids`` int64 ``[B, 2]`` holds
+    digests of key and caption, the caption's -1 where it is borrowed.
     """
 
-    sources: list[int]
     keys: list[str]
     captions: list[str]
-    views: list[int]
     pair_ids: Tensor
-    pixels: Tensor | None
+    pieces: list[Piece]
     teacher_pixels: Tensor | None
-    tokens: dict[str, Tensor] | None
+    teacher_image: Tensor | None
+    teacher_text: Tensor | None
     skipped: list[Skip]
+
+    def pin_memory(self) -> "Batch":
+        """Return the batch in page-locked memory; the loader asks for it."""
+        seen, image, text = (
+            None if tensor is None else tensor.pin_memory()
+            for tensor in (self.teacher_pixels, self.teacher_image, self.teacher_text)
+        )
+        pieces = [piece.pin_memory() for piece in self.pieces]
+        return replace(
+            self, pieces=pieces, teacher_pixels=seen, teacher_image=image, teacher_text=text
+        )
+
+
+@dataclass(frozen=True)
+class Masking:
+    """How much of a picture is hidden, in square patches of so many pixels."""
+
+    ratio: float
+    patch: int
 
 
 @dataclass(frozen=True)
 class Inputs:
-    """How samples become what the models take; None where a model has or needs no such tower."""
+    """How samples become what the models take; None where a model has or needs no such tower.
+
+    ``teacher`` is the preprocessing of a live teacher, ``cached`` one whose embeddings are looked
+    up; ``piece_rows`` is the most rows of a piece, None for all of them in one.
+    """
 
     views: ViewSettings
     view_count: int
     student: Preprocessing | None
     teacher: Preprocessing | None = None
+    cached: CachedTeacher | None = None
     tokenizer: Any = None
     tokenizing: Mapping[str, Any] = field(default_factory=dict)
+    masking: Masking | None = None
+    piece_rows: int | None = None
 
 
 class StepDataset(Dataset[Batch]):
@@ -74,20 +132,29 @@ class StepDataset(Dataset[Batch]):
     def __getitem__(self, step: int) -> Batch:
         skipped: list[Skip] = []
         rows = [self._row(place, skipped) for place in self._position.batch(step, self._rows)]
+        sources, keys, views = zip(*((row.source, row.key, row.view) for row in rows), strict=True)
         captions = [row.caption for row in rows if row.caption is not None]
-        inputs = self._inputs
+        count, cached = self._inputs.piece_rows or len(rows), self._inputs.cached
         return Batch(
-            sources=[row.source for row in rows],
-            keys=[row.key for row in rows],
+            keys=list(keys),
             captions=captions,
-            views=[row.view for row in rows],
             pair_ids=torch.tensor([row.pair_id for row in rows], dtype=torch.int64),
-            pixels=_stack([row.pixels for row in rows]),
+            pieces=[self._piece(rows[i : i + count]) for i in range(0, len(rows), count)],
             teacher_pixels=_stack([row.teacher_pixels for row in rows]),
+            teacher_image=None if cached is None else cached.images(sources, keys, views),
+            teacher_text=cached.captions(captions) if cached is not None and captions else None,
+            skipped=skipped,
+        )
+
+    def _piece(self, rows: Sequence["_Row"]) -> Piece:
+        inputs = self._inputs
+        captions = [row.caption for row in rows if row.caption is not None]
+        return Piece(
+            pixels=_stack([row.pixels for row in rows]),
+            hidden=_stack([row.hidden for row in rows]),
             tokens=tokenize(inputs.tokenizer, captions, **inputs.tokenizing)
             if inputs.tokenizer is not None and captions
             else None,
-            skipped=skipped,
         )
 
     def _row(self, place: Place, skipped: list[Skip]) -> "_Row":
@@ -105,13 +172,19 @@ class StepDataset(Dataset[Batch]):
     def _read(self, sample: Sample, place: Place) -> "_Row":
         inputs = self._inputs
         number = place.times_shown % inputs.view_count
-        pixels = teacher_pixels = None
+        pixels = hidden = teacher_pixels = None
         if inputs.student is not None or inputs.teacher is not None:
             image = open_image(sample)
             view = draw_view(inputs.views, sample.key, number, size=image.size)
             pixels = None if inputs.student is None else render_view(image, view, inputs.student)
             if inputs.teacher is not None:
                 teacher_pixels = render_view(image, view, inputs.teacher)
+        if pixels is not None and inputs.masking is not None:
+            hidden = hide_patches(
+                inputs.masking,
+                pixels.shape[:2],
+                draw=("mask", inputs.views.seed, sample.key, place.times_shown),
+            )
         caption = self._captions.choose(sample, times_shown=place.times_shown)
         digest = -1 if caption is None or caption.borrowed else _digest(caption.text)
         return _Row(
@@ -121,6 +194,7 @@ class StepDataset(Dataset[Batch]):
             view=number,
             pair_id=(_digest(place.source, sample.key), digest),
             pixels=pixels,
+            hidden=hidden,
             teacher_pixels=teacher_pixels,
         )
 
@@ -132,8 +206,9 @@ class _Row:
     caption: str | None
     view: int
     pair_id: tuple[int, int]
-    pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
-    teacher_pixels: np.ndarray[Any, np.dtype[np.uint8]] | None
+    pixels: NDArray[np.uint8] | None
+    hidden: NDArray[np.bool_] | None
+    teacher_pixels: NDArray[np.uint8] | None
 
 
 def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:
@@ -156,11 +231,26 @@ def ignore_interrupts(_worker: int) -> None:
     torch.set_num_threads(1)
 
 
+def hide_patches(
+    masking: Masking, size: tuple[int, ...], *, draw: tuple[str | int, ...]
+) -> NDArray[np.bool_]:
+    """Return which pixels ``[H, W]`` are hidden: patches drawn without repetition.
+
+    A pure function of its arguments, so that the mask does not depend on the processes.
+    """
+    rows, columns = (math.ceil(side / masking.patch) for side in size)
+    patches = np.zeros(rows * columns, np.bool_)
+    order = draw_permutation(rows * columns, *draw)
+    patches[order[: round(masking.ratio * rows * columns)]] = True
+    whole = np.kron(patches.reshape(rows, columns), np.ones((masking.patch,) * 2, np.bool_))
+    return np.ascontiguousarray(whole[: size[0], : size[1]])
+
+
 def _digest(*parts: str | int) -> int:
     # 63 bits, so that -1 stays free as the mark of a borrowed caption.
     return draw_integers("pair", *parts)[0] >> 1
 
 
-def _stack(rows: Sequence[np.ndarray[Any, np.dtype[np.uint8]] | None]) -> Tensor | None:
+def _stack(rows: Sequence[NDArray[Any] | None]) -> Tensor | None:
     present = [row for row in rows if row is not None]
     return torch.from_numpy(np.stack(present)) if present else None

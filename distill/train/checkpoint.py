@@ -1,14 +1,15 @@
 """Checkpoints: what resuming needs, written whole or not at all.
 
 ``checkpoints/00000200/`` holds ``student/`` (a finished student of its own), ``training.pt``
-(optimizers, schedules, gradient scaler) and ``state.json``. No teacher is ever part of it, nor
-any random state: every draw of training is a function of the seed and the step.
+(optimizers, schedules, gradient scaler, and where the student is a moving average the weights that
+it is the average of) and ``state.json``. No teacher is ever part of it, nor any random state: every
+draw of training is a function of the seed and the step.
 """
 
 import json
 import shutil
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ import torch
 from safetensors.torch import load_model
 from torch import nn
 
+from distill.train.ema import MovingAverage
 from export.runtime.errors import RunError
 from students.encoder import Student
 
@@ -30,11 +32,12 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Resumable:
-    """Everything but the student that a step changes."""
+    """Everything but the student that a step changes; ``average`` where the run keeps one."""
 
     optimizers: Sequence[Any]
     schedules: Sequence[Any]
-    scaler: Any | None = field(default=None)
+    scaler: Any | None = None
+    average: MovingAverage | None = None
 
     def state(self) -> dict[str, Any]:
         """Return the states as tensors and plain values."""
@@ -71,12 +74,18 @@ def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
 def save_checkpoint(
     folder: Path, state: TrainingState, *, student: Student, training: Resumable
 ) -> Path:
-    """Write a checkpoint into ``folder`` under its step, then remove the older ones."""
+    """Write a checkpoint into ``folder`` under its step, then remove the older ones.
+
+    ``student/`` in it is what a run gives: the moving average where there is one. The weights that
+    training goes on from are in ``training.pt`` then.
+    """
 
     def write(path: Path) -> None:
         path.mkdir(parents=True)
-        student.save(path / "student")
-        torch.save(training.state(), path / "training.pt")
+        average = training.average
+        (student if average is None else average.student).save(path / "student")
+        weights = None if average is None else student.model.state_dict()
+        torch.save({**training.state(), "weights": weights}, path / "training.pt")
         values = {"step": state.step, "best": state.best}
         (path / "state.json").write_text(json.dumps(values) + "\n")
 
@@ -101,8 +110,13 @@ def load_checkpoint(path: Path, *, model: nn.Module, training: Resumable) -> Tra
         RunError: a file of it is missing or damaged.
     """
     try:
-        load_model(model, path / "student" / "model.safetensors")
-        training.restore(torch.load(path / "training.pt", map_location="cpu", weights_only=True))
+        saved = torch.load(path / "training.pt", map_location="cpu", weights_only=True)
+        if training.average is None:
+            load_model(model, path / "student" / "model.safetensors")
+        else:
+            load_model(training.average.student.model, path / "student" / "model.safetensors")
+            model.load_state_dict(saved["weights"])
+        training.restore(saved)
         values = json.loads((path / "state.json").read_text())
         return TrainingState(step=values["step"], best=values["best"])
     except (OSError, RuntimeError, ValueError, KeyError, EOFError) as error:

@@ -1,7 +1,5 @@
 """The training loop: fetch, step, sometimes log, sometimes validate, sometimes save."""
 
-import json
-import time
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -18,9 +16,11 @@ from distill.counter import draw_integers
 from distill.data.index import Position
 from distill.data.pairs import group_rows
 from distill.data.sample import Skip, check_skips
-from distill.losses import Embeddings, WeightedLoss
+from distill.embeddings import Embeddings
+from distill.losses import WeightedLoss
 from distill.progress import Bar, progress_bar
 from distill.teacher.protocol import Teacher
+from distill.train.banks import TeacherBanks
 from distill.train.batches import Batch, StepDataset, batches
 from distill.train.checkpoint import (
     Resumable,
@@ -30,9 +30,18 @@ from distill.train.checkpoint import (
     replace_folder,
     save_checkpoint,
 )
-from distill.train.optimizer import OptimizerSettings, build_optimizers, build_schedules
+from distill.train.ema import MovingAverage
+from distill.train.freeze import locked_towers
+from distill.train.optimizer import (
+    OptimizerSettings,
+    build_optimizers,
+    build_schedules,
+    learning_rates,
+)
 from distill.train.processes import Interrupts
+from distill.train.run_log import RunLog
 from distill.train.step import (
+    GlobalLoss,
     NonFiniteLossError,
     StepResult,
     TrainableStudent,
@@ -42,6 +51,7 @@ from distill.train.step import (
 from export.runtime.errors import RunError
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, clamp_logit_scale
+from students.switches import choose_memory_format
 
 
 @dataclass(frozen=True)
@@ -54,6 +64,12 @@ class LoopSettings:
     workers: int
     max_skipped: float
     gradient_clip: float | None
+    tile_rows: int | None
+    alignment_first_steps: int
+    freeze_image_steps: int
+    freeze_text_steps: int
+    ema_decay: float | None
+    channels_last: bool | None
     log_every: int
     validate_every: int
     save_every: int
@@ -78,6 +94,7 @@ class Work:
     samples: int
     teacher: Teacher | CachedTeacher | None
     loss: WeightedLoss
+    banks: TeacherBanks | None
     optimizer: OptimizerSettings
     validate: Validator | None
 
@@ -94,22 +111,37 @@ class Trainer:
         self.folder = folder
         self.accelerator = accelerator
         self.skipped: dict[str, Skip] = {}
+        if settings.alignment_first_steps:
+            self.alignment = work.loss.only("embedding_alignment")
         look = work.preprocessing
-        model: nn.Module = TrainableStudent(
+        model = TrainableStudent(
             work.student.model,
             mean=look.mean if look else (0.0,) * 3,
             std=look.std if look else (1.0,) * 3,
         )
         self.frozen_norms = prepare_norms(model, accelerator)
         model.to(accelerator.device)
+        model.memory_format = choose_memory_format(
+            work.student.model, wanted=settings.channels_last, device=accelerator.device
+        )
         optimizers = build_optimizers(model, work.optimizer)
         schedules = build_schedules(optimizers, work.optimizer, steps=settings.steps)
         self.model, *prepared = accelerator.prepare(model, *optimizers)
-        self.training = Resumable(prepared, schedules, accelerator.scaler)
+        self.average = (
+            None
+            if settings.ema_decay is None
+            else MovingAverage(work.student, decay=settings.ema_decay)
+        )
+        self.training = Resumable(prepared, schedules, accelerator.scaler, self.average)
         self.state = TrainingState()
         newest = latest_checkpoint(folder / "checkpoints")
         if newest is not None:
             self.state = load_checkpoint(newest, model=work.student.model, training=self.training)
+
+    @property
+    def result(self) -> Student:
+        """What the run gives so far: the student, or its moving average."""
+        return self.work.student if self.average is None else self.average.student
 
     def run(self) -> None:
         """Train to the end, or to the first Ctrl-C.
@@ -119,8 +151,7 @@ class Trainer:
             RunError: the loss is no finite number.
         """
         settings, state = self.settings, self.state
-        if self.accelerator.is_main_process:
-            drop_lines_after(self.folder / "metrics.jsonl", state.step)
+        log = RunLog(self.folder, self.accelerator, step=state.step)
         fetched = batches(
             self.work.dataset,
             range(state.step, settings.steps),
@@ -131,16 +162,15 @@ class Trainer:
             Interrupts() as interrupts,
             progress_bar("training", settings.steps, done=state.step) as bar,
         ):
-            clock = _Clock(state.step)
-            for batch in fetched:
+            for batch in log.fetch(fetched):
                 result = self._step(batch)
                 state.step += 1
                 last = state.step == settings.steps
                 self._note_skips(batch)
                 if last or state.step % settings.log_every == 0:
-                    self._log(result, clock, bar)
+                    self._log(result, log, bar)
                 if last or state.step % settings.validate_every == 0:
-                    self._validate()
+                    self._validate(log)
                 stop = interrupts.anywhere(self.accelerator)
                 if last or stop or state.step % settings.save_every == 0:
                     self._save()
@@ -150,7 +180,7 @@ class Trainer:
                         f"{self.folder}; the same command goes on from there"
                     )
         if self.accelerator.is_main_process:
-            replace_folder(self.folder / "student", self.work.student.save)
+            replace_folder(self.folder / "student", self.result.save)
         self.accelerator.wait_for_everyone()
 
     def _step(self, batch: Batch) -> StepResult:
@@ -160,25 +190,31 @@ class Trainer:
         torch.manual_seed(draw_integers("step", self.settings.seed, step, rank)[0] >> 1)
         self.model.train()
         freeze(self.frozen_norms)
-        tokens = batch.tokens
-        pixels = batch.pixels
         with torch.no_grad():
             teacher = self._teach(batch)
+        loss = GlobalLoss(
+            self.alignment if step < self.settings.alignment_first_steps else self.work.loss,
+            teacher=teacher,
+            groups=self._groups(batch),
+            banks=None if self.work.banks is None else self.work.banks.at(step),
+            progress=step / self.settings.steps,
+            tile_rows=self.settings.tile_rows,
+        )
+        lock = locked_towers(
+            self.work.student.model,
+            image=step < self.settings.freeze_image_steps,
+            text=step < self.settings.freeze_text_steps,
+        )
         try:
-            result = training_step(
-                self.model,
-                (
-                    None if pixels is None else pixels.to(device, non_blocking=True),
-                    None if tokens is None else {k: v.to(device) for k, v in tokens.items()},
-                ),
-                teacher=teacher,
-                groups=self._groups(batch),
-                loss=self.work.loss,
-                progress=step / self.settings.steps,
-                optimizers=self.training.optimizers,
-                accelerator=self.accelerator,
-                gradient_clip=self.settings.gradient_clip,
-            )
+            with lock:
+                result = training_step(
+                    self.model,
+                    [piece.to(device) for piece in batch.pieces],
+                    loss,
+                    optimizers=self.training.optimizers,
+                    accelerator=self.accelerator,
+                    gradient_clip=self.settings.gradient_clip,
+                )
         except NonFiniteLossError as error:
             raise RunError(
                 f"step {step + 1}: {error}; lower train.learning_rate, raise train.warmup_steps, "
@@ -187,6 +223,8 @@ class Trainer:
         for schedule in self.training.schedules:
             schedule.step()
         clamp_logit_scale(self.work.student.model)
+        if self.average is not None:
+            self.average.update(step + 1)
         return result
 
     def _teach(self, batch: Batch) -> Embeddings | None:
@@ -194,11 +232,8 @@ class Trainer:
         teacher, device = self.work.teacher, self.accelerator.device
         if teacher is None:
             return None
-        image = text = None
-        if isinstance(teacher, CachedTeacher):
-            image = teacher.images(batch.sources, batch.keys, batch.views)
-            text = teacher.captions(batch.captions) if batch.captions else None
-        else:
+        image, text = batch.teacher_image, batch.teacher_text
+        if not isinstance(teacher, CachedTeacher):
             if batch.teacher_pixels is not None:
                 image = teacher.encode_images(batch.teacher_pixels)
             text = teacher.encode_texts(batch.captions) if batch.captions else None
@@ -225,35 +260,29 @@ class Trainer:
                 max_skipped=self.settings.max_skipped,
             )
 
-    def _log(self, result: StepResult, clock: "_Clock", bar: Bar) -> None:
-        rate = clock.rate(self.state.step, self.settings.batch_size)
-        line = {
-            "step": self.state.step,
-            "seconds": round(clock.seconds(), 3),
-            "loss": result.loss,
-            "terms": result.terms,
-            "learning_rate": self.training.optimizers[0].param_groups[0]["lr"],
-            "logit_scale": result.logit_scale,
-            "gradient_norm": result.gradient_norm,
-            "samples_per_second": round(rate, 2),
-        }
-        if self.accelerator.is_main_process:
-            append_line(self.folder / "metrics.jsonl", line)
-            bar.update(self.state.step, f"loss {result.loss:.4f}  {rate:.0f} samples/s")
+    def _log(self, result: StepResult, log: RunLog, bar: Bar) -> None:
+        line = log.training(
+            self.state.step,
+            result,
+            batch_size=self.settings.batch_size,
+            learning_rates=learning_rates(self.training.optimizers),
+        )
+        rate = line["samples_per_second"]
+        bar.update(self.state.step, f"loss {result.loss:.4f}  {rate:.0f} samples/s")
 
-    def _validate(self) -> None:
+    def _validate(self, log: RunLog) -> None:
         """Measure the student and keep it if it is the best so far; the main process does it."""
         if self.work.validate is not None and self.accelerator.is_main_process:
             self.model.eval()
-            found = self.work.validate(self.work.student)
-            line = {"step": self.state.step, "validation": found}
-            append_line(self.folder / "metrics.jsonl", line)
+            found = self.work.validate(self.result)
+            log.validation(self.state.step, found)
             headline = found.get("headline")
             best = self.state.best
             if headline and (best is None or headline["value"] > best["value"]):
                 self.state.best = {"step": self.state.step, **headline}
-                replace_folder(self.folder / "student_best", self.work.student.save)
+                replace_folder(self.folder / "student_best", self.result.save)
         self.accelerator.wait_for_everyone()
+        log.restart_clock()
 
     def _save(self) -> None:
         skips = gather_object(list(self.skipped.values()))
@@ -266,23 +295,6 @@ class Trainer:
                 training=self.training,
             )
         self.accelerator.wait_for_everyone()
-
-
-class _Clock:
-    """Seconds since the loop began, and the rate between two log lines."""
-
-    def __init__(self, step: int) -> None:
-        self._start = self._last = time.perf_counter()
-        self._step = step
-
-    def seconds(self) -> float:
-        return time.perf_counter() - self._start
-
-    def rate(self, step: int, batch_size: int) -> float:
-        now = time.perf_counter()
-        since, steps = now - self._last, step - self._step
-        self._last, self._step = now, step
-        return steps * batch_size / max(since, 1e-9)
 
 
 def prepare_norms(model: nn.Module, accelerator: Accelerator) -> Sequence[nn.Module]:
@@ -306,19 +318,3 @@ def freeze(norms: Sequence[nn.Module]) -> None:
     """Let batch norms use their running statistics and leave them as they are."""
     for norm in norms:
         norm.eval()
-
-
-def append_line(path: Path, values: dict[str, Any]) -> None:
-    """Add one JSON line to a file."""
-    with path.open("a") as file:
-        file.write(json.dumps(values) + "\n")
-
-
-def drop_lines_after(path: Path, step: int) -> None:
-    """Remove the lines of steps that are about to be made again."""
-    if not path.exists():
-        return
-    lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in lines))
-    temporary.replace(path)

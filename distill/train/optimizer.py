@@ -1,8 +1,9 @@
 """Optimizers and their schedule: AdamW for all, or Muon for the layers' matrices beside it."""
 
-from collections.abc import Mapping
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import torch
 from timm.optim import param_groups_weight_decay
@@ -11,10 +12,17 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
+from distill.train.layer_decay import layer_factors
+from students.parts import is_projection, tower_of
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """What the recipe says of the optimizer; learning rates are the peaks after warmup."""
+    """What the recipe says of the optimizer; learning rates are the peaks after warmup.
+
+    A tower whose learning rate is None takes ``learning_rate``, as does what is in no tower.
+    ``layer_decay`` multiplies it by itself for each layer further from the embedding.
+    """
 
     optimizer: Literal["adamw", "muon"]
     learning_rate: float
@@ -23,30 +31,43 @@ class OptimizerSettings:
     betas: tuple[float, float]
     warmup_steps: int
     schedule: Literal["cosine", "constant"]
+    image_learning_rate: float | None = None
+    text_learning_rate: float | None = None
+    layer_decay: float | None = None
 
 
 def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
     """Return AdamW alone, or Muon for the matrices of the layers and AdamW for the rest.
 
-    Norms, biases and the logit scale, all of one dimension or none, get no weight decay. Muon is
-    Jordan et al. 2024; its step is scaled to AdamW's as in Liu et al. 2025 (arXiv:2502.16982).
+    Norms, biases and scales get no weight decay: tensors of one dimension or none, and those that
+    are called so. Each group carries the ``tower`` that it belongs to. Muon is Jordan et al. 2024;
+    its step is scaled to AdamW's as in Liu et al. 2025 (arXiv:2502.16982), and towers and layers
+    stand in the same proportions as under AdamW.
     """
+    factors = _rate_factors(model, settings)
     matrices = layer_matrices(model) if settings.optimizer == "muon" else {}
     for parameter in matrices.values():
         parameter.requires_grad_(False)
     # timm passes over what needs no gradient, which is how Muon's share is left out.
-    groups = param_groups_weight_decay(model, settings.weight_decay)
+    groups = param_groups_weight_decay(
+        model, settings.weight_decay, no_weight_decay_list=_biases_and_scales(model)
+    )
     for parameter in matrices.values():
         parameter.requires_grad_(True)
     fused = any(parameter.is_cuda for parameter in model.parameters())
     optimizers: list[Optimizer] = [
-        torch.optim.AdamW(groups, lr=settings.learning_rate, betas=settings.betas, fused=fused)
+        torch.optim.AdamW(
+            _split(groups, model, factors, peak=settings.learning_rate),
+            lr=settings.learning_rate,
+            betas=settings.betas,
+            fused=fused,
+        )
     ]
     if matrices:
+        whole = [{"params": list(matrices.values()), "weight_decay": settings.weight_decay}]
         muon = torch.optim.Muon(
-            list(matrices.values()),
+            _split(whole, model, factors, peak=settings.muon_learning_rate),
             lr=settings.muon_learning_rate,
-            weight_decay=settings.weight_decay,
             adjust_lr_fn="match_rms_adamw",
         )
         optimizers.append(muon)
@@ -62,13 +83,28 @@ def layer_matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
     layers = {
         f"{name}.weight"
         for name, module in model.named_modules()
-        if isinstance(module, nn.Linear) and any(part.isdigit() for part in name.split("."))
+        if isinstance(module, nn.Linear)
+        and any(part.isdigit() for part in name.split("."))
+        and not is_projection(name)
     }
     return {
         name: weight
         for name, weight in model.named_parameters()
         if name in layers and weight.requires_grad
     }
+
+
+def learning_rates(optimizers: Sequence[Optimizer]) -> dict[str, float]:
+    """Return the present rates of ``image``, ``text`` and ``rest``; ``image_muon`` is Muon's.
+
+    Under layer decay it is the rate of a tower's topmost layer that the optimizer has.
+    """
+    rates: dict[str, float] = {}
+    for number, optimizer in enumerate(optimizers):
+        for group in optimizer.param_groups:
+            name = group["tower"] + ("_muon" if number else "")
+            rates[name] = max(rates.get(name, 0.0), float(group["lr"]))
+    return rates
 
 
 def build_schedules(
@@ -84,4 +120,47 @@ def build_schedules(
             num_training_steps=steps,
         )
         for optimizer in optimizers
+    ]
+
+
+def _rate_factors(model: nn.Module, settings: OptimizerSettings) -> dict[str, float]:
+    """Return what each parameter's learning rate is, as a multiple of ``learning_rate``."""
+    rates = {"image": settings.image_learning_rate, "text": settings.text_learning_rate}
+    decayed = {} if settings.layer_decay is None else layer_factors(model, settings.layer_decay)
+    return {
+        name: (rates.get(tower_of(name) or "rest") or settings.learning_rate)
+        / settings.learning_rate
+        * decayed.get(name, 1.0)
+        for name, _ in model.named_parameters()
+    }
+
+
+def _split(
+    groups: Sequence[Mapping[str, Any]],
+    model: nn.Module,
+    factors: Mapping[str, float],
+    *,
+    peak: float,
+) -> list[dict[str, Any]]:
+    """Cut groups so that each has one tower and one learning rate."""
+    names = {parameter: name for name, parameter in model.named_parameters()}
+    split = []
+    for group in groups:
+        parts: dict[tuple[str, float], list[nn.Parameter]] = defaultdict(list)
+        for parameter in group["params"]:
+            name = names[parameter]
+            parts[tower_of(name) or "rest", factors[name]].append(parameter)
+        split += [
+            {**group, "params": parameters, "lr": peak * factor, "tower": tower}
+            for (tower, factor), parameters in parts.items()
+        ]
+    return split
+
+
+def _biases_and_scales(model: nn.Module) -> list[str]:
+    # Some have more dimensions, such as the position biases and attention scales of Swin.
+    return [
+        name
+        for name, _ in model.named_parameters()
+        if any(word in name.rpartition(".")[2] for word in ("bias", "scale"))
     ]

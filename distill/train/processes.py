@@ -2,15 +2,17 @@
 
 import os
 import signal
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from datetime import timedelta
+from importlib.util import find_spec
+from pathlib import Path
 from types import FrameType, TracebackType
 from typing import Any, Literal
 
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import InitProcessGroupKwargs
+from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwargs
 
 from export.runtime.errors import RunError
 
@@ -20,6 +22,7 @@ PATIENCE = timedelta(days=2)
 
 Device = Literal["auto", "cpu", "cuda", "mps"]
 Precision = Literal["fp32", "fp16", "bf16"]
+Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
 def check_device(device: Device, precision: Precision = "fp32") -> None:
@@ -37,24 +40,66 @@ def check_device(device: Device, precision: Precision = "fp32") -> None:
         raise RunError("train.precision: fp16 needs a CUDA device; use fp32 or bf16 here")
 
 
-def start_accelerator(*, device: Device, precision: Precision) -> Accelerator:
+def check_trackers(trackers: Sequence[Tracker]) -> None:
+    """Refuse a tracker whose package is not there; Accelerate would leave it out silently.
+
+    Raises:
+        RunError: the message names the package.
+    """
+    for name in trackers:
+        if find_spec(name) is None:
+            raise RunError(
+                f"train.trackers: {name} is not installed; `pip install {name}`, or take it out"
+            )
+
+
+def start_accelerator(
+    *,
+    device: Device,
+    precision: Precision,
+    trackers: Sequence[Tracker] = (),
+    folder: Path | None = None,
+    towers_rest: bool = False,
+) -> Accelerator:
     """Return the accelerator of this process.
+
+    Trackers keep what they keep inside ``folder``; ``towers_rest`` says that some steps leave a
+    tower out, which the wrapper of several processes has to look for.
 
     Raises:
         RunError: the device or precision is not to be had here, or the number of processes is
             not what was asked for.
     """
     check_device(device, precision)
+    check_trackers(trackers)
     if "WORLD_SIZE" not in os.environ:
         # Accelerate remembers device and precision of an earlier run in this process.
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device == "cpu" or not any(_available().values()),
         mixed_precision="no" if precision == "fp32" else precision,
-        kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)],
+        log_with=list(trackers) or None,
+        project_dir=folder,
+        kwargs_handlers=[
+            InitProcessGroupKwargs(timeout=PATIENCE),
+            DistributedDataParallelKwargs(find_unused_parameters=towers_rest),
+        ],
     )
     check_processes(accelerator.num_processes, os.environ)
     return accelerator
+
+
+def start_trackers(accelerator: Accelerator, *, folder: Path, values: Mapping[str, Any]) -> None:
+    """Begin a run called like the folder, with the recipe's flat values, in all trackers."""
+    place = folder / "trackers"
+    accelerator.init_trackers(
+        "clip-distill",
+        config=dict(values),
+        init_kwargs={
+            "wandb": {"name": folder.name, "dir": str(place)},
+            "mlflow": {"run_name": folder.name},
+        },
+    )
 
 
 def _available() -> dict[str, bool]:

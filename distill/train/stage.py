@@ -1,6 +1,8 @@
 """Assembling a training run: from a project to the loop's plain arguments."""
 
+import torch
 from accelerate import Accelerator
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.cache import CachedTeacher
 from distill.cache_stage import build_caches, open_caches
@@ -8,11 +10,15 @@ from distill.progress import make_console
 from distill.project import Project, student_preprocessing
 from distill.run_folder import RunFolder
 from distill.teacher.protocol import Teacher
+from distill.train.banks import TeacherBanks
 from distill.train.batches import Inputs, StepDataset
 from distill.train.loop import LoopSettings, Trainer, Work
 from distill.train.optimizer import OptimizerSettings
+from distill.train.processes import start_trackers
+from distill.train.run_log import flatten
 from distill.train.validate import StudentValidator
-from export.runtime.errors import RunError
+from export.runtime.errors import RunError, StudentError
+from students.switches import checkpoint_gradients, compile_towers
 
 
 def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -> None:
@@ -24,12 +30,16 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     """
     teacher = _who_teaches(project, folder, accelerator)
     work = _work(project, teacher, accelerator)
+    _switch(project)
     project.release_teacher()
     trainer = Trainer(
         work,
         _loop_settings(project),
         folder=folder.path,
         accelerator=accelerator,
+    )
+    start_trackers(
+        accelerator, folder=folder.path, values=flatten(project.config.model_dump(mode="json"))
     )
     console = make_console()
     console.print(
@@ -39,6 +49,11 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     )
     if trainer.frozen_norms:
         console.print("train: batch norm is frozen, since several processes run on CPUs")
+    if not trainer.frozen_norms and _cuts_batch_norms(project, accelerator):
+        console.print(
+            "train: batch norm sees the statistics of a micro-batch, and adds them to the running "
+            "ones once a step"
+        )
     try:
         trainer.run()
     finally:
@@ -47,6 +62,27 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     if accelerator.is_main_process:
         folder.finish("train")
     accelerator.wait_for_everyone()
+
+
+def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
+    """Tell whether batch norms see less than this process's share of a batch."""
+    train = project.config.train
+    share = train.batch_size // accelerator.num_processes
+    return (train.micro_batch_size or share) < share and any(
+        isinstance(module, _BatchNorm) for module in project.student.model.modules()
+    )
+
+
+def _switch(project: Project) -> None:
+    """Turn on what changes the towers' time and memory and not what they compute."""
+    train, model = project.config.train, project.student.model
+    try:
+        if train.gradient_checkpointing:
+            checkpoint_gradients(model)
+    except ValueError as error:
+        raise StudentError(str(error)) from error
+    if train.compile:
+        compile_towers(model)
 
 
 def _who_teaches(
@@ -64,7 +100,9 @@ def _who_teaches(
     caches = open_caches(project, folder.path)
     if caches is None:
         raise RunError(f"{folder.path}: the cache was built, yet does not hold all of the data")
-    return CachedTeacher(caches)
+    cached = CachedTeacher(caches)
+    cached.attach(project.sources)
+    return cached
 
 
 def _work(
@@ -84,11 +122,15 @@ def _work(
             view_count=config.cache.views,
             student=look,
             teacher=None if live is None else live.preprocessing,
+            cached=teacher if isinstance(teacher, CachedTeacher) else None,
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
+            masking=project.masking,
+            piece_rows=config.train.micro_batch_size,
         ),
         rows=slice(first, first + rows),
     )
+    banks = _banks(project, teacher, accelerator.device)
     sets = project.evaluation_sets
     validate = StudentValidator(
         source=project.validation_source,
@@ -96,6 +138,7 @@ def _work(
         headline_set=sets[0].limited(config.train.validation_samples) if sets else None,
         teacher=project.teacher if config.train.teacher != "absent" else None,
         loss=project.loss,
+        banks=banks,
         samples=config.train.validation_samples,
         batch_size=config.train.batch_size,
         device=accelerator.device,
@@ -108,8 +151,30 @@ def _work(
         samples=sum(len(source) for source in project.sources),
         teacher=teacher,
         loss=project.loss,
+        banks=banks,
         optimizer=_optimizer_settings(project),
         validate=validate if accelerator.is_main_process else None,
+    )
+
+
+def _banks(
+    project: Project, teacher: Teacher | CachedTeacher | None, device: torch.device
+) -> TeacherBanks | None:
+    """Return what the recipe's terms compare with beyond the batch; None where none does."""
+    terms, prompts, samples = project.config.terms, None, 0
+    if teacher is None or not {"prompt_kl", "corpus_kl"} & terms.keys():
+        return None
+    if "prompt_kl" in terms:
+        embed = teacher.captions if isinstance(teacher, CachedTeacher) else teacher.encode_texts
+        prompts = embed(project.bank_texts)
+    if "corpus_kl" in terms:
+        samples = terms["corpus_kl"].options["samples"]
+    return TeacherBanks(
+        seed=project.config.seed,
+        device=device,
+        prompts=prompts,
+        cached=teacher if samples and isinstance(teacher, CachedTeacher) else None,
+        samples=samples,
     )
 
 
@@ -123,6 +188,12 @@ def _loop_settings(project: Project) -> LoopSettings:
         workers=config.data.workers,
         max_skipped=config.data.max_skipped,
         gradient_clip=train.gradient_clip,
+        tile_rows=train.tile_rows,
+        alignment_first_steps=train.alignment_first_steps,
+        freeze_image_steps=train.freeze_image_steps,
+        freeze_text_steps=train.freeze_text_steps,
+        ema_decay=train.ema_decay,
+        channels_last=train.channels_last,
         log_every=train.log_every,
         validate_every=train.validate_every,
         save_every=train.save_every,
@@ -139,4 +210,7 @@ def _optimizer_settings(project: Project) -> OptimizerSettings:
         betas=train.betas,
         warmup_steps=train.warmup_steps,
         schedule=train.schedule,
+        image_learning_rate=train.image_learning_rate,
+        text_learning_rate=train.text_learning_rate,
+        layer_decay=train.layer_decay,
     )

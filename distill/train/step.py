@@ -1,17 +1,35 @@
 """One training step: towers, losses over the global batch, gradients, optimizers."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill.losses import Embeddings, WeightedLoss
+from distill.embeddings import Embeddings
+from distill.losses import WeightedLoss
+from distill.tiles import tiling
+from distill.train.batches import Piece
+from distill.train.gradient_cache import backward_in_pieces
+from distill.weighted import Banks
 from students.encoder import embed_images, embed_texts, logit_bias, logit_scale
+
+
+class Outputs(NamedTuple):
+    """What the towers say of this process's rows, L2-normalised ``[b, D]``, and the scalars.
+
+    ``masked`` embeds the pictures with their hidden patches; None where nothing is hidden.
+    """
+
+    image: Tensor | None
+    text: Tensor | None
+    masked: Tensor | None
+    scale: Tensor
+    bias: Tensor | None
 
 
 class TrainableStudent(nn.Module):
@@ -24,20 +42,27 @@ class TrainableStudent(nn.Module):
         """Take a dual encoder and the statistics that its image tower expects."""
         super().__init__()
         self.model = model
+        self.memory_format = torch.contiguous_format
         self.register_buffer("mean", torch.tensor(mean).view(1, 3, 1, 1), persistent=False)
         self.register_buffer("std", torch.tensor(std).view(1, 3, 1, 1), persistent=False)
 
     def forward(
-        self, pixels: Tensor | None, tokens: Mapping[str, Tensor] | None
-    ) -> tuple[Tensor | None, Tensor | None, Tensor, Tensor | None]:
-        """Embed uint8 ``[B, H, W, 3]`` and tokens; return image, text, scale and bias."""
-        image = text = None
+        self,
+        pixels: Tensor | None,
+        hidden: Tensor | None = None,
+        tokens: Mapping[str, Tensor] | None = None,
+    ) -> Outputs:
+        """Embed uint8 ``[b, H, W, 3]`` and tokens; what is ``hidden`` ``[b, H, W]`` turns grey."""
+        image = text = masked = None
         if pixels is not None:
-            values = pixels.permute(0, 3, 1, 2).float() / 255
-            image = embed_images(self.model, (values - self.mean) / self.std)
+            values = (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
+            values = values.contiguous(memory_format=self.memory_format)
+            image = embed_images(self.model, values)
+            if hidden is not None:
+                masked = embed_images(self.model, values.masked_fill(hidden.unsqueeze(1), 0.0))
         if tokens is not None:
             text = embed_texts(self.model, tokens)
-        return image, text, logit_scale(self.model), logit_bias(self.model)
+        return Outputs(image, text, masked, logit_scale(self.model), logit_bias(self.model))
 
 
 class _GatherRows(torch.autograd.Function):
@@ -61,21 +86,61 @@ class _GatherRows(torch.autograd.Function):
 def gather_rows(rows: Tensor) -> Tensor:
     """Return the global batch ``[W · B, …]`` of every process's rows ``[B, …]``, with gradient.
 
-    Every process computes the same global loss. The backward pass sums the W equal gradients and
-    the data-parallel wrapper averages over W, so that parameters get the gradient of one process.
+    Every process computes the same global loss, and of its gradient a share whose mean over the
+    processes is the whole. The backward pass sums these shares and the data-parallel wrapper
+    averages over W, so that parameters get the gradient of one process.
     """
-    if not dist.is_initialized() or dist.get_world_size() == 1:
+    if _processes() == 1:
         return rows
     gathered: Tensor = _GatherRows.apply(rows)
     return gathered
 
 
 @dataclass(frozen=True)
+class GlobalLoss:
+    """The loss of a step over the global batch, as a function of this process's outputs.
+
+    ``teacher``, ``groups`` and ``banks`` are those of the global batch; ``tile_rows`` is how many
+    rows of a matrix of similarities exist at a time, None for as many as is fast.
+    """
+
+    loss: WeightedLoss
+    teacher: Embeddings | None
+    groups: Tensor | None
+    banks: Banks | None
+    progress: float
+    tile_rows: int | None
+
+    def __call__(self, outputs: Outputs) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the weighted sum, and detached what is logged: terms, cosines to the teacher."""
+        image, text, masked = (
+            None if rows is None else gather_rows(rows)
+            for rows in (outputs.image, outputs.text, outputs.masked)
+        )
+        student = Embeddings(image, text, outputs.scale, outputs.bias)
+        with tiling(rows=self.tile_rows, spread=_processes() > 1):
+            total, terms = self.loss(
+                student,
+                self.teacher,
+                groups=self.groups,
+                progress=self.progress,
+                banks=self.banks,
+                masked=masked,
+            )
+        return total, {**terms, **_cosines(student, self.teacher)}
+
+
+@dataclass(frozen=True)
 class StepResult:
-    """Numbers of one step, over the global batch."""
+    """Numbers of one step, over the global batch.
+
+    ``cosines`` is the mean cosine of student and teacher on the same row, for each tower that
+    both have in the same width.
+    """
 
     loss: float
     terms: dict[str, float]
+    cosines: dict[str, float]
     gradient_norm: float
     logit_scale: float
 
@@ -86,41 +151,83 @@ class NonFiniteLossError(ArithmeticError):
 
 def training_step(
     model: nn.Module,
-    inputs: tuple[Tensor | None, Mapping[str, Tensor] | None],
+    pieces: Sequence[Piece],
+    loss: GlobalLoss,
     *,
-    teacher: Embeddings | None,
-    groups: Tensor | None,
-    loss: WeightedLoss,
-    progress: float,
     optimizers: Sequence[Optimizer],
     accelerator: Any,
     gradient_clip: float | None,
+    before_update: Callable[[], None] = lambda: None,
 ) -> StepResult:
-    """Run one step on this process's rows; ``teacher`` and ``groups`` are the global batch's.
+    """Run one step on this process's rows, cut into the pieces that its memory holds.
+
+    ``before_update`` may change gradients after they are clipped.
 
     Raises:
         NonFiniteLossError: the loss is not finite.
     """
-    image, text, scale, bias = model(*inputs)
-    student = Embeddings(
-        image=None if image is None else gather_rows(image),
-        text=None if text is None else gather_rows(text),
-        scale=scale,
-        bias=bias,
-    )
-    total, terms = loss(student, teacher, groups=groups, progress=progress)
-    value = float(total.detach())
-    if not math.isfinite(value):
-        raise NonFiniteLossError(f"the loss is {value}")
-    accelerator.backward(total)
+    if len(pieces) == 1:
+        piece = pieces[0]
+        outputs = model(piece.pixels, piece.hidden, piece.tokens)
+        total, logged = loss(outputs)
+        check_finite(total)
+        accelerator.backward(total)
+    else:
+        outputs, total, logged = backward_in_pieces(
+            model, pieces, loss, check=check_finite, accelerator=accelerator
+        )
     limit = math.inf if gradient_clip is None else gradient_clip
     norm = accelerator.clip_grad_norm_(model.parameters(), limit)
+    before_update()
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
+    return _result(total, logged, norm=norm, scale=outputs.scale)
+
+
+def check_finite(total: Tensor) -> None:
+    """Refuse a loss that no gradient should be taken of.
+
+    Raises:
+        NonFiniteLossError: it is not finite.
+    """
+    value = float(total.detach())
+    if not math.isfinite(value):
+        raise NonFiniteLossError(f"the loss is {value}")
+
+
+def _result(total: Tensor, logged: dict[str, Tensor], *, norm: Tensor, scale: Tensor) -> StepResult:
+    # One transfer for all numbers: each by itself would make a GPU wait.
+    names = list(logged)
+    numbers = [total, torch.as_tensor(norm), scale, *logged.values()]
+    values = torch.stack([number.detach().float().to(total.device) for number in numbers]).tolist()
+    named = dict(zip(names, values[3:], strict=True))
+    cosines = {name: value for name, value in named.items() if name in _COSINES}
     return StepResult(
-        loss=value,
-        terms={name: float(term.detach()) for name, term in terms.items()},
-        gradient_norm=float(norm),
-        logit_scale=float(scale.detach()),
+        loss=values[0],
+        terms={name: value for name, value in named.items() if name not in cosines},
+        cosines={_COSINES[name]: value for name, value in cosines.items()},
+        gradient_norm=values[1],
+        logit_scale=values[2],
     )
+
+
+_COSINES = {"image_cosine": "image", "text_cosine": "text"}
+
+
+@torch.no_grad()
+def _cosines(student: Embeddings, teacher: Embeddings | None) -> dict[str, Tensor]:
+    if teacher is None:
+        return {}
+    return {
+        name: (mine * theirs).sum(dim=-1).mean()
+        for name, mine, theirs in (
+            ("image_cosine", student.image, teacher.image),
+            ("text_cosine", student.text, teacher.text),
+        )
+        if mine is not None and theirs is not None and mine.shape == theirs.shape
+    }
+
+
+def _processes() -> int:
+    return dist.get_world_size() if dist.is_initialized() else 1

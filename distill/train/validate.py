@@ -1,5 +1,6 @@
 """Validation in the middle of training: the loss terms on held-out data, and one headline."""
 
+from dataclasses import replace
 from typing import Any
 
 import torch
@@ -12,6 +13,7 @@ from distill.evaluate.compare import EvaluationSet, headline, measure
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
 from distill.losses import Embeddings, WeightedLoss
 from distill.teacher.protocol import Teacher
+from distill.train.banks import TeacherBanks
 from export.runtime.errors import DataError
 from students.encoder import Student, logit_bias, logit_scale
 
@@ -32,6 +34,7 @@ class StudentValidator:
         headline_set: EvaluationSet | None,
         teacher: Teacher | None,
         loss: WeightedLoss,
+        banks: TeacherBanks | None,
         samples: int,
         batch_size: int,
         device: torch.device,
@@ -39,6 +42,7 @@ class StudentValidator:
         """Read the validation rows and embed them by the teacher, where there is one."""
         self._headline_set = headline_set
         self._loss = loss
+        self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
         self._batch_size = batch_size
         self._device = device
         self._rows = None if source is None else _Rows(source, captions, samples)
@@ -75,6 +79,7 @@ class StudentValidator:
             scale=logit_scale(student.model).detach().cpu(),
             bias=None if bias is None else bias.detach().cpu(),
         )
+        banks = None if self._banks is None else self._banks.at(0)
         totals: dict[str, float] = {}
         for first in range(0, len(rows.keys), self._batch_size):
             part = slice(first, first + self._batch_size)
@@ -84,6 +89,7 @@ class StudentValidator:
                 None if self._teacher is None else _part(self._teacher, part),
                 groups=torch.from_numpy(group_rows(rows.keys[part], rows.texts[part])),
                 progress=1.0,
+                banks=banks,
             )
             for name, value in {"loss": total, **terms}.items():
                 totals[name] = totals.get(name, 0.0) + float(value) * count / len(rows.keys)

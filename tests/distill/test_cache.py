@@ -1,7 +1,6 @@
 """The teacher's embeddings on disk."""
 
 import dataclasses
-from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -11,94 +10,25 @@ import torch
 from PIL import Image
 
 from distill.cache import Cache, CachedTeacher
-from distill.cache_build import BuildSettings, build_cache
-from distill.data.sample import Sample, Skip
-from distill.views import ViewSettings, draw_view, render_view
+from distill.cache_build import BuildSettings, Sharing, build_cache
+from distill.cache_rows import draw_rows
+from distill.views import draw_view, render_view
 from export.runtime.errors import CacheError, DataError
-from export.runtime.preprocess import Preprocessing
-
-VIEWS = ViewSettings(
-    seed=0, kind="random", scale=(0.3, 1.0), ratio=(1.0, 1.0), flip=False, color_jitter=0.0
+from tests.distill.cache_pieces import (
+    CAPTIONS,
+    KEYS,
+    SETTINGS,
+    VIEWS,
+    CountingTeacher,
+    Pictures,
+    silent,
+    write_pictures,
 )
-SETTINGS = BuildSettings(
-    view_count=3, dtype="float16", shard_rows=4, batch_size=2, workers=0, max_skipped=0.01
-)
-
-
-class CountingTeacher:
-    """Embeds a picture by its average colour and a text by its letters; counts what it is asked."""
-
-    name = "counting"
-    width = 3
-    logit_scale = 20.0
-    logit_bias = 0.0
-    context_length = 8
-    parameters = 0
-    bytes = 0
-    truncated = 0
-    preprocessing = Preprocessing(
-        size=(8, 8),
-        resize="square",
-        resize_to=None,
-        crop=False,
-        crop_offset="floor",
-        resample="bicubic",
-        mean=(0.5, 0.5, 0.5),
-        std=(0.5, 0.5, 0.5),
-    )
-
-    def __init__(self, fingerprint: str = "f") -> None:
-        self.fingerprint = fingerprint
-        self.pictures = 0
-        self.texts: list[str] = []
-
-    def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
-        self.pictures += len(pixels)
-        return torch.nn.functional.normalize(pixels.float().mean(dim=(1, 2)), dim=-1)
-
-    def encode_texts(self, texts: Sequence[str]) -> torch.Tensor:
-        self.texts += texts
-        letters = torch.tensor(
-            [[float(text.count(letter)) + 1 for letter in "abc"] for text in texts]
-        )
-        return torch.nn.functional.normalize(letters, dim=-1)
-
-
-class Pictures:
-    """A source of picture files."""
-
-    name = "pictures"
-    skipped: tuple[Skip, ...] = ()
-
-    def __init__(self, folder: Path, keys: Sequence[str], captions: Sequence[str]) -> None:
-        self._samples = [
-            Sample(key, folder / key, (caption,), None)
-            for key, caption in zip(keys, captions, strict=True)
-        ]
-        self.rows = len(self._samples)
-
-    def __len__(self) -> int:
-        return len(self._samples)
-
-    def __getitem__(self, index: int) -> Sample:
-        return self._samples[index]
 
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Path:
-    generator = np.random.default_rng(0)
-    for number in range(10):
-        pixels = generator.integers(0, 256, (20, 24, 3), dtype=np.uint8)
-        Image.fromarray(pixels).save(tmp_path / f"{number}.png")
-    return tmp_path
-
-
-KEYS = [f"{number}.png" for number in range(10)]
-CAPTIONS = ["a", "b", "c", "ab", "bc", "ca", "a", "aa", "bb", "cc"]
-
-
-def silent(part: str, done: int, total: int) -> None:
-    """Show nothing."""
+    return write_pictures(tmp_path)
 
 
 def build(
@@ -106,12 +36,9 @@ def build(
     source: Pictures,
     teacher: CountingTeacher,
     *,
-    views: ViewSettings = VIEWS,
     settings: BuildSettings = SETTINGS,
 ) -> Cache:
-    cache, _ = build_cache(
-        folder / "cache", source, teacher, views=views, settings=settings, progress=silent
-    )
+    cache, _ = build_cache(folder / "cache", source, teacher, settings=settings, progress=silent)
     return cache
 
 
@@ -189,9 +116,8 @@ def test_a_killed_build_goes_on_at_the_last_whole_shard(folder: Path) -> None:
     [
         ({"fingerprint": "other"}, "fingerprint"),
         ({"views": dataclasses.replace(VIEWS, scale=(0.5, 1.0))}, "views.scale"),
-        ({"views": dataclasses.replace(VIEWS, kind="center")}, "views.kind"),
-        ({"settings": dataclasses.replace(SETTINGS, view_count=2)}, "view_count"),
-        ({"settings": dataclasses.replace(SETTINGS, dtype="float32")}, "dtype"),
+        ({"view_count": 2}, "cache.views"),
+        ({"dtype": "float32"}, "cache.dtype"),
     ],
 )
 def test_a_cache_of_something_else_is_refused_by_name(
@@ -201,7 +127,7 @@ def test_a_cache_of_something_else_is_refused_by_name(
     build(folder, source, CountingTeacher())
     teacher = CountingTeacher(str(change.pop("fingerprint", "f")))
     with pytest.raises(CacheError, match=rf"{named}.*cache\.folder"):
-        build(folder, source, teacher, **change)
+        build(folder, source, teacher, settings=dataclasses.replace(SETTINGS, **change))
 
 
 def test_a_damaged_shard_is_refused_by_name(folder: Path) -> None:
@@ -219,7 +145,7 @@ def test_an_unreadable_picture_is_left_out_and_not_tried_again(folder: Path) -> 
     source = Pictures(folder, KEYS, CAPTIONS)
     teacher = CountingTeacher()
     cache, skips = build_cache(
-        folder / "cache", source, teacher, views=VIEWS, settings=settings, progress=silent
+        folder / "cache", source, teacher, settings=settings, progress=silent
     )
     assert ["4.png" in skip.where for skip in skips] == [True]
     assert not cache.missing(source)
@@ -232,3 +158,189 @@ def test_too_many_unreadable_pictures_stop_the_build(folder: Path) -> None:
         (folder / f"{number}.png").write_bytes(b"")
     with pytest.raises(DataError, match=r"data\.max_skipped"):
         build(folder, Pictures(folder, KEYS, CAPTIONS), CountingTeacher())
+
+
+def test_centre_crops_are_no_random_crops_and_both_ways_out_are_named(folder: Path) -> None:
+    source = Pictures(folder, KEYS, CAPTIONS)
+    centre = dataclasses.replace(VIEWS, kind="center")
+    build(
+        folder,
+        source,
+        CountingTeacher(),
+        settings=dataclasses.replace(SETTINGS, views=centre, view_count=1),
+    )
+    with pytest.raises(CacheError) as refused:
+        build(folder, source, CountingTeacher())
+    message = str(refused.value)
+    assert "built for centre crops, and the recipe asks for random crops" in message
+    assert "go back to views.kind: center, or set cache.folder to another folder" in message
+    assert "\n" not in message
+
+
+@pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
+def test_what_is_stored_is_what_the_format_says(folder: Path, dtype: Any) -> None:
+    teacher, source = CountingTeacher(), Pictures(folder, KEYS, CAPTIONS)
+    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    cached = CachedTeacher([build(folder, source, teacher, settings=settings)])
+    exact = np.stack([expected_image(teacher, folder, key, 1).numpy() for key in KEYS[:4]])
+    stored = np.load(folder / "cache" / "images-00000.npy")
+    assert stored.dtype == dtype
+    assert stored.shape == (4, 3, 3)
+    if dtype == "int8":
+        # Symmetric, one scale a vector: the largest number becomes 127 or -127.
+        scales = np.load(folder / "cache" / "images-00000.scales.npy")
+        assert (scales.dtype, scales.shape) == (np.float32, (4, 3))
+        assert np.allclose(scales[:, 1], np.abs(exact).max(axis=1) / 127, rtol=1e-6)
+        assert np.array_equal(stored[:, 1], np.rint(exact / scales[:, 1:2]))
+    else:
+        assert np.array_equal(stored[:, 1], exact.astype(dtype))
+    read = cached.images([0] * 4, KEYS[:4], [1] * 4)
+    assert read.dtype == torch.float32
+    assert torch.allclose(read.norm(dim=-1), torch.ones(4), atol=1e-6)
+    # Half a step of rounding: 2^-12 of a number below 1, 1/254 of the largest, nothing.
+    tolerance = {"float16": 2**-11, "int8": 1 / 200, "float32": 1e-6}[dtype]
+    assert np.abs(read.numpy() - exact).max() <= tolerance
+
+
+def test_a_cache_without_its_scales_is_refused_by_name(folder: Path) -> None:
+    source = Pictures(folder, KEYS, CAPTIONS)
+    settings = dataclasses.replace(SETTINGS, dtype="int8")
+    build(folder, source, CountingTeacher(), settings=settings)
+    (folder / "cache" / "captions-00000.scales.npy").unlink()
+    with pytest.raises(CacheError, match=r"captions-00000\.npy: the shard is missing or damaged"):
+        build(folder, source, CountingTeacher(), settings=settings)
+
+
+def test_other_texts_are_embedded_once_and_belong_to_no_corpus(folder: Path) -> None:
+    teacher, source = CountingTeacher(), Pictures(folder, KEYS, CAPTIONS)
+    texts = ["abc", "a", "cab"]
+    for _ in range(2):
+        cache, _ = build_cache(
+            folder / "cache",
+            source,
+            teacher,
+            settings=SETTINGS,
+            progress=silent,
+            extra_texts=texts,
+        )
+    assert sorted(teacher.texts) == sorted({*CAPTIONS, "abc", "cab"})
+    assert cache.missing(source, extra_texts=["abc", "cb", "cb"]).captions == ["cb"]
+    cached = CachedTeacher([cache])
+    assert torch.allclose(cached.captions(texts), teacher.encode_texts(texts), atol=1e-3)
+    cached.attach([source])
+    assert len(cached.corpus("captions", 100, "step", 1)) == len(set(CAPTIONS))
+
+
+def test_a_caption_of_two_sources_is_embedded_once(folder: Path) -> None:
+    teacher = CountingTeacher()
+    first = build(folder, Pictures(folder, KEYS, CAPTIONS), teacher)
+    asked = list(teacher.texts)
+    source = Pictures(folder, KEYS[:3], ["ca", "cab", "a"])
+    second, _ = build_cache(
+        folder / "second",
+        source,
+        teacher,
+        settings=SETTINGS,
+        progress=silent,
+        sharing=Sharing(caches=[first]),
+    )
+    assert teacher.texts == [*asked, "cab"]
+    assert not second.missing(source)
+    assert torch.allclose(
+        CachedTeacher([second]).captions(["ca", "cab", "a"]),
+        teacher.encode_texts(["ca", "cab", "a"]),
+        atol=1e-3,
+    )
+
+
+def attached(folder: Path, views: int = 3) -> tuple[CachedTeacher, CountingTeacher]:
+    """Return a teacher over two caches, attached to five and two pictures of what they hold."""
+    teacher = CountingTeacher()
+    settings = dataclasses.replace(SETTINGS, view_count=views, dtype="float32")
+    caches = [
+        build_cache(
+            folder / name,
+            Pictures(folder, KEYS, CAPTIONS),
+            teacher,
+            settings=settings,
+            progress=silent,
+        )[0]
+        for name in ("one", "two")
+    ]
+    cached = CachedTeacher(caches)
+    cached.attach(
+        [Pictures(folder, KEYS[:5], CAPTIONS[:5]), Pictures(folder, KEYS[6:8], CAPTIONS[6:8])]
+    )
+    return cached, teacher
+
+
+def test_the_corpus_is_what_the_attached_sources_hold(folder: Path) -> None:
+    cached, teacher = attached(folder, views=1)
+    pictures = cached.corpus("images", 1000, "step", 0)
+    expected = torch.stack(
+        [expected_image(teacher, folder, key, 0) for key in [*KEYS[:5], *KEYS[6:8]]]
+    )
+    assert torch.allclose(pictures, expected, atol=1e-3)
+    captions = cached.corpus("captions", 1000, "step", 0)
+    # "a" stands in both sources and counts once.
+    expected = teacher.encode_texts(["a", "b", "c", "ab", "bc", "aa"])
+    assert captions.shape == expected.shape
+    distances = torch.cdist(captions, expected)
+    assert distances.min(dim=0).values.max() < 1e-6
+    assert distances.min(dim=1).values.max() < 1e-6
+
+
+def test_a_draw_of_the_corpus_repeats_nothing_and_follows_from_its_arguments(
+    folder: Path,
+) -> None:
+    cached, teacher = attached(folder)
+    views = {
+        key: torch.stack([expected_image(teacher, folder, key, view) for view in range(3)])
+        for key in [*KEYS[:5], *KEYS[6:8]]
+    }
+    seen: set[tuple[str, int]] = set()
+    for step in range(60):
+        drawn = cached.corpus("images", 4, "bank", 0, step)
+        assert drawn.shape == (4, 3)
+        assert torch.equal(drawn, cached.corpus("images", 4, "bank", 0, step))
+        shown = []
+        for row in drawn:
+            near = {
+                (key, view): float((row - known[view]).norm())
+                for key, known in views.items()
+                for view in range(3)
+            }
+            shown.append(min(near, key=lambda name: near[name]))
+            assert near[shown[-1]] < 1e-6
+        assert len({key for key, _ in shown}) == 4
+        seen |= set(shown)
+    # Every view of every picture comes up; on pictures as small as these some crops are the same.
+    assert len(seen) == len({tuple(row.tolist()) for known in views.values() for row in known})
+
+
+@pytest.mark.parametrize(("total", "count"), [(10, 4), (1000, 20), (100_000, 5000)])
+def test_rows_are_drawn_without_repetition_and_evenly(total: int, count: int) -> None:
+    hits = np.zeros(total)
+    rounds = 40
+    for step in range(rounds):
+        rows = draw_rows(total, count, "seed", step)
+        assert len(rows) == count
+        assert np.all(np.diff(rows) > 0)
+        assert rows[0] >= 0
+        assert rows[-1] < total
+        hits[rows] += 1
+    halves = hits.reshape(2, -1).sum(axis=1)
+    # Half of the draws fall into each half, up to five standard deviations of a fair coin.
+    assert abs(halves[0] - halves[1]) < 5 * np.sqrt(rounds * count)
+    assert np.array_equal(draw_rows(total, total + 1, "x"), np.arange(total))
+
+
+def test_a_picture_of_another_list_is_no_part_of_the_corpus_where_it_cannot_be_read(
+    folder: Path,
+) -> None:
+    (folder / "4.png").write_bytes(b"no picture")
+    source = Pictures(folder, KEYS, CAPTIONS)
+    settings = dataclasses.replace(SETTINGS, max_skipped=0.2)
+    cached = CachedTeacher([build(folder, source, CountingTeacher(), settings=settings)])
+    cached.attach([source])
+    assert len(cached.corpus("images", 100, "step")) == 9

@@ -1,13 +1,21 @@
 """One deterministic crop, which teacher and student are both shown."""
 
+import dataclasses
+import hashlib
+import random
 import subprocess
 import sys
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from timm.data import auto_augment
 
+from distill.config_views import ViewsSection
+from distill.recipe import resolve
 from distill.views import View, ViewSettings, draw_view, render_view
+from export.runtime.errors import RecipeError
 from export.runtime.preprocess import Preprocessing
 
 RANDOM = ViewSettings(
@@ -16,6 +24,7 @@ RANDOM = ViewSettings(
 CENTRE = ViewSettings(
     seed=5, kind="center", scale=(0.3, 0.9), ratio=(0.75, 4 / 3), flip=True, color_jitter=0.2
 )
+AUGMENTED = dataclasses.replace(RANDOM, rand_augment="rand-m9-n2-mstd0.5")
 
 
 def look(side: int) -> Preprocessing:
@@ -99,3 +108,155 @@ def test_the_centre_view_is_evaluations_preprocessing(picture: Image.Image) -> N
 def test_only_what_matters_is_part_of_a_fingerprint() -> None:
     assert CENTRE.to_dict() == {"kind": "center"}
     assert RANDOM.to_dict()["scale"] == [0.3, 0.9]
+    assert "rand_augment" not in RANDOM.to_dict()
+    assert AUGMENTED.to_dict()["rand_augment"] == "rand-m9-n2-mstd0.5"
+
+
+def test_teacher_and_student_are_shown_the_same_crop_flip_and_colours(
+    picture: Image.Image,
+) -> None:
+    for number in range(20):
+        view = draw_view(RANDOM, "key", number, size=picture.size)
+        assert view.box is not None
+        for side in (64, 48):
+            expected = picture.resize((side, side), Image.Resampling.BICUBIC, box=view.box)
+            if view.flip:
+                expected = expected.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            expected = _changed(expected, Image.new("RGB", expected.size), view.brightness)
+            level = int(np.asarray(expected.convert("L"), np.float64).mean() + 0.5)
+            grey = Image.new("RGB", expected.size, (level, level, level))
+            expected = _changed(expected, grey, view.contrast)
+            expected = _changed(expected, expected.convert("L").convert("RGB"), view.saturation)
+            found = render_view(picture, view, look(side)).astype(int)
+            assert np.abs(found - np.asarray(expected, int)).max() <= 1
+
+
+def _changed(image: Image.Image, neutral: Image.Image, factor: float) -> Image.Image:
+    """Move an image away from a neutral one by a factor, in NumPy."""
+    start, end = np.asarray(neutral, np.float64), np.asarray(image, np.float64)
+    values = np.clip(start + factor * (end - start), 0, 255)
+    return Image.fromarray(values.astype(np.uint8))
+
+
+def test_rand_augment_is_timms_own_from_numbers_that_the_view_carries(
+    picture: Image.Image,
+) -> None:
+    changed = 0
+    for number in range(12):
+        view = draw_view(AUGMENTED, "key", number, size=picture.size)
+        plain = dataclasses.replace(view, rand_augment=None)
+        assert view.rand_augment is not None
+        assert plain == draw_view(RANDOM, "key", number, size=picture.size)
+        for side in (64, 48):
+            start = render_view(picture, plain, look(side))
+            random.seed(view.rand_augment[1])
+            legacy = np.random.RandomState(np.random.Philox(key=view.rand_augment[1]))
+            transform = auto_augment.rand_augment_transform("rand-m9-n2-mstd0.5")
+            expected = Image.fromarray(start)
+            for operation in legacy.choice(transform.ops, 2):
+                expected = operation(expected)
+            found = render_view(picture, view, look(side))
+            assert np.array_equal(found, np.asarray(expected))
+            changed += not np.array_equal(found, start)
+    assert changed > 12
+
+
+def test_rand_augment_does_the_same_with_the_same_magnitudes_at_both_sizes(
+    picture: Image.Image, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[tuple[Any, ...]] = []
+
+    def recorded(name: str, function: Any) -> Any:
+        def call(image: Image.Image, *levels: float, **options: Any) -> Image.Image:
+            done.append((name, levels))
+            result: Image.Image = function(image, *levels, **options)
+            return result
+
+        return call
+
+    for name, function in auto_augment.NAME_TO_OP.items():
+        monkeypatch.setitem(auto_augment.NAME_TO_OP, name, recorded(name, function))
+    # A configuration of its own, so that the transform is made from the recorded functions.
+    settings = dataclasses.replace(RANDOM, rand_augment="rand-m7-n3-mstd1.5-p0.9")
+    at_size: dict[int, list[tuple[Any, ...]]] = {}
+    for side in (64, 48):
+        done.clear()
+        for number in range(20):
+            view = draw_view(settings, "key", number, size=picture.size)
+            render_view(picture, view, look(side))
+        at_size[side] = list(done)
+    assert at_size[64] == at_size[48]
+    assert len({name for name, _ in done}) > 8
+    assert len({levels for _, levels in done}) > 20
+
+
+def test_rand_augment_neither_follows_nor_moves_the_global_generators(
+    picture: Image.Image,
+) -> None:
+    view = draw_view(AUGMENTED, "key", 1, size=picture.size)
+    first = render_view(picture, view, look(64))
+    random.seed(1)
+    np.random.default_rng(0)
+    legacy = np.random.mtrand.get_bit_generator()
+    before = random.getstate(), str(legacy.state)
+    assert np.array_equal(render_view(picture, view, look(64)), first)
+    assert np.random.mtrand.get_bit_generator() is legacy
+    assert (random.getstate(), str(legacy.state)) == before
+
+
+def test_another_process_renders_the_same_pixels(picture: Image.Image) -> None:
+    code = (
+        "import hashlib, sys, numpy as np; from PIL import Image; from distill.views import *; "
+        "from export.runtime.preprocess import Preprocessing; "
+        "pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8); "
+        "picture = Image.fromarray(pixels).resize((260, 180), Image.Resampling.BICUBIC); "
+        "look = Preprocessing(size=(64, 64), resize='shortest', resize_to=64, crop=True, "
+        "crop_offset='floor', resample='bicubic', mean=(0.5,) * 3, std=(0.5,) * 3); "
+        "settings = ViewSettings(seed=5, kind='random', scale=(0.3, 0.9), ratio=(0.75, 4 / 3), "
+        "flip=True, color_jitter=0.2, rand_augment='rand-m9-n2-mstd0.5'); "
+        "views = [draw_view(settings, 'key', n, size=picture.size) for n in range(8)]; "
+        "data = b''.join(render_view(picture, view, look).tobytes() for view in views); "
+        "print(hashlib.sha256(data).hexdigest())"
+    )
+    printed = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, check=True
+    )
+    views = [draw_view(AUGMENTED, "key", number, size=picture.size) for number in range(8)]
+    data = b"".join(render_view(picture, view, look(64)).tobytes() for view in views)
+    assert printed.stdout.strip() == hashlib.sha256(data).hexdigest()
+
+
+@pytest.mark.parametrize(
+    "text", ["rand", "rand-m9-n2-mstd0.5", "rand-m15-mmax30-inc1", "rand-tweights-p0.7", "rand-t3a"]
+)
+def test_a_configuration_that_timm_knows_is_taken(text: str) -> None:
+    assert ViewsSection(rand_augment=text).rand_augment == text
+    auto_augment.rand_augment_transform(text)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "randm9",
+        "augmix-m3",
+        "rand-m",
+        "rand-m9-m5",
+        "rand-x3",
+        "rand-n0",
+        "rand-mstd",
+        "Rand-m9",
+    ],
+)
+def test_any_other_configuration_is_refused_in_one_line(text: str) -> None:
+    values = {"data": {"train": {"kind": "table", "path": "t.csv"}}}
+    with pytest.raises(RecipeError, match=r"views\.rand_augment: found .*rand-m9-n2-mstd0\.5") as e:
+        resolve({**values, "views": {"rand_augment": text}}, where="test")
+    assert "\n" not in str(e.value)
+
+
+def test_centre_crops_have_no_use_for_rand_augment() -> None:
+    values = {"data": {"train": {"kind": "table", "path": "t.csv"}}}
+    views = {"kind": "center", "rand_augment": "rand-m9"}
+    with pytest.raises(RecipeError, match=r"views\.rand_augment: only kind: random"):
+        resolve({**values, "views": views}, where="test")

@@ -1,68 +1,98 @@
-"""Run by test_step.py under torchrun: writes the gradient of one step over the global batch."""
+"""Run by test_step.py under torchrun: writes each term's gradient of a step over a global batch."""
 
 import sys
 
 import torch
-from accelerate import Accelerator
+import torch.distributed as dist
 from torch import nn
+from torch.nn.functional import normalize
+from torch.nn.parallel import DistributedDataParallel
 
-from distill.losses import Embeddings, Term, WeightedLoss
+from distill.losses import TERMS, Banks, Embeddings, Term, WeightedLoss
+from distill.tiles import tiling
 from distill.train.step import gather_rows
+
+# Rows of tiles of one, of two rows, and of a number that divides nothing.
+TILES = (None, 1, 3)
+ROWS, WIDTH = 20, 8
+ARGUMENTS = {"kl_divergence": {"temperature": 2.0}, "soft_target": {"temperature": 2.0}}
 
 
 class TwoTowers(nn.Module):
-    """Two linear towers without batch statistics, and a learnable scale."""
+    """Two linear towers without batch statistics, a learnable scale and a bias."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.image = nn.Linear(12, 8)
-        self.text = nn.Linear(10, 8)
+        self.image = nn.Linear(12, WIDTH)
+        self.text = nn.Linear(10, WIDTH)
         self.logit_scale = nn.Parameter(torch.tensor(2.3))
+        self.logit_bias = nn.Parameter(torch.tensor(-1.0))
 
     def forward(
         self, image: torch.Tensor, text: torch.Tensor
-    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor]:
-        normalise = nn.functional.normalize
+    ) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
         return (
-            normalise(self.image(image), dim=-1),
-            normalise(self.text(text), dim=-1),
+            normalize(self.image(image), dim=-1),
+            normalize(self.text(text), dim=-1),
             self.logit_scale.exp(),
+            self.logit_bias * 1.0,
         )
 
 
-def main(expected_processes: int, path: str) -> None:
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == expected_processes
+def unit(rows: int) -> torch.Tensor:
+    return normalize(torch.randn(rows, WIDTH), dim=-1)
+
+
+def gradients(
+    loss: WeightedLoss, rank: int, processes: int, tile_rows: int | None
+) -> dict[str, torch.Tensor]:
+    """Return the loss and all parameters' gradients of a step, as the wrapper averages them."""
     torch.manual_seed(0)
     model = TwoTowers()
-    images, texts = torch.randn(16, 12), torch.randn(16, 10)
-    teacher_image = nn.functional.normalize(torch.randn(16, 8), dim=-1)
-    teacher_text = nn.functional.normalize(torch.randn(16, 8), dim=-1)
-    groups = torch.tensor([0, 1, 2, 3, 0, 5, 6, 7, 8, -1, 10, 11, 12, 12, 14, -1])
-    rows = 16 // expected_processes
-    mine = slice(accelerator.process_index * rows, (accelerator.process_index + 1) * rows)
-    wrapped = accelerator.prepare(model)
-    image, text, scale = wrapped(images[mine], texts[mine])
-    loss = WeightedLoss(
-        {
-            "kl_divergence": Term(weight=1.0, arguments={"temperature": 2.0}),
-            "embedding_alignment": Term(weight=5.0, arguments={}),
-            "contrastive": Term(weight=0.5, arguments={}),
-        }
+    images, texts = torch.randn(ROWS, 12), torch.randn(ROWS, 10)
+    teacher = Embeddings(unit(ROWS), unit(ROWS), torch.tensor(20.0), torch.tensor(-2.0))
+    banks = Banks(prompts=unit(15), corpus_image=unit(23), corpus_text=unit(21))
+    groups = torch.tensor([0, 1, 2, 3, 0, 5, 6, 7, 8, -1, 10, 11, 12, 12, 14, -1, 16, 17, 0, 19])
+    rows = ROWS // processes
+    mine = slice(rank * rows, (rank + 1) * rows)
+    wrapped = (
+        model if processes == 1 else DistributedDataParallel(model, find_unused_parameters=True)
     )
-    total, _ = loss(
-        Embeddings(gather_rows(image), gather_rows(text), scale),
-        Embeddings(
-            gather_rows(teacher_image[mine]), gather_rows(teacher_text[mine]), torch.tensor(20.0)
-        ),
-        groups=groups,
-        progress=0.0,
-    )
-    accelerator.backward(total)
-    if accelerator.is_main_process:
-        gradients = {name: weight.grad for name, weight in model.named_parameters()}
-        torch.save({"loss": total.detach(), **gradients}, path)
-    accelerator.end_training()
+    image, text, scale, bias = wrapped(images[mine], texts[mine])
+    with tiling(rows=tile_rows, spread=True):
+        total, _ = loss(
+            Embeddings(gather_rows(image), gather_rows(text), scale, bias),
+            teacher,
+            groups=groups,
+            progress=0.0,
+            banks=banks,
+        )
+    total.backward()
+    found = {name: weight.grad for name, weight in model.named_parameters()}
+    return {"loss": total.detach(), **{n: g for n, g in found.items() if g is not None}}
+
+
+def main(expected_processes: int, path: str) -> None:
+    rank, processes = 0, 1
+    if expected_processes > 1:
+        dist.init_process_group("gloo")
+        rank, processes = dist.get_rank(), dist.get_world_size()
+    assert processes == expected_processes
+    found = {}
+    for name in TERMS:
+        loss = WeightedLoss({name: Term(1.0, ARGUMENTS.get(name, {}))})
+        for tile_rows in TILES:
+            found[f"{name} in tiles of {tile_rows}"] = gradients(loss, rank, processes, tile_rows)
+    everything = WeightedLoss({name: Term(0.5) for name in TERMS})
+    found["everything"] = gradients(everything, rank, processes, None)
+    if processes > 1:
+        # Every process must say the same.
+        parts: list[object] = [None] * processes
+        dist.all_gather_object(parts, {name: part["loss"] for name, part in found.items()})
+        assert all(part == parts[0] for part in parts)
+        dist.destroy_process_group()
+    if rank == 0:
+        torch.save(found, path)
 
 
 if __name__ == "__main__":

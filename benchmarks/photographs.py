@@ -1,0 +1,48 @@
+"""The recipe that the benchmarks on photographs share: data, a small student, evaluation sets."""
+
+from pathlib import Path
+from typing import Any
+
+TEMPLATES = ["a photo of a {}.", "a picture of a {}.", "a {}."]
+TEXT = {
+    "hidden_size": 256,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 4,
+    "intermediate_size": 1024,
+}
+
+
+def table(path: Path) -> dict[str, str]:
+    """Return the recipe's section for a table."""
+    return {"kind": "table", "path": str(path)}
+
+
+def student(teacher: Path, *, backbone: str, image_size: int) -> dict[str, Any]:
+    """Return the section of a student whose two towers begin with random weights."""
+    return {
+        "image": {"backbone": backbone, "pretrained": False, "image_size": image_size},
+        "text": {
+            "model": None,
+            "config": TEXT,
+            "tokenizer": str(teacher),
+            "pretrained": False,
+            "context_length": 40,
+        },
+    }
+
+
+def evaluation_sets(data: Path) -> list[dict[str, Any]]:
+    """Return retrieval on 500 captioned pictures and classification among 33 classes."""
+    return [
+        {
+            "name": "flickr8k",
+            "task": "retrieval",
+            "data": table(data / "flickr8k" / "captions_val.csv"),
+        },
+        {
+            "name": "caltech33",
+            "task": "zero_shot",
+            "data": {"kind": "folder", "path": str(data / "caltech33" / "val")},
+            "templates": TEMPLATES,
+        },
+    ]

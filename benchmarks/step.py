@@ -1,0 +1,445 @@
+"""Times a step of training beside open_clip's own: live teacher and precomputed, both of us.
+
+    python -m benchmarks.step --out runs/step.json
+
+Four students with the same weights take turns, step by step, on one thread: (a) open_clip's
+``train_one_epoch`` with ``--distill-model``, its teacher live; (b) the same with the teacher's
+outputs given; (c) our step with the live teacher; (d) our step with a cache. Teacher, pictures,
+captions, optimizer and loss (contrastive + KL) are the same. open_clip's pictures are scaled and
+its texts tokenized before the clock starts, as its workers do it; ours come from ``StepDataset`` as
+from a worker, but for two things that count as ours: the live teacher tokenizes for itself, and the
+cache is looked up within the step, although in training a worker does it.
+
+Before anything is timed, embeddings and losses of both are compared.
+"""
+
+import argparse
+import io
+import json
+import math
+import os
+import statistics
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate import Accelerator
+from PIL import Image
+from torch import Tensor
+
+from benchmarks.open_clip_step import Given, OpenClip, tokenizers
+from benchmarks.towers import (
+    CONTEXT,
+    OurStep,
+    Shape,
+    clip_from_open_clip,
+    describe_run,
+    draw_captions,
+    image_processor,
+    optimizer_settings,
+    write_json,
+)
+from distill.cache import CachedTeacher
+from distill.cache_build import BuildSettings, build_cache
+from distill.data.index import Position
+from distill.data.pairs import Captions
+from distill.data.sample import Sample, Skip
+from distill.teacher.hf import load_hf_teacher
+from distill.teacher.protocol import Teacher
+from distill.train.batches import Batch, Inputs, StepDataset
+from distill.views import ViewSettings
+from export.runtime.preprocess import Preprocessing
+from students.encoder import Student, embed_images, embed_texts
+
+EPOCHS = 5
+GOALS = {
+    "d/a": 3.0,
+    "d/b": 1.1,
+    "c/a": 1.1,
+    "d/a with the cache's cost": 2.0,
+}
+NAMES = {
+    "a": "open_clip, live teacher",
+    "b": "open_clip, teacher's outputs given",
+    "c": "ours, live teacher",
+    "d": "ours, cached",
+}
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    options = _parser().parse_args()
+    torch.set_num_threads(1)
+    # Tokenizers would start threads of their own.
+    os.environ["TOKENIZERS_PARALLELISM"] = "false"
+    torch.manual_seed(options.seed)
+    with tempfile.TemporaryDirectory() as folder:
+        bench = Bench(options, Path(folder))
+        agreement = bench.check()
+        print(json.dumps(agreement))
+        times = take_turns(bench.steps(), warmup=options.warmup, count=options.steps)
+        split = {}
+        if options.profile:
+            split = split_our_step(bench, warmup=options.warmup, count=options.steps)
+    report = summarise(times, bench, options)
+    report["agreement"] = agreement
+    report["our_step"] = split
+    print_report(report)
+    write_json(options.out, report)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
+    parser.add_argument("--batch-size", type=int, default=128)
+    parser.add_argument("--batches", type=int, default=4, help="different batches, in turns")
+    parser.add_argument("--steps", type=int, default=20, help="timed steps of each")
+    parser.add_argument("--warmup", type=int, default=3, help="steps of each before them")
+    parser.add_argument("--image-size", type=int, default=64)
+    parser.add_argument("--patch-size", type=int, default=8)
+    parser.add_argument("--teacher-layers", type=int, default=6)
+    parser.add_argument("--teacher-width", type=int, default=256)
+    parser.add_argument("--student-layers", type=int, default=3)
+    parser.add_argument("--student-width", type=int, default=128)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--profile", action="store_true", help="split our own step")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
+    return parser
+
+
+class Pictures:
+    """Random pictures of one size, each with one caption, as a source."""
+
+    skipped: tuple[Skip, ...] = ()
+
+    def __init__(self, captions: Sequence[str], *, size: int, seed: int) -> None:
+        """Draw a picture for each caption."""
+        draw = np.random.default_rng(seed)
+        self.name = "random pictures"
+        self.rows = len(captions)
+        self._captions = captions
+        self._files = []
+        for _ in captions:
+            file = io.BytesIO()
+            pixels = draw.integers(256, size=(size, size, 3), dtype=np.uint8)
+            Image.fromarray(pixels).save(file, "png", compress_level=1)
+            self._files.append(file.getvalue())
+
+    def __len__(self) -> int:
+        return self.rows
+
+    def __getitem__(self, index: int) -> Sample:
+        return Sample(f"{index:06d}.png", self._files[index], (self._captions[index],), None)
+
+
+@dataclass(frozen=True)
+class Built:
+    """A cache, and the seconds that building it took for each picture with its caption."""
+
+    teacher: CachedTeacher
+    seconds: float
+
+
+class Bench:
+    """Both sides, on the same data and with the same weights."""
+
+    def __init__(self, options: argparse.Namespace, folder: Path) -> None:
+        """Build the towers, the batches and the cache."""
+        self._folder = folder
+        self.size = options.batch_size
+        self.shapes = {name: _shape(options, name) for name in ("student", "teacher")}
+        self.open_clip = OpenClip(folder, self.shapes)
+        self.tokenizer, theirs = tokenizers()
+        captions = draw_captions(options.batches * self.size, seed=options.seed)
+        self.pictures = Pictures(captions, size=options.image_size, seed=options.seed)
+        self.views = ViewSettings(0, "center", (1.0, 1.0), (1.0, 1.0), False, 0.0)
+        self.live = self._load_teacher()
+        self.cached = self._build_cache()
+        self.batches = self._draw_batches(options.batches)
+        self.their_batches = [
+            (self._normalised(batch), theirs(batch.captions)) for batch in self.batches
+        ]
+        lengths = (self.their_batches[0][1] != 0).sum(dim=1)
+        self.tokens = {"shortest": int(lengths.min()), "longest": int(lengths.max())}
+
+    @cached_property
+    def look(self) -> Preprocessing:
+        """The preprocessing of student and teacher."""
+        return self.live.preprocessing
+
+    def student(self) -> Student:
+        """Return our student, a copy with the weights of open_clip's."""
+        return Student(
+            clip_from_open_clip(self.open_clip.student, self.shapes["student"]),
+            self.tokenizer,
+            image_processor(self.shapes["student"].image_size),
+            CONTEXT,
+            "longest",
+        )
+
+    def our_step(self, teacher: Teacher | CachedTeacher) -> OurStep:
+        """Return our step with a student of its own."""
+        return OurStep(self.student(), teacher, Accelerator(cpu=True), optimizer_settings())
+
+    def steps(self) -> dict[str, Callable[[int], object]]:
+        """Return the four steps; each takes the number of a step."""
+        theirs = self.their_batches
+        given = Given(self.open_clip.teacher, theirs)
+        live, cached = self.our_step(self.live), self.our_step(self.cached.teacher)
+        count = len(self.batches)
+        with_live = self.open_clip.step(self.open_clip.teacher, theirs)
+        with_given = self.open_clip.step(given, theirs)
+        return {
+            "a": lambda step: with_live(step % count),
+            "b": lambda step: with_given(step % count),
+            "c": lambda step: live(self.batches[step % count]),
+            "d": lambda step: cached(self.batches[step % count]),
+        }
+
+    @torch.no_grad()
+    def check(self) -> dict[str, float]:
+        """Compare embeddings and losses of both sides on the first batch, before any step.
+
+        Raises:
+            RuntimeError: they are not those of one and the same computation.
+        """
+        images, texts = self.their_batches[0]
+        batch, student = self.batches[0], self.student()
+        theirs = self.open_clip.student(images, texts)
+        teacher = self.open_clip.teacher(images, texts)
+        found = {
+            "student_image": _gap(embed_images(student.model, images), theirs["image_features"]),
+            "student_text": _gap(
+                embed_texts(student.model, batch.pieces[0].tokens or {}), theirs["text_features"]
+            ),
+        }
+        losses = self.open_clip.loss(
+            **theirs, **{f"dist_{key}": value for key, value in teacher.items()}, output_dict=True
+        )
+        # open_clip's term is the cross entropy, which has the gradient of the KL.
+        expected = {
+            "contrastive": float(losses["contrastive_loss"]),
+            "kl_divergence": float(losses["distill_loss"] - entropy(teacher)),
+        }
+        found |= {f"open_clip_{name}": value for name, value in expected.items()}
+        for name, tolerance in (("live", 1e-4), ("cached", 1e-2)):
+            step = self.our_step(self.live if name == "live" else self.cached.teacher)
+            mine = step.teach(batch)
+            for tower in ("image", "text"):
+                found[f"{name}_{tower}"] = _gap(getattr(mine, tower), teacher[f"{tower}_features"])
+            piece = batch.pieces[0]
+            _, terms = step.global_loss(batch)(step.model(piece.pixels, None, piece.tokens))
+            for term, value in expected.items():
+                found[f"{name}_{term}"] = float(terms[term])
+                if abs(float(terms[term]) - value) > tolerance * abs(value):
+                    raise RuntimeError(f"{name}: {term} is {float(terms[term])}, expected {value}")
+        for name in ("student_image", "student_text", "live_image", "live_text"):
+            if found[name] > 1e-5:
+                raise RuntimeError(f"{name}: embeddings are {found[name]} apart")
+        return found
+
+    def _load_teacher(self) -> Teacher:
+        folder, shape = self._folder / "teacher", self.shapes["teacher"]
+        clip_from_open_clip(self.open_clip.teacher, shape).save_pretrained(folder)
+        self.tokenizer.save_pretrained(folder)
+        image_processor(shape.image_size).save_pretrained(folder)
+        return load_hf_teacher(str(folder))
+
+    def _build_cache(self) -> Built:
+        settings = BuildSettings(
+            views=self.views,
+            view_count=1,
+            dtype="float16",
+            shard_rows=1024,
+            batch_size=self.size,
+            workers=0,
+            max_skipped=0.0,
+        )
+        started = time.perf_counter()
+        cache, _ = build_cache(
+            self._folder / "cache",
+            self.pictures,
+            self.live,
+            settings=settings,
+            progress=lambda _part, _done, _total: None,
+        )
+        seconds = time.perf_counter() - started
+        return Built(CachedTeacher([cache]), seconds / len(self.pictures))
+
+    def _draw_batches(self, count: int) -> list[Batch]:
+        dataset = StepDataset(
+            [self.pictures],
+            Position([len(self.pictures)], weights=[None], seed=0, batch_size=self.size),
+            Captions([self.pictures], seed=0),
+            Inputs(
+                views=self.views,
+                view_count=1,
+                student=self.look,
+                teacher=self.look,
+                tokenizer=self.tokenizer,
+                tokenizing={"context_length": CONTEXT, "padding": "longest"},
+            ),
+        )
+        return [replace(dataset[step], skipped=[]) for step in range(count)]
+
+    def _normalised(self, batch: Batch) -> Tensor:
+        pixels = batch.pieces[0].pixels
+        if pixels is None:
+            raise RuntimeError("a batch without pictures")
+        return torch.from_numpy(self.look.normalise(pixels.numpy()))
+
+
+def _shape(options: argparse.Namespace, name: str) -> Shape:
+    layers, width = getattr(options, f"{name}_layers"), getattr(options, f"{name}_width")
+    return Shape(
+        image_layers=layers,
+        image_width=width,
+        text_layers=layers,
+        text_width=width,
+        image_size=options.image_size,
+        patch_size=options.patch_size,
+        embedding=options.teacher_width,
+    )
+
+
+def _gap(mine: Tensor, theirs: Tensor) -> float:
+    return float((mine - theirs).abs().max())
+
+
+def entropy(outputs: Mapping[str, Tensor]) -> Tensor:
+    """Return the mean entropy of a model's distributions over the batch, both ways."""
+    logits = outputs["logit_scale"] * outputs["image_features"] @ outputs["text_features"].T
+    rows = [F.log_softmax(some.double(), dim=1) for some in (logits, logits.T)]
+    return torch.stack([-(row.exp() * row).sum(dim=1).mean() for row in rows]).mean()
+
+
+def take_turns(
+    steps: Mapping[str, Callable[[int], object]], *, warmup: int, count: int
+) -> dict[str, list[float]]:
+    """Run the steps in turns, a, b, c, d, a, …; return the seconds of each after the warmup."""
+    times: dict[str, list[float]] = {name: [] for name in steps}
+    for number in range(warmup + count):
+        for name, step in steps.items():
+            started = time.perf_counter()
+            step(number)
+            if number >= warmup:
+                times[name].append(time.perf_counter() - started)
+    return times
+
+
+def split_our_step(bench: Bench, *, warmup: int, count: int) -> dict[str, float]:
+    """Return the median milliseconds of each part of our step with a cache."""
+    step = bench.our_step(bench.cached.teacher)
+    parts: dict[str, list[float]] = {}
+    for number in range(warmup + count):
+        watch = Stopwatch()
+        batch = bench.batches[number % len(bench.batches)]
+        piece = batch.pieces[0]
+        step.teach(batch)
+        watch.lap("lookup")
+        loss = step.global_loss(batch)
+        watch.lap("lookup again, groups")
+        outputs = step.model(piece.pixels, None, piece.tokens)
+        watch.lap("towers forward")
+        leaves = type(outputs)(
+            *(None if part is None else part.detach().requires_grad_() for part in outputs)
+        )
+        total, _ = loss(leaves)
+        watch.lap("loss forward")
+        total.backward()
+        watch.lap("loss backward")
+        pairs = [
+            (mine, leaf.grad)
+            for mine, leaf in zip(outputs, leaves, strict=True)
+            if mine is not None and leaf.grad is not None
+        ]
+        torch.autograd.backward([mine for mine, _ in pairs], [grad for _, grad in pairs])
+        watch.lap("towers backward")
+        step.accelerator.clip_grad_norm_(step.model.parameters(), math.inf)
+        watch.lap("gradient norm")
+        for optimizer in step.optimizers:
+            optimizer.step()
+            optimizer.zero_grad()
+        watch.lap("optimizer")
+        if number >= warmup:
+            for name, seconds in watch.laps.items():
+                parts.setdefault(name, []).append(seconds)
+    return {name: 1000 * statistics.median(seconds) for name, seconds in parts.items()}
+
+
+class Stopwatch:
+    """The seconds between one lap and the next, by name."""
+
+    def __init__(self) -> None:
+        """Start."""
+        self.laps: dict[str, float] = {}
+        self._last = time.perf_counter()
+
+    def lap(self, name: str) -> None:
+        """End a lap and begin the next."""
+        now = time.perf_counter()
+        self.laps[name] = now - self._last
+        self._last = now
+
+
+def summarise(
+    times: Mapping[str, Sequence[float]], bench: Bench, options: argparse.Namespace
+) -> dict[str, Any]:
+    """Return medians, samples per second and ratios beside their goals."""
+    seconds = {name: statistics.median(some) for name, some in times.items()}
+    with_cost = seconds["d"] + bench.size * bench.cached.seconds / EPOCHS
+    ratios = {
+        "d/a": seconds["a"] / seconds["d"],
+        "d/b": seconds["b"] / seconds["d"],
+        "c/a": seconds["a"] / seconds["c"],
+        "b/a": seconds["a"] / seconds["b"],
+        "d/a with the cache's cost": seconds["a"] / with_cost,
+    }
+    return {
+        **describe_run(["torch", "transformers", "timm", "accelerate", "numpy", "open_clip_torch"]),
+        "threads": torch.get_num_threads(),
+        "settings": {
+            name: value for name, value in vars(options).items() if name not in ("out", "profile")
+        },
+        "tokens": bench.tokens,
+        "cache_milliseconds_per_sample": 1000 * bench.cached.seconds,
+        "steps": {
+            name: {
+                "what": NAMES[name],
+                "median_seconds": seconds[name],
+                "samples_per_second": bench.size / seconds[name],
+                "seconds": list(times[name]),
+            }
+            for name in times
+        },
+        "ratios": {
+            name: {"ratio": ratio, "goal": GOALS.get(name)} for name, ratio in ratios.items()
+        },
+    }
+
+
+def print_report(report: Mapping[str, Any]) -> None:
+    """Print a report as the tables of docs/benchmarks.md."""
+    print("| | step | ms | samples/s |\n|---|---|---:|---:|")
+    for name, step in report["steps"].items():
+        milliseconds, rate = 1000 * step["median_seconds"], step["samples_per_second"]
+        print(f"| {name} | {step['what']} | {milliseconds:.0f} | {rate:.0f} |")
+    print("\n| samples/s | ratio | goal |\n|---|---:|---:|")
+    for name, found in report["ratios"].items():
+        goal = "" if found["goal"] is None else f"{found['goal']:.1f}"
+        print(f"| {name} | {found['ratio']:.2f} | {goal} |")
+    print(
+        f"\ncache: {report['cache_milliseconds_per_sample']:.2f} ms a sample, over {EPOCHS} epochs"
+    )
+    for name, milliseconds in report["our_step"].items():
+        print(f"{name:>24} {milliseconds:8.2f} ms")
+
+
+if __name__ == "__main__":
+    main()

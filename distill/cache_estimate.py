@@ -1,0 +1,348 @@
+"""What a cache would cost, and the live teacher instead: measured before anything is spent."""
+
+import math
+import os
+import shutil
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from rich.console import Console
+
+from distill.cache_build import BuildSettings, open_cache
+from distill.cache_rows import StoredAs, draw_rows, row_digests
+from distill.cache_stage import bank_texts, cache_folders
+from distill.config import RunConfig
+from distill.data.sample import Sample, Source, open_image
+from distill.data.scenes import TABLE_FILE
+from distill.data.sources import scenes_name
+from distill.progress import make_console
+from distill.project import Project, describe
+from distill.run_folder import RunFolder
+from distill.teacher.protocol import Teacher
+from distill.views import draw_view, render_view
+from export.runtime.errors import DataError, RecipeError
+
+SECONDS_TO_MEASURE = 20.0
+BATCHES_TO_MEASURE = 4
+# A teacher on a CPU is as quick with few pictures at a time, and the measurement ends sooner.
+BATCH_ON_CPU = 8
+_ITEM_BYTES: dict[StoredAs, int] = {"float16": 2, "float32": 4, "int8": 1}
+_SCALE_BYTES = 4
+_KEY_BYTES = 24
+
+
+@dataclass(frozen=True)
+class Work:
+    """How much there is to embed: all of it, and what no cache holds yet."""
+
+    pictures: int
+    captions: int
+    missing_pictures: int
+    missing_captions: int
+
+
+@dataclass(frozen=True)
+class Speeds:
+    """Seconds that one thing takes, and of how many pictures that was measured.
+
+    ``decode`` a picture, ``view`` drawing and resizing one, ``image`` and ``caption`` embedding
+    one view or caption, ``lookup`` finding and reading a picture and a caption in a cache.
+    """
+
+    decode: float
+    view: float
+    image: float
+    caption: float
+    lookup: float
+    pictures: int
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """What the cache of a recipe would cost, in bytes and seconds, beside the live teacher."""
+
+    work: Work
+    speeds: Speeds
+    bytes_whole: int
+    bytes_to_write: int
+    bytes_free: int
+    build_seconds: float
+    live_epoch_seconds: float
+    cached_epoch_seconds: float
+    epochs: float
+
+    @property
+    def pays_from_epochs(self) -> int | None:
+        """The least number of epochs that building is worth its while for; None for none."""
+        saved = self.live_epoch_seconds - self.cached_epoch_seconds
+        return max(1, math.ceil(self.build_seconds / saved)) if saved > 0 else None
+
+
+def print_estimate(config: RunConfig) -> None:
+    """Print what `clip-distill cache` would cost for a recipe; write nothing.
+
+    Raises:
+        RecipeError: the recipe has no teacher.
+        DataError: the pictures are not there yet, or none of them can be read.
+        CacheError: the cache folder holds something else.
+    """
+    if not config.teachers:
+        raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
+    RunFolder(config).check()
+    _check_rendered(config)
+    project = Project(config)
+    sources, teacher = project.sources, project.teacher
+    if teacher is None:
+        raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
+    make_console().print(f"cache: timing {teacher.name} on {describe(sources)}")
+    folders = list(cache_folders(project, config.folder))
+    estimate = make_estimate(project, teacher, folders)
+    _show(estimate, project, folders[0].parent.parent)
+
+
+def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Estimate:
+    """Return what the caches of a project, in these folders, would cost."""
+    config, settings, sources = project.config, project.build_settings, project.sources
+    work = count_work(project, teacher, folders)
+    speeds = measure(sources, teacher, settings, device=config.device)
+    total = sum(len(source) for source in sources)
+
+    def together(reading: float, embedding: float) -> float:
+        return overlapped(reading, embedding, workers=settings.workers, device=config.device)
+
+    build = together(
+        work.missing_pictures * (speeds.decode + settings.view_count * speeds.view),
+        work.missing_pictures * settings.view_count * speeds.image
+        + work.missing_captions * speeds.caption,
+    )
+    missing = (work.missing_pictures, work.missing_captions)
+    return Estimate(
+        work=work,
+        speeds=speeds,
+        bytes_whole=stored_bytes(work.pictures, work.captions, teacher.width, settings),
+        bytes_to_write=stored_bytes(*missing, teacher.width, settings),
+        bytes_free=shutil.disk_usage(_existing(folders[0])).free,
+        build_seconds=build,
+        # Either way a picture is decoded for the student.
+        live_epoch_seconds=together(total * speeds.view, total * (speeds.image + speeds.caption)),
+        cached_epoch_seconds=total * speeds.lookup,
+        epochs=project.steps * config.train.batch_size / total,
+    )
+
+
+def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Work:
+    """Count the pictures and captions of all sources, and those that no cache holds."""
+    counts = np.zeros(4, np.int64)
+    for number, (folder, source) in enumerate(zip(folders, project.sources, strict=True)):
+        cache = open_cache(folder, teacher, project.build_settings)
+        texts = dict.fromkeys(text for sample in _samples(source) for text in sample.captions)
+        extra = () if number else bank_texts(project)
+        missing = cache.missing(source, extra_texts=extra)
+        captions = len(texts | dict.fromkeys(extra))
+        counts += [len(source), captions, len(missing.pictures), len(missing.captions)]
+    return Work(*counts.tolist())
+
+
+def stored_bytes(pictures: int, captions: int, width: int, settings: BuildSettings) -> int:
+    """Return the bytes that so many pictures and captions take in a cache."""
+    scale = _SCALE_BYTES if settings.dtype == "int8" else 0
+    vector = width * _ITEM_BYTES[settings.dtype] + scale
+    return pictures * (settings.view_count * vector + _KEY_BYTES) + captions * (vector + _KEY_BYTES)
+
+
+def overlapped(reading: float, embedding: float, *, workers: int, device: str) -> float:
+    """Return the seconds of both together, where workers read while the teacher embeds.
+
+    On a CPU the workers take the teacher's cores, so that no work disappears behind the other.
+    """
+    if workers == 0:
+        return reading + embedding
+    cores = os.cpu_count() or 1
+    share = reading / cores if device == "cpu" else 0.0
+    return max(reading / workers, embedding + share)
+
+
+def measure(
+    sources: Sequence[Source], teacher: Teacher, settings: BuildSettings, *, device: str
+) -> Speeds:
+    """Embed a few batches that are spread over the data, and time each part.
+
+    Raises:
+        DataError: none of these pictures can be read.
+    """
+    size = BATCH_ON_CPU if device == "cpu" else settings.batch_size
+    clock = _Clock()
+    started = time.perf_counter()
+    for number, samples in enumerate(_spread(sources, size, BATCHES_TO_MEASURE + 1)):
+        if number > 1 and time.perf_counter() - started > SECONDS_TO_MEASURE:
+            break
+        # The first batch warms up what is loaded or compiled at first use.
+        timing = clock if number else _Clock()
+        _time_batch(samples, teacher, settings, timing)
+    if not clock.count["decode"]:
+        raise DataError(f"{sources[0].name}: too few pictures can be read to time the teacher")
+    return Speeds(
+        decode=clock.mean("decode"),
+        view=clock.mean("view"),
+        image=clock.mean("image"),
+        caption=clock.mean("caption"),
+        lookup=clock.mean("lookup"),
+        pictures=clock.count["decode"],
+    )
+
+
+class _Clock:
+    """Seconds and number of things, by name."""
+
+    def __init__(self) -> None:
+        names = ("decode", "view", "image", "caption", "lookup")
+        self.seconds = dict.fromkeys(names, 0.0)
+        self.count = dict.fromkeys(names, 0)
+
+    def add(self, name: str, started: float, count: int) -> None:
+        self.seconds[name] += time.perf_counter() - started
+        self.count[name] += count
+
+    def mean(self, name: str) -> float:
+        return self.seconds[name] / max(self.count[name], 1)
+
+
+def _time_batch(
+    samples: Sequence[Sample], teacher: Teacher, settings: BuildSettings, clock: _Clock
+) -> None:
+    pixels = []
+    for sample in samples:
+        started = time.perf_counter()
+        try:
+            image = open_image(sample)
+        except DataError:
+            continue
+        clock.add("decode", started, 1)
+        for number in range(settings.view_count):
+            started = time.perf_counter()
+            view = draw_view(settings.views, sample.key, number, size=image.size)
+            pixels.append(render_view(image, view, teacher.preprocessing))
+            clock.add("view", started, 1)
+    if not pixels:
+        return
+    started = time.perf_counter()
+    parts = torch.split(torch.from_numpy(np.stack(pixels)), settings.batch_size)
+    embeddings = torch.cat([teacher.encode_images(part).cpu() for part in parts])
+    clock.add("image", started, len(pixels))
+    texts = [text for sample in samples for text in sample.captions]
+    if texts:
+        started = time.perf_counter()
+        teacher.encode_texts(texts).cpu()
+        clock.add("caption", started, len(texts))
+    _time_lookup([sample.key for sample in samples], embeddings, settings, clock)
+
+
+def _time_lookup(
+    keys: Sequence[str], embeddings: torch.Tensor, settings: BuildSettings, clock: _Clock
+) -> None:
+    """Time what a look-up does for a picture and a caption each, on rows in memory."""
+    held = embeddings.half() if settings.dtype == "float16" else embeddings
+    started = time.perf_counter()
+    for _ in range(2):
+        digests = row_digests(keys)
+        rows = np.searchsorted(np.sort(digests[:, 0]), digests[:, 0])
+        torch.nn.functional.normalize(held[torch.from_numpy(rows % len(held))].float(), dim=-1)
+    clock.add("lookup", started, len(keys))
+
+
+def _spread(sources: Sequence[Source], size: int, batches: int) -> Iterator[list[Sample]]:
+    """Yield batches of samples drawn from all sources, each sample once."""
+    ends = np.cumsum([len(source) for source in sources])
+    numbers = draw_rows(int(ends[-1]), size * batches, "estimate")
+    # Whole batches that are each spread over everything.
+    for batch in range(batches):
+        of_batch = numbers[batch::batches]
+        which = np.searchsorted(ends, of_batch, side="right")
+        places = of_batch - np.concatenate([[0], ends])[which]
+        yield [sources[s][p] for s, p in zip(which.tolist(), places.tolist(), strict=True)]
+
+
+def _samples(source: Source) -> Iterator[Sample]:
+    return (source[number] for number in range(len(source)))
+
+
+def _check_rendered(config: RunConfig) -> None:
+    for source in config.train_sources:
+        if source.kind != "scenes":
+            continue
+        named = source.path
+        folder = config.folder / scenes_name(source) if named is None else Path(named)
+        if not (folder / TABLE_FILE).exists():
+            raise DataError(
+                f"{folder}: its scenes are not rendered yet, and --estimate writes nothing; "
+                "run `clip-distill cache` on them, or estimate on pictures that are there"
+            )
+
+
+def _existing(folder: Path) -> Path:
+    """Return the nearest folder above that is there."""
+    return next(
+        place for place in [folder.absolute(), *folder.absolute().parents] if place.exists()
+    )
+
+
+def _show(estimate: Estimate, project: Project, place: Path) -> None:
+    work, speeds, settings = estimate.work, estimate.speeds, project.build_settings
+    live, cached, once = (
+        estimate.live_epoch_seconds,
+        estimate.cached_epoch_seconds,
+        estimate.build_seconds,
+    )
+    run = f"over the recipe's {estimate.epochs:,.3g} epochs"
+    pays = estimate.pays_from_epochs
+    rows = {
+        "to embed": f"{work.missing_pictures:,} of {work.pictures:,} pictures × "
+        f"{settings.view_count} views, {work.missing_captions:,} of {work.captions:,} captions",
+        "on disk": f"{human_bytes(estimate.bytes_to_write)} to write, "
+        f"{human_bytes(estimate.bytes_whole)} in all, {settings.dtype}; "
+        f"{human_bytes(estimate.bytes_free)} are free at {place}",
+        "measured": f"{speeds.pictures} pictures on {project.config.device}: decode "
+        f"{_ms(speeds.decode)}, view {_ms(speeds.view)}, embed a view {_ms(speeds.image)}, "
+        f"a caption {_ms(speeds.caption)}; {settings.workers} workers",
+        "building": f"{human_time(once)}, once",
+        "cached": f"{human_time(cached)} an epoch of look-ups; with building "
+        f"{human_time(once + cached * estimate.epochs)} {run}",
+        "live teacher": f"{human_time(live)} an epoch; {human_time(live * estimate.epochs)} {run}",
+        "the cache pays": "never" if pays is None else f"from {pays:,} epochs on",
+    }
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for name, text in rows.items():
+        console.print(f"{name:<16}{text}")
+    if estimate.bytes_to_write > estimate.bytes_free:
+        console.print(
+            f"warning: {place} has {human_bytes(estimate.bytes_free)} free, and the cache needs "
+            f"{human_bytes(estimate.bytes_to_write)}; free some, or set cache.folder elsewhere"
+        )
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes for people, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """Return a length of time for people."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def _ms(seconds: float) -> str:
+    return f"{1000 * seconds:.3g} ms"

@@ -1,0 +1,343 @@
+"""Losses over the softmax of logits, rows and columns alike, tile by tile.
+
+One pass forward keeps running statistics of the columns: log-sum-exp and a weighted mean. A
+constant that is added to all logits cancels in a softmax, so that there is no bias here.
+"""
+
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from distill.tiles import (
+    Logits,
+    Plan,
+    Product,
+    accumulator,
+    collect_gradients,
+    diagonal_of,
+    make_plan,
+)
+
+
+def identity_loss(student: Product, *, columns: bool) -> Tensor:
+    """Return the cross entropy of each row's softmax against its own number, the mean over rows.
+
+    With ``columns`` the mean of that and of the same over the columns.
+    """
+    return _softmax_loss(student, None, columns=columns, diagonal=True, entropy=False)
+
+
+def distribution_loss(
+    student: Product,
+    teacher: Product,
+    *,
+    columns: bool,
+    diagonal: bool = True,
+    entropy: bool = False,
+) -> Tensor:
+    """Return KL(softmax of the teacher's row ‖ softmax of the student's), the mean over rows.
+
+    No gradient reaches the teacher's product.
+
+    Args:
+        student: The logits that learn.
+        teacher: Those of the target, of the same size.
+        columns: Take the mean of that and of the same over the columns.
+        diagonal: False leaves out the entries (i, i).
+        entropy: Add the target's entropy, which makes it the cross entropy.
+    """
+    dtype = torch.promote_types(student.rows.dtype, teacher.rows.dtype)
+    return _softmax_loss(
+        student.to(dtype), teacher.to(dtype), columns=columns, diagonal=diagonal, entropy=entropy
+    )
+
+
+def _softmax_loss(
+    student: Product, teacher: Product | None, *, columns: bool, diagonal: bool, entropy: bool
+) -> Tensor:
+    plan = make_plan(
+        student,
+        columns=columns,
+        diagonal=diagonal,
+        entropy=entropy,
+    )
+    target = (None, None, None) if teacher is None else teacher.tensors
+    loss: Tensor = _SoftmaxLoss.apply(*student.tensors, *target, plan)
+    return loss
+
+
+@dataclass
+class _Statistics:
+    """Log-sum-exp of lines, and the mean of something over each line's softmax."""
+
+    log_sum: Tensor
+    mean: Tensor | None = None
+
+    @classmethod
+    def none_yet(cls, count: int, like: Tensor, *, mean: bool) -> "_Statistics":
+        sums = torch.full((count,), -math.inf, dtype=accumulator(like), device=like.device)
+        return cls(sums, torch.zeros_like(sums) if mean else None)
+
+    def add(self, other: "_Statistics") -> None:
+        """Take in the statistics of further entries of the same lines."""
+        total = torch.logaddexp(self.log_sum, other.log_sum)
+        if self.mean is not None and other.mean is not None:
+            self.mean.mul_((self.log_sum - total).exp())
+            self.mean.add_((other.log_sum - total).exp() * other.mean)
+        self.log_sum = total
+
+
+def _statistics(
+    tile: Tensor, *, work: Tensor, columns: bool, values: Tensor | None = None
+) -> tuple[_Statistics, _Statistics | None]:
+    """Return the statistics of a tile's rows and columns, with the means of ``values``.
+
+    ``work`` is overwritten. One exponential serves rows and columns, unless some line lies so far
+    below the tile's largest logit that it would vanish.
+    """
+    if columns:
+        peak = tile.max()
+        powers = torch.sub(tile, peak, out=work).exp_()
+        sums = [powers.sum(dim) for dim in (1, 0)]
+        if min(float(sums[0].min()), float(sums[1].min())) > math.exp(-_reach(tile)):
+            if values is not None:
+                powers.mul_(values)
+            rows, lines = (
+                _line_statistics(total, peak, None if values is None else powers.sum(dim))
+                for dim, total in zip((1, 0), sums, strict=True)
+            )
+            return rows, lines
+    found = []
+    for dim in (1, 0) if columns else (1,):
+        peak = tile.amax(dim, keepdim=True)
+        powers = torch.sub(tile, peak, out=work).exp_()
+        total = powers.sum(dim)
+        weighted = None if values is None else powers.mul_(values).sum(dim)
+        found.append(_line_statistics(total, peak.squeeze(dim), weighted))
+    return found[0], found[1] if columns else None
+
+
+def _line_statistics(total: Tensor, peak: Tensor, weighted: Tensor | None) -> _Statistics:
+    wide = accumulator(total)
+    total = total.to(wide)
+    mean = None if weighted is None else weighted.to(wide) / total
+    return _Statistics(total.log() + peak.to(wide), mean)
+
+
+def _reach(tile: Tensor) -> float:
+    """Return how far below the largest logit an exponential is still exact enough."""
+    return 600.0 if tile.dtype == torch.float64 else 60.0
+
+
+def _merge(columns: list[_Statistics], total: Tensor, processes: int) -> Tensor:
+    """Merge the statistics of columns over all processes in place; return the sum of totals."""
+    if processes == 1:
+        return total
+    if not columns:
+        dist.all_reduce(total)
+        return total
+    peaks = torch.stack([line.log_sum for line in columns])
+    dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
+    parts = []
+    for line, peak in zip(columns, peaks, strict=True):
+        power = (line.log_sum - peak).exp()
+        parts.append(power)
+        parts.append(torch.zeros_like(power) if line.mean is None else power * line.mean)
+    sums = torch.cat([*parts, total.reshape(1)])
+    dist.all_reduce(sums)
+    lines = sums[:-1].reshape(len(columns), 2, -1)
+    for line, peak, (power, weighted) in zip(columns, peaks, lines, strict=True):
+        line.log_sum = power.log() + peak
+        line.mean = None if line.mean is None else weighted / power
+    return sums[-1]
+
+
+def _loss(
+    student: _Statistics, teacher: _Statistics | None, diagonal: Tensor, *, entropy: bool
+) -> Tensor:
+    """Return the sum over lines, of which the student's statistics were taken."""
+    if teacher is None:
+        return (student.log_sum - diagonal).sum()
+    # The mean is of teacher's logits minus student's, or of the student's alone with a minus.
+    own = student.log_sum if entropy else student.log_sum - teacher.log_sum
+    return own.sum() if teacher.mean is None else (own + teacher.mean).sum()
+
+
+class _SoftmaxLoss(torch.autograd.Function):
+    """Cross entropy or KL of rows, and of columns too, against a product or the diagonal."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        rows: Tensor,
+        columns: Tensor,
+        scale: Tensor,
+        teacher_rows: Tensor | None,
+        teacher_columns: Tensor | None,
+        teacher_scale: Tensor | None,
+        plan: Plan,
+    ) -> Tensor:
+        student = Product(rows, columns, scale)
+        teacher = None
+        if teacher_rows is not None and teacher_columns is not None and teacher_scale is not None:
+            teacher = Product(teacher_rows, teacher_columns, teacher_scale)
+        with torch.autocast(rows.device.type, enabled=False):
+            loss, lines, kept = _forward(student, teacher, plan)
+        ctx.plan, ctx.kept, ctx.taught = plan, kept, teacher is not None
+        ctx.save_for_backward(*student.tensors, *(teacher.tensors if teacher else ()), *lines)
+        return loss
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, *gradients: Tensor) -> Any:
+        tensors = list(ctx.saved_tensors)
+        student = Product(*tensors[:3])
+        teacher = Product(*tensors[3:6]) if ctx.taught else None
+        lines = tensors[6:] if ctx.taught else tensors[3:]
+        needed = ctx.needs_input_grad
+        with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
+            tiles = _softmax_gradients(student, teacher, lines, ctx.plan, ctx.kept, gradients[0])
+            found = collect_gradients(student, tiles, needed)
+        return *found, None, None, None, None
+
+
+def _forward(
+    student: Product, teacher: Product | None, plan: Plan
+) -> tuple[Tensor, list[Tensor], list[Tensor]]:
+    """Return the loss, log-sum-exps (rows, columns; student, then teacher), and tiles to keep."""
+    count, width = len(student.rows), len(student.columns)
+    wide = accumulator(student.rows)
+    models = [student] if teacher is None else [student, teacher]
+    logits = [Logits(model, plan) for model in models]
+    work = student.rows.new_empty(plan.tile_rows, width)
+    in_columns = [
+        _Statistics.none_yet(width, student.rows, mean=number == 1)
+        for number in range(len(models) if plan.columns else 0)
+    ]
+    log_sums: list[list[Tensor]] = [[] for _ in models]
+    total = torch.zeros((), dtype=wide, device=student.rows.device)
+    diagonal = torch.zeros(count, dtype=wide, device=student.rows.device)
+    for first, last in plan.tiles:
+        tiles = [product.tile(first, last) for product in logits]
+        if teacher is None:
+            diagonal[first:last] = diagonal_of(tiles[0], first)
+        found = _tile_statistics(tiles, first, work[: last - first], plan)
+        for number, (of_rows, of_columns) in enumerate(found):
+            log_sums[number].append(of_rows.log_sum)
+            if of_columns is not None:
+                in_columns[number].add(of_columns)
+        taught = found[1][0] if teacher is not None else None
+        total += _loss(found[0][0], taught, diagonal[first:last], entropy=plan.entropy)
+    # The diagonal's part of the columns is known where its row is.
+    total = total / count - (diagonal.sum() / width if plan.columns else 0.0)
+    total = _merge(in_columns, total, plan.processes)
+    if plan.columns:
+        taught = in_columns[1] if teacher is not None else None
+        lines = _loss(in_columns[0], taught, torch.zeros_like(total), entropy=plan.entropy)
+        total = (total + lines / width) / 2
+    empty = torch.zeros(0, dtype=wide, device=student.rows.device)
+    saved = [torch.cat([*sums, empty]) for sums in log_sums]
+    kept = tiles if plan.keep else []
+    return total.to(student.rows.dtype), [*saved, *(x.log_sum for x in in_columns)], kept
+
+
+def _tile_statistics(
+    tiles: list[Tensor], first: int, work: Tensor, plan: Plan
+) -> list[tuple[_Statistics, _Statistics | None]]:
+    student = tiles[0]
+    found = [_statistics(student, work=work, columns=plan.columns)]
+    if len(tiles) == 1:
+        return found
+    teacher = tiles[1]
+    if plan.entropy:
+        values = student.neg() if plan.keep else student.neg_()
+    else:
+        values = torch.sub(teacher, student, out=None if plan.keep else student)
+    if not plan.diagonal:
+        diagonal_of(values, first).zero_()
+    return [*found, _statistics(teacher, work=work, columns=plan.columns, values=values)]
+
+
+def _softmax_gradients(
+    student: Product,
+    teacher: Product | None,
+    lines: list[Tensor],
+    plan: Plan,
+    kept: list[Tensor],
+    gradient: Tensor,
+) -> Iterator[tuple[int, int, Tensor]]:
+    """Yield each tile's rows and the loss's gradient by its logits."""
+    models = [student] if teacher is None else [student, teacher]
+    logits = [] if kept else [Logits(model, plan) for model in models]
+    count, width = len(student.rows), len(student.columns)
+    part = float(gradient) * plan.processes / (2 if plan.columns else 1)
+    of_rows = lines[: len(models)]
+    of_columns = lines[len(models) :] if plan.columns else [None] * len(models)
+    softmax = [
+        _Softmax(row_sums, column_sums, part / count, part / width, student.rows.dtype)
+        for row_sums, column_sums in zip(of_rows, of_columns, strict=True)
+    ]
+    out = student.rows.new_empty(plan.tile_rows, width)
+    start = plan.tiles[0][0] if plan.tiles else 0
+    for first, last in plan.tiles:
+        result = out[: last - first].zero_()
+        tiles = kept or [product.tile(first, last) for product in logits]
+        for number, (tile, model) in enumerate(zip(tiles, softmax, strict=True)):
+            # What is kept may be asked for again.
+            values = tile.clone() if kept else tile
+            model.add(result, values, first - start, last - start, sign=-1 if number else 1)
+        if teacher is None:
+            both = 1 / count + (1 / width if plan.columns else 0)
+            diagonal_of(result, first).sub_(part * both)
+        yield first, last, result
+
+
+class _Softmax:
+    """The softmax of rows and of columns, each times a weight, from their log-sum-exps."""
+
+    def __init__(
+        self,
+        rows: Tensor,
+        columns: Tensor | None,
+        row_weight: float,
+        column_weight: float,
+        dtype: torch.dtype,
+    ) -> None:
+        self._rows, self._columns, self._dtype = rows, columns, dtype
+        self._row_weight, self._column_weight = row_weight, column_weight
+        self._shared = False
+        if columns is not None and len(rows):
+            low = min(float(rows.min()), float(columns.min()))
+            limit = 600.0 if dtype == torch.float64 else 60.0
+            self._shared = float(rows.max()) - low < limit
+
+    def add(self, result: Tensor, tile: Tensor, first: int, last: int, *, sign: int) -> None:
+        """Add it to ``result`` for the logits of some rows, which are overwritten."""
+        rows = self._rows[first:last, None]
+        if self._columns is None:
+            powers, factor = self._powers(tile, rows)
+            result.addcmul_(powers, factor.mul_(self._row_weight).to(self._dtype), value=sign)
+            return
+        columns = self._columns[None, :]
+        if self._shared:
+            # One exponential for both: no logit of the tile is above its largest log-sum-exp.
+            level = rows.max().to(self._dtype)
+            powers = tile.sub_(level).exp_()
+            for sums, weight in ((rows, self._row_weight), (columns, self._column_weight)):
+                factor = (level.to(sums.dtype) - sums).exp_().mul_(weight).to(self._dtype)
+                result.addcmul_(powers, factor, value=sign)
+            return
+        for sums, weight in ((rows, self._row_weight), (columns, self._column_weight)):
+            powers, factor = self._powers(tile.clone(), sums)
+            result.addcmul_(powers, factor.mul_(weight).to(self._dtype), value=sign)
+
+    def _powers(self, tile: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
+        # What rounding a log-sum-exp to the tile's type loses comes back as a factor.
+        level = sums.to(self._dtype)
+        return tile.sub_(level).exp_(), (level.to(sums.dtype) - sums).exp_()

@@ -1,0 +1,171 @@
+"""Tiles of a matrix of logits that is never held whole: linear memory, forward and backward.
+
+A matrix of logits is a product: ``scale · rows · columnsᵀ`` of ``[N, D]`` and ``[M, D]``. It is
+computed in tiles of some rows and all columns, once forward and once more backward; where all is
+one tile it is kept instead. `tiling` sets the size of a tile, and spreads the tiles over the
+processes of ``torch.distributed``. What is computed of a tile stands in distill/tiled_softmax.py
+and distill/tiled_sigmoid.py.
+"""
+
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from dataclasses import dataclass
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+# A matrix of so few logits is one tile, and kept for the backward pass.
+_WHOLE = 1 << 20
+# Largest tile: on a CPU it should not leave the caches, on a GPU there should be few of them.
+_CPU_ENTRIES, _CPU_ROWS = 1 << 22, 512
+_GPU_ENTRIES = 1 << 26
+
+
+@dataclass(frozen=True)
+class _Setting:
+    rows: int | None = None
+    spread: bool = False
+
+
+_DEFAULT = _Setting()
+_setting: ContextVar[_Setting] = ContextVar("tiling", default=_DEFAULT)
+
+
+@contextmanager
+def tiling(*, rows: int | None = None, spread: bool = False) -> Iterator[None]:
+    """Set how the losses inside are tiled.
+
+    Args:
+        rows: Rows of a tile; None: as many as are fast, at most four million logits on a CPU.
+        spread: Every process of ``torch.distributed``'s default group holds the same embeddings
+            and computes only its own share of the rows. The loss is the same on each; the gradient
+            of each is that of its own tiles times the number of processes, so that the mean over
+            the processes is the gradient of the whole. Each process must compute the same losses
+            in the same order.
+
+    Raises:
+        ValueError: ``rows`` is below 1.
+    """
+    if rows is not None and rows < 1:
+        raise ValueError(f"tiling: rows is {rows}; it must be at least 1, or None")
+    token = _setting.set(_Setting(rows, spread))
+    try:
+        yield
+    finally:
+        _setting.reset(token)
+
+
+@dataclass(frozen=True)
+class Product:
+    """Logits ``scale · rows · columnsᵀ``: ``[N, D]``, ``[M, D]`` and a scalar."""
+
+    rows: Tensor
+    columns: Tensor
+    scale: Tensor
+
+    @property
+    def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
+        """The three of them."""
+        return self.rows, self.columns, self.scale
+
+    def to(self, dtype: torch.dtype) -> "Product":
+        """Return it in another precision."""
+        return Product(self.rows.to(dtype), self.columns.to(dtype), self.scale.to(dtype))
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What is computed of a product, and which of its tiles in this process.
+
+    ``tiles``: first and last row of each. ``processes``: how many share the rows. ``keep``: the
+    one tile is kept for the backward pass. ``columns``: columns are looked at too. ``diagonal``:
+    False leaves out the entries (i, i). ``entropy``: cross entropy in the place of KL.
+    """
+
+    tiles: tuple[tuple[int, int], ...]
+    tile_rows: int
+    processes: int
+    keep: bool
+    columns: bool
+    diagonal: bool
+    entropy: bool
+
+
+def make_plan(
+    student: Product, *, columns: bool = False, diagonal: bool = True, entropy: bool = False
+) -> Plan:
+    """Divide a product into tiles, as the setting says."""
+    setting = _setting.get()
+    count = len(student.rows)
+    rows = setting.rows or _tile_rows(student)
+    processes, rank = 1, 0
+    if setting.spread and dist.is_available() and dist.is_initialized():
+        processes, rank = dist.get_world_size(), dist.get_rank()
+    first, last = count * rank // processes, count * (rank + 1) // processes
+    tiles = tuple((start, min(start + rows, last)) for start in range(first, last, rows))
+    grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in student.tensors)
+    keep = grad and len(tiles) == 1 and (last - first) * len(student.columns) <= _WHOLE
+    return Plan(tiles, min(rows, last - first), processes, keep, columns, diagonal, entropy)
+
+
+def _tile_rows(student: Product) -> int:
+    count, width = len(student.rows), len(student.columns)
+    if count * width <= _WHOLE:
+        return max(1, count)
+    if student.rows.device.type == "cpu":
+        return max(1, min(_CPU_ROWS, _CPU_ENTRIES // width))
+    return max(1, _GPU_ENTRIES // width)
+
+
+def accumulator(values: Tensor) -> torch.dtype:
+    """Return the type for running sums; Apple's GPUs have no float64."""
+    return torch.float32 if values.device.type == "mps" else torch.float64
+
+
+class Logits:
+    """The tiles of a product, in one buffer that each tile overwrites."""
+
+    def __init__(self, product: Product, plan: Plan) -> None:
+        self._scaled = product.rows * product.scale
+        self._columns = product.columns.t()
+        self._plan = plan
+        self._buffer = product.rows.new_empty(plan.tile_rows, len(product.columns))
+
+    def tile(self, first: int, last: int) -> Tensor:
+        """Return the logits of some rows, minus infinity where an entry is left out."""
+        values = self._buffer[: last - first]
+        torch.mm(self._scaled[first:last], self._columns, out=values)
+        if not self._plan.diagonal:
+            diagonal_of(values, first).fill_(-math.inf)
+        return values
+
+
+def diagonal_of(tile: Tensor, first: int) -> Tensor:
+    """Return a view of the entries (i, i) of a tile that begins at a row."""
+    return tile[:, first : first + len(tile)].diagonal()
+
+
+def collect_gradients(
+    student: Product,
+    tiles: Iterator[tuple[int, int, Tensor]],
+    needed: tuple[bool, ...],
+) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+    """Return the gradients by rows, columns and scale from those by the logits of each tile."""
+    of_rows = torch.zeros_like(student.rows)
+    of_columns = torch.zeros_like(student.columns) if needed[1] else None
+    for first, last, gradient in tiles:
+        if needed[0] or needed[2]:
+            torch.mm(gradient, student.columns, out=of_rows[first:last])
+        if of_columns is not None:
+            of_columns.addmm_(gradient.t(), student.rows[first:last])
+    of_scale = None
+    if needed[2]:
+        wide = accumulator(student.rows)
+        products = (of_rows * student.rows).sum(dim=1)
+        of_scale = products.sum(dtype=wide).to(student.scale.dtype).reshape(student.scale.shape)
+    if of_columns is not None:
+        of_columns.mul_(student.scale)
+    return of_rows.mul_(student.scale) if needed[0] else None, of_columns, of_scale

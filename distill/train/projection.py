@@ -1,0 +1,228 @@
+"""Projections that start right: solved in closed form onto the teacher's embeddings.
+
+Before the first step the towers see a sample of the data once, and the linear projection of each
+becomes the ridge regression from what the tower says to what the teacher says of the same pictures
+and captions. Nothing else of the tower is changed, but for batch norms that have never seen data:
+they take their running statistics from the sample.
+"""
+
+from collections.abc import Iterable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from accelerate.utils import broadcast, gather, reduce
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from export.runtime.errors import RunError
+from students.model import StudentModel
+from students.towers import ImageTower, TextTower
+
+# Ridges that are tried, as multiples of the mean square of the features' sums.
+GRID = np.logspace(-6, 2, 33)
+# One row of so many is held out to choose among them.
+HELD_OUT = 10
+
+
+@dataclass(frozen=True)
+class StartBatch:
+    """This process's rows of a batch of the sample; what student or teacher lack is None.
+
+    ``pixels`` float32 ``[B, 3, H, W]``, normalised; ``tokens`` the student's; the teacher's
+    embeddings ``[B, D]`` of the same pictures and captions.
+    """
+
+    pixels: Tensor | None
+    tokens: Mapping[str, Tensor] | None
+    teacher_image: Tensor | None
+    teacher_text: Tensor | None
+
+
+@dataclass(frozen=True)
+class Solution:
+    """A projection ``[D, F]`` in float64, its ridge, and the mean cosine on the held-out rows."""
+
+    weight: Tensor
+    ridge: float
+    cosine: float
+
+
+def start_projections(
+    model: StudentModel, batches: Iterable[StartBatch], *, device: torch.device
+) -> dict[str, Solution]:
+    """Put solved projections into a student that has not been trained, in place.
+
+    Weights get the norm that they had, so that a step of the optimizer is as large beside them as
+    it would have been: embeddings are normalised after them. With several processes each gives its
+    own rows, as many as the others, and all end with the same weights.
+
+    Args:
+        model: The student, on ``device``, without wrappers.
+        batches: The sample.
+        device: Where the towers run.
+
+    Returns:
+        The solution of each tower, ``image`` and ``text``, before it was scaled.
+
+    Raises:
+        RunError: a projection is not linear, the teacher has another width, or the sample has
+            less than two rows.
+    """
+    towers = {
+        name: tower
+        for name, tower in (("image", model.image_tower), ("text", model.text_tower))
+        if tower is not None
+    }
+    for name, tower in towers.items():
+        _last_layer(name, tower)
+    features: dict[str, list[Tensor]] = {name: [] for name in towers}
+    targets: dict[str, list[Tensor]] = {name: [] for name in towers}
+    with _looking(model):
+        for batch in batches:
+            pairs: dict[str, tuple[Any, Tensor | None]] = {
+                "image": (batch.pixels, batch.teacher_image),
+                "text": (batch.tokens, batch.teacher_text),
+            }
+            for name, tower in towers.items():
+                inputs, target = pairs[name]
+                if inputs is not None and target is not None:
+                    features[name].append(gather(_pooled(tower, inputs, device)))
+                    targets[name].append(gather(target.to(device)))
+    solutions = {}
+    for name, tower in towers.items():
+        if features[name]:
+            solution = solve_projection(torch.cat(features[name]), torch.cat(targets[name]))
+            _put(_last_layer(name, tower), solution.weight, name)
+            solutions[name] = solution
+    return solutions
+
+
+def solve_projection(features: Tensor, targets: Tensor) -> Solution:
+    """Solve ``min_W Σ ‖W f − t‖² + ridge · ‖W‖²`` in float64 for rows f ``[N, F]``, t ``[N, D]``.
+
+    The projection has no bias, and so neither side is centred: the weight also has to carry the
+    targets' mean, which the features' mean lets it do. (A centred solution leaves the mean of the
+    features to fall anywhere, and more than half of the recall is lost.) The ridge is the one with
+    the highest mean cosine of ``W f`` and t on the held-out rows; then all rows are fitted with it.
+
+    Raises:
+        RunError: there are less than two rows.
+
+    Source: Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634.
+    """
+    inputs, outputs = features.double(), targets.double()
+    count = len(inputs)
+    if count < 2:
+        raise RunError(
+            f"student.projection_start: ridge has {count} rows to solve from, it needs 2 or more; "
+            "raise student.projection_samples, or set it to random"
+        )
+    every = min(HELD_OUT, count)
+    held = torch.arange(count, device=inputs.device) % every == every - 1
+    fit = _Ridge(inputs[~held], outputs[~held])
+    cosines = [
+        float(F.cosine_similarity(inputs[held] @ fit.solve(size).T, outputs[held], dim=1).mean())
+        for size in GRID
+    ]
+    best = int(np.argmax(cosines))
+    whole = _Ridge(inputs, outputs)
+    return Solution(whole.solve(GRID[best]), float(GRID[best] * whole.unit), cosines[best])
+
+
+class _Ridge:
+    """Ridge regressions of one problem, at the cost of one eigenvalue decomposition."""
+
+    def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
+        gram = inputs.T @ inputs
+        self.unit = float(gram.diagonal().mean())
+        values, self._vectors = torch.linalg.eigh(gram)
+        self._values = values.clamp(min=0)
+        self._cross = self._vectors.T @ (inputs.T @ outputs)
+
+    def solve(self, size: float) -> Tensor:
+        """Return ``[D, F]`` for the ridge ``size · unit``."""
+        # Features that are all zero leave nothing to divide by.
+        shrunk = self._values + max(size * self.unit, torch.finfo(torch.float64).tiny)
+        solved: Tensor = self._vectors @ (self._cross / shrunk[:, None])
+        return solved.T
+
+
+@contextmanager
+def _looking(model: StudentModel) -> Iterator[None]:
+    """Let towers only look: no gradient, no dropout, and new batch norms gather statistics.
+
+    A batch norm that still has mean 0 and variance 1 normalises by its batch, as it will in
+    training, and keeps the average over the sample. Trained ones stay as they are.
+    """
+    training = [module for module in model.modules() if module.training]
+    model.eval()
+    new = {module: module.momentum for module in model.modules() if _is_new(module)}
+    for norm in new:
+        # Without momentum the running statistics are a plain average.
+        norm.reset_running_stats()
+        norm.momentum = None
+        norm.train()
+    try:
+        with torch.no_grad():
+            yield
+    finally:
+        for norm, momentum in new.items():
+            norm.momentum = momentum
+            for statistic in (norm.running_mean, norm.running_var):
+                statistic.copy_(reduce(statistic, reduction="mean"))
+        model.eval()
+        for module in training:
+            module.training = True
+
+
+def _is_new(module: nn.Module) -> bool:
+    return (
+        isinstance(module, _BatchNorm)
+        and module.running_mean is not None
+        and module.running_var is not None
+        and not bool(module.running_mean.any())
+        and bool((module.running_var == 1).all())
+    )
+
+
+def _pooled(
+    tower: ImageTower | TextTower, inputs: Tensor | Mapping[str, Tensor], device: torch.device
+) -> Tensor:
+    """Return what a tower gives to its projection, float32 ``[B, F]``."""
+    seen: list[Tensor] = []
+    hook = tower.projection.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
+    try:
+        if isinstance(inputs, Tensor):
+            tower(inputs.to(device))
+        else:
+            tower(**{name: ids.to(device) for name, ids in inputs.items()})
+    finally:
+        hook.remove()
+    return seen[0].float()
+
+
+def _last_layer(name: str, tower: ImageTower | TextTower) -> nn.Linear:
+    first, *others = tower.projection.layers
+    if others or not isinstance(first, nn.Linear):
+        raise RunError(
+            f"student.{name}.projection: projection_start: ridge solves linear projections alone; "
+            "set it to linear, or student.projection_start to random"
+        )
+    return first
+
+
+@torch.no_grad()
+def _put(layer: nn.Linear, solved: Tensor, name: str) -> None:
+    if solved.shape != layer.weight.shape:
+        raise RunError(
+            f"student.width: the {name} projection gives {layer.weight.shape[0]} numbers and the "
+            f"teacher {solved.shape[0]}; leave student.width out, or set "
+            "student.projection_start to random"
+        )
+    scaled = solved * (layer.weight.double().norm() / solved.norm())
+    # The decomposition may differ in its last bits from one process to another.
+    layer.weight.copy_(broadcast(scaled.to(layer.weight), from_process=0))

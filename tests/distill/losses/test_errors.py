@@ -1,0 +1,124 @@
+"""What does not fit together is a ValueError that says so."""
+
+import math
+from dataclasses import replace
+
+import pytest
+import torch
+
+from distill.losses import (
+    contrastive,
+    corpus_kl,
+    embedding_alignment,
+    interactive_contrastive,
+    kl_divergence,
+    prompt_kl,
+    relational,
+    sigmoid_contrastive,
+    soft_target,
+)
+from tests.distill.losses.cases import banks
+from tests.distill.losses.references import make
+
+WHOLE = make(0)
+
+
+def without(tower):
+    return replace(WHOLE, **{tower: None})
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+@pytest.mark.parametrize(
+    ("call", "model"),
+    [
+        (lambda model: kl_divergence(model, WHOLE), "kl_divergence.*student"),
+        (lambda model: kl_divergence(WHOLE, model), "kl_divergence.*teacher"),
+        (lambda model: contrastive(model), "^contrastive.*student"),
+        (lambda model: interactive_contrastive(model, WHOLE), "interactive_contrastive.*student"),
+        (lambda model: interactive_contrastive(WHOLE, model), "interactive_contrastive.*teacher"),
+        (lambda model: soft_target(model), "soft_target.*student"),
+        (lambda model: sigmoid_contrastive(model), "sigmoid_contrastive.*student"),
+    ],
+)
+def test_a_term_of_both_towers_says_which_is_missing(call, model, tower):
+    with pytest.raises(ValueError, match=f"{model}") as caught:
+        call(without(tower))
+    assert f"both towers and the {model.split('.*')[1]} has no {tower} tower" in str(caught.value)
+
+
+@pytest.mark.parametrize("term", [embedding_alignment, relational])
+def test_no_tower_in_common(term):
+    with pytest.raises(ValueError, match=f"{term.__name__}.*no tower in common"):
+        term(without("image"), without("text"))
+
+
+@pytest.mark.parametrize("tower", ["image", "text"])
+def test_the_corpus_needs_a_teacher_and_a_bank_for_each_tower(tower):
+    with pytest.raises(ValueError, match=f"the student has an? {tower} tower and the teacher none"):
+        corpus_kl(WHOLE, without(tower), *banks())
+    with pytest.raises(ValueError, match="it needs the corpus's"):
+        corpus_kl(
+            WHOLE,
+            WHOLE,
+            *(
+                None if name == tower else bank
+                for name, bank in zip(("text", "image"), reversed(banks()), strict=True)
+            ),
+        )
+    with pytest.raises(ValueError, match="the student has no tower"):
+        corpus_kl(replace(WHOLE, image=None, text=None), WHOLE, *banks())
+
+
+def test_sizes_that_do_not_fit_are_named():
+    for call, message in [
+        (lambda: embedding_alignment(WHOLE, make(1, width=9)), r"image width is 6 .* 9"),
+        (lambda: interactive_contrastive(WHOLE, make(1, width=9)), r"width is 6 .* 9"),
+        (lambda: kl_divergence(WHOLE, make(1, rows=1)), r"7 rows .* 1"),
+        (lambda: interactive_contrastive(WHOLE, make(1, rows=1)), r"7 rows .* 1"),
+        (lambda: embedding_alignment(WHOLE, make(1, rows=1)), r"7 image rows .* 1"),
+        (lambda: relational(WHOLE, make(1, rows=1)), r"7 image rows .* 1"),
+        (lambda: contrastive(replace(WHOLE, text=make(1, rows=3).text)), r"\[7, 6\].*\[3, 6\]"),
+        (lambda: corpus_kl(WHOLE, make(1, rows=1), *banks()), r"7 rows .* 1"),
+    ]:
+        with pytest.raises(ValueError, match=message):
+            call()
+
+
+def test_a_bank_has_rows_of_the_models_width():
+    image, scale = WHOLE.image, WHOLE.scale
+    with pytest.raises(ValueError, match=r"student's width is 6 and the bank's 9"):
+        prompt_kl(image, image, make(1, width=9).text, scale, scale)
+    with pytest.raises(ValueError, match=r"teacher's width is 9 and the bank's 6"):
+        prompt_kl(image, make(1, width=9).image, image, scale, scale)
+    with pytest.raises(ValueError, match=r"bank is \[0, 6\]"):
+        prompt_kl(image, image, image[:0], scale, scale)
+    with pytest.raises(ValueError, match=r"7 rows .* 1"):
+        prompt_kl(image, image[:1], image, scale, scale)
+
+
+@pytest.mark.parametrize(
+    "term",
+    [contrastive, sigmoid_contrastive, lambda x, groups: interactive_contrastive(x, x, groups)],
+)
+def test_groups_are_one_id_a_row(term):
+    with pytest.raises(ValueError, match=r"groups is \[2\].*\[7\]"):
+        term(WHOLE, groups=torch.tensor([1, 2]))
+
+
+@pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
+def test_a_temperature_is_above_zero(temperature):
+    image, scale = WHOLE.image, WHOLE.scale
+    for call in (
+        lambda: kl_divergence(WHOLE, WHOLE, temperature),
+        lambda: relational(WHOLE, WHOLE, temperature),
+        lambda: soft_target(WHOLE, temperature),
+        lambda: prompt_kl(image, image, image, scale, scale, temperature),
+        lambda: corpus_kl(WHOLE, WHOLE, *banks(), temperature),
+    ):
+        with pytest.raises(ValueError, match="must be above 0"):
+            call()
+
+
+def test_an_unknown_kind_lists_the_known_ones():
+    with pytest.raises(ValueError, match="cosine, mse, smooth_l1"):
+        embedding_alignment(WHOLE, WHOLE, kind="l1")

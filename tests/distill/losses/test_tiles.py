@@ -1,0 +1,122 @@
+"""Tiles of any size give what whole matrices give, in linear memory."""
+
+import subprocess
+import sys
+from functools import partial
+
+import pytest
+import torch
+
+from distill.losses import contrastive, kl_divergence
+from distill.tiles import tiling
+from tests.distill.losses import plain
+from tests.distill.losses.cases import CASES, NAMES
+from tests.distill.losses.references import ROWS, make
+
+MEMORY = """
+import resource, sys, torch
+from distill.losses import *
+torch.set_num_threads(1)
+torch.manual_seed(0)
+def model(rows):
+    image, text = (torch.nn.functional.normalize(torch.randn(rows, 64), dim=1) for _ in range(2))
+    return Embeddings(image.requires_grad_(), text.requires_grad_(), torch.tensor(20.0))
+def step(rows):
+    student, teacher = model(rows), model(rows)
+    groups = torch.arange(rows) // 2
+    function = TERMS[sys.argv[1]]
+    match sys.argv[1]:
+        case "contrastive" | "sigmoid_contrastive":
+            value = function(student, groups)
+        case "interactive_contrastive":
+            value = function(student, teacher, groups)
+        case "soft_target":
+            value = function(student)
+        case "prompt_kl":
+            scales = student.scale, teacher.scale
+            value = function(student.image, teacher.image, teacher.text, *scales)
+        case "corpus_kl":
+            value = function(student, teacher, teacher.image, teacher.text)
+        case _:
+            value = function(student, teacher)
+    value.backward()
+def peak():
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
+step(256)
+before = peak()
+step(8192)
+print(peak() - before)
+"""
+
+
+def gradients(function, *, dtype, **arguments):
+    student = make(0, dtype=dtype, grad=True, **arguments)
+    value = function(student, make(1, dtype=dtype, **arguments))
+    value.backward()
+    found = [value.detach(), student.image.grad, student.text.grad, student.scale.grad]
+    return [torch.zeros(()) if tensor is None else tensor for tensor in found]
+
+
+def in_plain_torch(case):
+    return partial(case, module=plain)
+
+
+@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
+@pytest.mark.parametrize("rows", [1, 2, 3, ROWS, 100])
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_tiles_of_any_size_are_plain_torch(case, rows, dtype, tolerance):
+    def tiled(student, teacher):
+        with tiling(rows=rows):
+            return case(student, teacher)
+
+    expected = gradients(in_plain_torch(case), dtype=dtype)
+    for ours, theirs in zip(gradients(tiled, dtype=dtype), expected, strict=True):
+        largest = max(1.0, theirs.abs().max().item())
+        torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * largest)
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e4])
+@pytest.mark.parametrize("case", CASES, ids=NAMES)
+def test_rows_far_apart_take_an_exponential_of_their_own(case, scale):
+    def tiled(student, teacher):
+        with tiling(rows=3):
+            return case(student, teacher)
+
+    arguments = {"dtype": torch.float64, "scale": scale}
+    expected = gradients(in_plain_torch(case), **arguments)
+    for ours, theirs in zip(gradients(tiled, **arguments), expected, strict=True):
+        torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+def test_the_setting_holds_where_the_loss_is_computed():
+    student, teacher = make(0, grad=True), make(1)
+    with tiling(rows=2):
+        value = kl_divergence(student, teacher)
+    value.backward()
+    inside = student.image.grad
+    student = make(0, grad=True)
+    kl_divergence(student, teacher).backward()
+    torch.testing.assert_close(inside, student.image.grad)
+
+
+def test_spreading_changes_nothing_without_other_processes():
+    student = make(0)
+    with tiling(spread=True):
+        spread = contrastive(student)
+    assert torch.equal(spread, contrastive(student))
+
+
+@pytest.mark.parametrize("rows", [0, -1])
+def test_a_tile_has_rows(rows):
+    with pytest.raises(ValueError, match="must be at least 1"), tiling(rows=rows):
+        pass
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("term", sorted({case.term for case in CASES}))
+def test_no_whole_matrix_is_ever_held(term):
+    done = subprocess.run(
+        [sys.executable, "-c", MEMORY, term], capture_output=True, text=True, check=True
+    )
+    matrix = 8192 * 8192 * 4
+    assert int(done.stdout) < matrix / 2

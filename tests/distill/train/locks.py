@@ -1,0 +1,83 @@
+"""Run by test_freeze_processes.py under torchrun: trains with a locked tower, then without."""
+
+import sys
+
+import torch
+from accelerate import Accelerator
+from accelerate.utils import DistributedDataParallelKwargs
+from torch import Tensor, nn
+
+from distill.train.freeze import locked_towers
+from distill.train.optimizer import OptimizerSettings, build_optimizers
+from distill.train.step import gather_rows
+from students.config import StudentConfig
+from students.model import StudentModel
+
+ROWS = 8
+BERT = {
+    "vocab_size": 30,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+    "hidden_dropout_prob": 0.0,
+    "attention_probs_dropout_prob": 0.0,
+}
+
+
+class Both(nn.Module):
+    """Both towers in one forward pass."""
+
+    def __init__(self, model: StudentModel) -> None:
+        super().__init__()
+        self.model = model
+
+    def forward(self, pixels: Tensor, ids: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        image = self.model.get_image_features(pixels).pooler_output
+        return image, self.model.get_text_features(ids).pooler_output, self.model.logit_scale
+
+
+def main(expected_processes: int, path: str) -> None:
+    handlers = [DistributedDataParallelKwargs(find_unused_parameters=True)]
+    accelerator = Accelerator(cpu=True, kwargs_handlers=handlers)
+    assert accelerator.num_processes == expected_processes
+    torch.manual_seed(0)
+    model = StudentModel(
+        StudentConfig(
+            image={"backbone": "test_vit", "arguments": {"img_size": 32}, "projection": "linear"},
+            text={"config": BERT, "pooling": "mean", "projection": "linear", "context_length": 8},
+            projection_dim=16,
+        )
+    )
+    settings = OptimizerSettings(
+        optimizer="adamw",
+        learning_rate=1e-3,
+        muon_learning_rate=1e-3,
+        weight_decay=0.1,
+        betas=(0.9, 0.98),
+        warmup_steps=0,
+        schedule="constant",
+    )
+    (optimizer,) = build_optimizers(model, settings)
+    wrapped = accelerator.prepare(Both(model))
+    rows = ROWS // expected_processes
+    mine = slice(accelerator.process_index * rows, (accelerator.process_index + 1) * rows)
+    for step in range(6):
+        generator = torch.Generator().manual_seed(step)
+        pixels = torch.randn(ROWS, 3, 32, 32, generator=generator)
+        ids = torch.randint(5, 30, (ROWS, 6), generator=generator)
+        model.train()
+        with locked_towers(model, image=step < 3, text=step in (2, 4)):
+            image, text, scale = wrapped(pixels[mine], ids[mine])
+            logits = scale * gather_rows(image) @ gather_rows(text).T
+            loss = nn.functional.cross_entropy(logits, torch.arange(ROWS))
+            accelerator.backward(loss)
+            optimizer.step()
+            optimizer.zero_grad()
+    if accelerator.is_main_process:
+        torch.save(model.state_dict(), path)
+
+
+if __name__ == "__main__":
+    main(int(sys.argv[1]), sys.argv[2])

@@ -1,0 +1,136 @@
+"""A step cut into pieces gives the gradient of the step in one, on one process or several."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from torch import nn
+
+from distill.train.batches import Piece
+from distill.train.gradient_cache import backward_in_pieces, running_statistics_kept
+from distill.train.step import TrainableStudent, check_finite, training_step
+from students.config import StudentConfig
+from students.model import StudentModel
+from tests.distill.train.pieces import ROWS, make_loss, make_pieces, make_student
+
+SCRIPT = Path(__file__).with_name("pieces.py")
+
+
+def assert_close(found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> None:
+    assert set(found) == set(expected)
+    for name, tensor in expected.items():
+        scale = tensor.abs().max().item()
+        if name.endswith("key.bias"):
+            # A softmax over keys does not see it: its gradient is rounding and nothing else.
+            assert scale < 1e-8
+            continue
+        assert scale > 0, name
+        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5 * scale, msg=name)
+
+
+def gradients(student: TrainableStudent, size: int) -> dict[str, torch.Tensor]:
+    student.zero_grad()
+    accelerator = Accelerator(cpu=True)
+    result = training_step(
+        student,
+        make_pieces(range(ROWS), size),
+        make_loss(),
+        optimizers=[],
+        accelerator=accelerator,
+        gradient_clip=None,
+    )
+    found = {name: weight.grad for name, weight in student.named_parameters()}
+    return {
+        "loss": torch.tensor(result.loss),
+        **{name: gradient for name, gradient in found.items() if gradient is not None},
+    }
+
+
+@pytest.mark.parametrize("size", [1, 3, 8])
+def test_pieces_give_the_gradient_of_the_whole_batch(size: int) -> None:
+    student = make_student().double()
+    assert_close(gradients(student, size), gradients(student, ROWS))
+
+
+def test_dropout_is_the_same_in_both_passes() -> None:
+    """The reference keeps the graph of every piece, so that nothing is drawn twice."""
+    student = make_student(hidden_dropout_prob=0.3)
+    pieces, loss = make_pieces(range(ROWS), 5), make_loss()
+    torch.manual_seed(7)
+    parts = [student(piece.pixels, piece.hidden, piece.tokens) for piece in pieces]
+    whole = parts[0]._replace(
+        **{
+            name: torch.cat([getattr(part, name) for part in parts])
+            for name in parts[0]._fields[:3]
+        }
+    )
+    total, _ = loss(whole)
+    total.backward()
+    expected = {name: weight.grad.clone() for name, weight in student.named_parameters()}
+    student.zero_grad()
+    torch.manual_seed(7)
+    backward_in_pieces(student, pieces, loss, check=check_finite, accelerator=Accelerator(cpu=True))
+    assert_close({name: weight.grad for name, weight in student.named_parameters()}, expected)
+
+
+def batch_norm_student() -> TrainableStudent:
+    torch.manual_seed(0)
+    model = StudentModel(
+        StudentConfig(image={"backbone": "test_resnet"}, text=None, projection_dim=8)
+    )
+    return TrainableStudent(model, mean=(0.5,) * 3, std=(0.5,) * 3).train()
+
+
+def test_running_statistics_move_once_a_step() -> None:
+    student, reference = batch_norm_student(), batch_norm_student()
+    pieces = [Piece(piece.pixels, None, None) for piece in make_pieces(range(ROWS), 8)]
+    for piece in pieces:
+        reference(piece.pixels)
+
+    def loss(outputs):
+        return outputs.image.square().sum() + outputs.image.sum(), {}
+
+    backward_in_pieces(student, pieces, loss, check=check_finite, accelerator=Accelerator(cpu=True))
+    expected = dict(reference.named_buffers())
+    assert any("running_mean" in name for name in expected)
+    for name, buffer in student.named_buffers():
+        torch.testing.assert_close(buffer, expected[name], msg=name)
+
+
+def test_statistics_are_kept_and_momentum_comes_back() -> None:
+    norm = nn.BatchNorm1d(3, momentum=0.2)
+    with running_statistics_kept(norm):
+        norm(torch.randn(8, 3) + 5)
+    assert norm.running_mean is not None and not norm.running_mean.any()
+    assert norm.momentum == 0.2
+    assert norm.num_batches_tracked == 0
+
+
+def run_script(processes: int, size: int, path: Path) -> dict[str, torch.Tensor]:
+    launcher = [sys.executable]
+    if processes > 1:
+        launcher += ["-m", "torch.distributed.run", "--standalone"]
+        launcher += ["--nproc_per_node", str(processes)]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
+    subprocess.run(
+        [*launcher, str(SCRIPT), str(processes), str(size), str(path)],
+        check=True,
+        env=environment,
+        capture_output=True,
+    )
+    loaded: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
+    return loaded
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("processes", "size"), [(2, 3), (4, 2)])
+def test_several_processes_in_pieces_give_the_gradient_of_one(
+    processes: int, size: int, tmp_path: Path
+) -> None:
+    one = run_script(1, ROWS, tmp_path / "one.pt")
+    several = run_script(processes, size, tmp_path / "several.pt")
+    assert_close(several, one)
