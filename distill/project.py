@@ -18,7 +18,6 @@ from distill.evaluate.compare import EvaluationSet
 from distill.losses import Term, WeightedLoss
 from distill.teacher.load import load_teacher
 from distill.teacher.protocol import Teacher
-from distill.train.batches import Masking
 from distill.train.processes import check_device
 from distill.views import ViewSettings
 from export.runtime.errors import DataError, RecipeError, StudentError
@@ -83,8 +82,8 @@ class Project:
             return read_lines(Path(term.options["bank"]), field="losses.prompt_kl.bank")
         if self.captions.total == 0:
             raise DataError(
-                "losses.prompt_kl.bank: missing, and no picture of data.train has a caption to take "
-                "instead; name a file with one text a line"
+                "losses.prompt_kl.bank: missing, and no picture of data.train has a caption to "
+                "take instead; name a file with one text a line"
             )
         return self.captions.draw(term.options["bank_size"])
 
@@ -223,14 +222,6 @@ class Project:
                 for name, term in self.config.terms.items()
             }
         )
-
-    @property
-    def masking(self) -> Masking | None:
-        """What the alignment hides of the student's pictures; None where it hides nothing."""
-        term = self.config.terms.get("embedding_alignment")
-        if term is None or not term.options["mask_ratio"]:
-            return None
-        return Masking(ratio=term.options["mask_ratio"], patch=term.options["mask_patch"])
 
     @property
     def views(self) -> ViewSettings:

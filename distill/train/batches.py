@@ -18,6 +18,7 @@ from distill.data.index import Place, Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.views import ViewSettings, draw_view, render_view
+from distill.weighted import Mask
 from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
 from students.encoder import tokenize
@@ -84,14 +85,6 @@ class Batch:
 
 
 @dataclass(frozen=True)
-class Masking:
-    """How much of a picture is hidden, in square patches of so many pixels."""
-
-    ratio: float
-    patch: int
-
-
-@dataclass(frozen=True)
 class Inputs:
     """How samples become what the models take; None where a model has or needs no such tower.
 
@@ -106,7 +99,7 @@ class Inputs:
     cached: CachedTeacher | None = None
     tokenizer: Any = None
     tokenizing: Mapping[str, Any] = field(default_factory=dict)
-    masking: Masking | None = None
+    mask: Mask | None = None
     piece_rows: int | None = None
 
 
@@ -179,9 +172,9 @@ class StepDataset(Dataset[Batch]):
             pixels = None if inputs.student is None else render_view(image, view, inputs.student)
             if inputs.teacher is not None:
                 teacher_pixels = render_view(image, view, inputs.teacher)
-        if pixels is not None and inputs.masking is not None:
+        if pixels is not None and inputs.mask is not None:
             hidden = hide_patches(
-                inputs.masking,
+                inputs.mask,
                 pixels.shape[:2],
                 draw=("mask", inputs.views.seed, sample.key, place.times_shown),
             )
@@ -232,17 +225,17 @@ def ignore_interrupts(_worker: int) -> None:
 
 
 def hide_patches(
-    masking: Masking, size: tuple[int, ...], *, draw: tuple[str | int, ...]
+    mask: Mask, size: tuple[int, ...], *, draw: tuple[str | int, ...]
 ) -> NDArray[np.bool_]:
     """Return which pixels ``[H, W]`` are hidden: patches drawn without repetition.
 
     A pure function of its arguments, so that the mask does not depend on the processes.
     """
-    rows, columns = (math.ceil(side / masking.patch) for side in size)
+    rows, columns = (math.ceil(side / mask.patch) for side in size)
     patches = np.zeros(rows * columns, np.bool_)
     order = draw_permutation(rows * columns, *draw)
-    patches[order[: round(masking.ratio * rows * columns)]] = True
-    whole = np.kron(patches.reshape(rows, columns), np.ones((masking.patch,) * 2, np.bool_))
+    patches[order[: round(mask.ratio * rows * columns)]] = True
+    whole = np.kron(patches.reshape(rows, columns), np.ones((mask.patch,) * 2, np.bool_))
     return np.ascontiguousarray(whole[: size[0], : size[1]])
 
 

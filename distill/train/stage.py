@@ -125,7 +125,7 @@ def _work(
             cached=teacher if isinstance(teacher, CachedTeacher) else None,
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
-            masking=project.masking,
+            mask=project.loss.mask,
             piece_rows=config.train.micro_batch_size,
         ),
         rows=slice(first, first + rows),

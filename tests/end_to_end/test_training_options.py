@@ -1,6 +1,7 @@
 """What a recipe can ask of training, from the recipe to the run folder."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -93,9 +94,7 @@ def test_alignment_comes_first_and_the_other_terms_join(recipe: Recipe) -> None:
     assert alone == [True] * 3 + [False] * 5
 
 
-def test_a_locked_tower_stays_as_it_was(
-    recipe: Recipe, weights: Callable[[Path], Weights]
-) -> None:
+def test_a_locked_tower_stays_as_it_was(recipe: Recipe, weights: Callable[[Path], Weights]) -> None:
     start = run(recipe("start", train={"steps": 1, "learning_rate": 1e-12}), stages=STAGES).path
     locked = run(recipe("locked", train={"freeze_image_steps": 8}), stages=STAGES).path
     before, after = weights(start), weights(locked)
@@ -172,3 +171,34 @@ def test_switches_of_time_and_memory_train_the_same_student(
     switched = {"gradient_checkpointing": True, "channels_last": True}
     other = run(recipe("switched", train=switched), stages=STAGES).path
     assert_close(weights(other), weights(plain))
+
+
+@pytest.mark.slow
+def test_two_processes_with_all_options_train_the_same_student_as_one(
+    recipe: Recipe,
+    clip_distill: Callable[..., subprocess.CompletedProcess[str]],
+    weights: Callable[[Path], Weights],
+    tmp_path: Path,
+) -> None:
+    options: dict[str, Any] = {
+        "losses": {
+            "embedding_alignment": {"weight": 5, "mask_ratio": 0.5},
+            "corpus_kl": {"weight": 1, "samples": 50},
+            "prompt_kl": {"weight": 1, "bank_size": 20},
+            "interactive_contrastive": 1,
+        },
+        "train": {
+            "micro_batch_size": 3,
+            "tile_rows": 5,
+            "alignment_first_steps": 1,
+            "freeze_image_steps": 3,
+            "ema_decay": 0.9,
+            "validate_every": 100,
+        },
+    }
+    one = run(recipe("one", **options), stages=STAGES).path
+    launcher = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
+    result = clip_distill("train", recipe("two", **options), launcher=launcher)
+    assert result.returncode == 0, result.stderr
+    assert "2 process(es)" in result.stderr
+    assert_close(weights(tmp_path / "two"), weights(one))

@@ -1,0 +1,29 @@
+"""What is hidden of a picture: how much, in which patches, and always the same."""
+
+import numpy as np
+
+from distill.train.batches import hide_patches
+from distill.weighted import Mask
+
+
+def test_patches_are_hidden_whole_and_as_many_as_asked() -> None:
+    hidden = hide_patches(Mask(ratio=0.5, patch=8), (32, 48), draw=("mask", 0, "a", 0))
+    assert hidden.shape == (32, 48)
+    patches = hidden.reshape(4, 8, 6, 8).transpose(0, 2, 1, 3).reshape(24, 64)
+    assert np.array_equal(patches.all(axis=1), patches.any(axis=1))
+    assert patches.all(axis=1).sum() == 12
+
+
+def test_a_patch_at_the_edge_may_be_cut() -> None:
+    hidden = hide_patches(Mask(ratio=1.0, patch=16), (20, 30), draw=("mask", 0, "a", 0))
+    assert hidden.shape == (20, 30)
+    assert hidden.all()
+
+
+def test_what_is_hidden_follows_from_what_it_is_drawn_for() -> None:
+    mask = Mask(ratio=0.25, patch=4)
+    first = hide_patches(mask, (32, 32), draw=("mask", 0, "a", 0))
+    assert np.array_equal(first, hide_patches(mask, (32, 32), draw=("mask", 0, "a", 0)))
+    others = [("mask", 1, "a", 0), ("mask", 0, "b", 0), ("mask", 0, "a", 1)]
+    for draw in others:
+        assert not np.array_equal(first, hide_patches(mask, (32, 32), draw=draw)), draw
