@@ -97,7 +97,8 @@ def open_clip_config(shape: Shape) -> dict[str, Any]:
 
 def split_as_open_clip(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Parameter]]:
     """Return the parameters with weight decay, and those without, as its ``main.py`` does."""
-    decayed, others = [], []
+    decayed: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
     for name, parameter in model.named_parameters():
         plain = parameter.ndim < 2 or any(
             word in name for word in ("bn", "ln", "bias", "logit_scale")

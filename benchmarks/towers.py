@@ -175,7 +175,7 @@ class OurStep:
     """What the training loop does with a batch, from the teacher to the clamp of the scale.
 
     ``teacher`` is live, or a cached one: its rows are then looked up here too, although training
-    does that in worker processes.
+    does that in worker processes. It is not asked where a batch brings its embeddings.
     """
 
     student: Student
@@ -187,6 +187,8 @@ class OurStep:
     )
 
     def __post_init__(self) -> None:
+        if self.student.image_processor is None:
+            raise ValueError("the student has no image tower")
         look = Preprocessing.from_processor(self.student.image_processor.to_dict())
         self.loss = WeightedLoss({name: Term(weight) for name, weight in self.terms.items()})
         trained = TrainableStudent(self.student.model, mean=look.mean, std=look.std)
@@ -199,7 +201,7 @@ class OurStep:
         """Run one step."""
         device = self.accelerator.device
         self.model.train()
-        loss = self.global_loss(batch)
+        loss = self.global_loss(batch, self.teach(batch))
         result = training_step(
             self.model,
             [piece.to(device) for piece in batch.pieces],
@@ -213,13 +215,13 @@ class OurStep:
         clamp_logit_scale(self.student.model)
         return result
 
-    def global_loss(self, batch: Batch) -> GlobalLoss:
-        """Return the loss of a batch, with what the teacher says of it."""
+    def global_loss(self, batch: Batch, teacher: Embeddings) -> GlobalLoss:
+        """Return the loss of a batch, of which the teacher says this."""
         ids = batch.pair_ids.to(self.accelerator.device).cpu()
         groups = torch.from_numpy(group_rows(ids[:, 0].tolist(), ids[:, 1].tolist()))
         return GlobalLoss(
             self.loss,
-            teacher=self.teach(batch),
+            teacher=teacher,
             groups=groups.to(self.accelerator.device),
             banks=None,
             progress=0.0,
@@ -230,7 +232,9 @@ class OurStep:
     def teach(self, batch: Batch) -> Embeddings:
         """Return the teacher's embeddings of a batch."""
         teacher, device = self.teacher, self.accelerator.device
-        if isinstance(teacher, CachedTeacher):
+        if batch.teacher_image is not None and batch.teacher_text is not None:
+            image, text = batch.teacher_image, batch.teacher_text
+        elif isinstance(teacher, CachedTeacher):
             first = [0] * len(batch.keys)
             image = teacher.images(first, batch.keys, first)
             text = teacher.captions(batch.captions)

@@ -16,15 +16,15 @@ from distill.run_folder import RunFolder
 
 def build_caches(
     project: Project, folder: RunFolder, accelerator: Accelerator | None = None
-) -> None:
-    """Embed all training pictures and captions that are not in the caches yet.
+) -> list[Cache]:
+    """Embed what is not in the caches yet; return those of all sources, none without a teacher.
 
     With an accelerator every process has to call this, and each embeds its share; the run folder
     is written by the main process alone.
     """
     teacher = project.teacher
     if teacher is None:
-        return
+        return []
     console, main = make_console(), accelerator is None or accelerator.is_main_process
     console.print(f"cache: {teacher.name} over {describe(project.sources)}")
     caches: list[Cache] = []
@@ -51,6 +51,7 @@ def build_caches(
         folder.finish("cache")
     if accelerator is not None:
         accelerator.wait_for_everyone()
+    return caches
 
 
 def open_caches(project: Project, run_folder: Path) -> list[Cache] | None:

@@ -16,7 +16,12 @@ from distill.project import DEFAULT_TEMPLATES, Project
 from distill.recipe import default_values, load_recipe, resolve
 from distill.run_folder import RunFolder
 from distill.train.checkpoint import latest_checkpoint
-from distill.train.processes import check_device, check_trackers, start_accelerator
+from distill.train.processes import (
+    check_device,
+    check_trackers,
+    is_main_process,
+    start_accelerator,
+)
 from distill.train.stage import train_stage
 from export.runtime.errors import RecipeError, RunError
 from students.model import load_student
@@ -60,6 +65,9 @@ def run(
         # What is left to do reads its recipe from the folder.
         folder.open()
     for stage in stages:
+        if stage in ("evaluate", "export") and not is_main_process():
+            # One process measures and exports; the others are done.
+            continue
         if folder.finished(stage):
             make_console().print(f"{stage}: finished before, skipped")
         elif stage == "cache" and config.train.teacher == "cached" and config.teachers:

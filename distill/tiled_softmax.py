@@ -289,9 +289,7 @@ def _softmax_gradients(
         result = out[: last - first].zero_()
         tiles = kept or [product.tile(first, last) for product in logits]
         for number, (tile, model) in enumerate(zip(tiles, softmax, strict=True)):
-            # What is kept may be asked for again.
-            values = tile.clone() if kept else tile
-            model.add(result, values, first - start, last - start, sign=-1 if number else 1)
+            model.add(result, tile, first - start, last - start, sign=-1 if number else 1)
         if teacher is None:
             both = 1 / count + (1 / width if plan.columns else 0)
             diagonal_of(result, first).sub_(part * both)
@@ -318,26 +316,16 @@ class _Softmax:
             self._shared = float(rows.max()) - low < limit
 
     def add(self, result: Tensor, tile: Tensor, first: int, last: int, *, sign: int) -> None:
-        """Add it to ``result`` for the logits of some rows, which are overwritten."""
+        """Add it to ``result`` for the logits of some rows."""
         rows = self._rows[first:last, None]
-        if self._columns is None:
-            powers, factor = self._powers(tile, rows)
-            result.addcmul_(powers, factor.mul_(self._row_weight).to(self._dtype), value=sign)
-            return
-        columns = self._columns[None, :]
-        if self._shared:
-            # One exponential for both: no logit of the tile is above its largest log-sum-exp.
-            level = rows.max().to(self._dtype)
-            powers = tile.sub_(level).exp_()
-            for sums, weight in ((rows, self._row_weight), (columns, self._column_weight)):
-                factor = (level.to(sums.dtype) - sums).exp_().mul_(weight).to(self._dtype)
-                result.addcmul_(powers, factor, value=sign)
-            return
-        for sums, weight in ((rows, self._row_weight), (columns, self._column_weight)):
-            powers, factor = self._powers(tile.clone(), sums)
-            result.addcmul_(powers, factor.mul_(weight).to(self._dtype), value=sign)
-
-    def _powers(self, tile: Tensor, sums: Tensor) -> tuple[Tensor, Tensor]:
-        # What rounding a log-sum-exp to the tile's type loses comes back as a factor.
-        level = sums.to(self._dtype)
-        return tile.sub_(level).exp_(), (level.to(sums.dtype) - sums).exp_()
+        weighted = [(rows, self._row_weight)]
+        if self._columns is not None:
+            weighted.append((self._columns[None, :], self._column_weight))
+        # One exponential for both: no logit of the tile is above its largest log-sum-exp.
+        shared = rows.max().to(self._dtype) if self._shared else None
+        powers = None if shared is None else (tile - shared).exp_()
+        for sums, weight in weighted:
+            # What rounding a log-sum-exp to the tile's type loses comes back as a factor.
+            level = sums.to(self._dtype) if shared is None else shared
+            factor = (level.to(sums.dtype) - sums).exp_().mul_(weight).to(self._dtype)
+            result.addcmul_((tile - level).exp_() if powers is None else powers, factor, value=sign)

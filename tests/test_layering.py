@@ -208,6 +208,18 @@ class Rule:
     ours: tuple[str, ...] = PACKAGES
 
 
+# The losses, and what they are made of.
+LOSSES = (
+    "distill.losses",
+    "distill.embeddings",
+    "distill.presets",
+    "distill.tiled_sigmoid",
+    "distill.tiled_softmax",
+    "distill.tiles",
+    "distill.weighted",
+)
+
+
 RULES = {
     "what everybody imports of the runtime is light": Rule(
         ("export.runtime.errors",),
@@ -234,7 +246,7 @@ RULES = {
         ("distill.losses",),
         forbidden=frozenset({"accelerate", "transformers", "timm"}),
         absent=frozenset(NOT_FOR_TRAINING),
-        ours=("distill.losses", "distill.presets"),
+        ours=LOSSES,
     ),
     "students know nothing of ours": Rule(
         ("students",), absent=frozenset(NOT_FOR_TRAINING), ours=("students",)
@@ -242,7 +254,7 @@ RULES = {
     "the training step is the losses and the student": Rule(
         ("distill.train.step",),
         absent=frozenset(NOT_FOR_TRAINING),
-        ours=("distill.train.step", "distill.losses", "distill.presets", "students"),
+        ours=("distill.train.step", *LOSSES, "students"),
     ),
     "export does not know distill": Rule(("export",), ours=("export", "students")),
     "distill loads of export only the runtime": Rule(

@@ -16,7 +16,7 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from export.runtime.errors import RunError
 
-# The first process builds a cache while the others wait for it.
+# A process may be much earlier ready with its share of a cache than the others.
 PATIENCE = timedelta(days=2)
 
 
@@ -72,8 +72,8 @@ def start_accelerator(
     """
     check_device(device, precision)
     check_trackers(trackers)
-    if "WORLD_SIZE" not in os.environ:
-        # Accelerate remembers device and precision of an earlier run in this process.
+    if not torch.distributed.is_initialized():
+        # Accelerate remembers device and precision of an earlier stage in this process.
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device == "cpu" or not any(_available().values()),
@@ -104,6 +104,11 @@ def start_trackers(accelerator: Accelerator, *, folder: Path, values: Mapping[st
 
 def _available() -> dict[str, bool]:
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+
+
+def is_main_process() -> bool:
+    """Tell whether this is the first of the processes that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
 
 
 def check_processes(count: int, environment: Mapping[str, str]) -> None:

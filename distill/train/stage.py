@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.cache import CachedTeacher
-from distill.cache_stage import build_caches, open_caches
+from distill.cache_stage import build_caches
 from distill.progress import make_console
 from distill.project import Project, student_preprocessing
 from distill.run_folder import RunFolder
@@ -17,7 +17,7 @@ from distill.train.optimizer import OptimizerSettings
 from distill.train.processes import start_trackers
 from distill.train.run_log import flatten
 from distill.train.validate import StudentValidator
-from export.runtime.errors import RunError, StudentError
+from export.runtime.errors import StudentError
 from students.switches import checkpoint_gradients, compile_towers
 
 
@@ -88,19 +88,13 @@ def _switch(project: Project) -> None:
 def _who_teaches(
     project: Project, folder: RunFolder, accelerator: Accelerator
 ) -> Teacher | CachedTeacher | None:
-    """Return the teacher, live or cached; the main process builds a cache that is not whole."""
+    """Return the teacher, live or cached; a cache that is not whole is built by all processes."""
     mode, teacher = project.config.train.teacher, project.teacher
     if mode == "absent" or teacher is None:
         return None
     if mode == "live":
         return teacher
-    if accelerator.is_main_process and open_caches(project, folder.path) is None:
-        build_caches(project, folder)
-    accelerator.wait_for_everyone()
-    caches = open_caches(project, folder.path)
-    if caches is None:
-        raise RunError(f"{folder.path}: the cache was built, yet does not hold all of the data")
-    cached = CachedTeacher(caches)
+    cached = CachedTeacher(build_caches(project, folder, accelerator))
     cached.attach(project.sources)
     return cached
 

@@ -1,5 +1,6 @@
 """The configuration's models: frozen, closed, described, and consistent in themselves."""
 
+import inspect
 import re
 import subprocess
 import sys
@@ -18,6 +19,7 @@ from distill.config import (
     TableSource,
 )
 from distill.config_losses import ENTRIES, PresetName, expand
+from distill.losses import TERMS
 from distill.presets import NEEDS, PRESETS
 from distill.recipe import resolve
 from export.runtime.errors import DataError, RecipeError
@@ -216,7 +218,7 @@ def test_a_student_of_one_tower_takes_only_terms_of_one() -> None:
 
 
 def test_tables_of_terms_name_the_same_terms() -> None:
-    assert set(NEEDS) == set(ENTRIES)
+    assert set(NEEDS) == set(ENTRIES) == set(TERMS)
     assert set(get_args(PresetName)) == set(PRESETS)
     for preset in PRESETS.values():
         assert set(preset.terms) <= set(NEEDS)
@@ -275,9 +277,66 @@ def test_a_term_without_weight_anywhere_is_a_mistake() -> None:
     assert line.startswith("r.yaml: losses.kl_divergence.weight: missing, must be a number ≥ 0")
 
 
-def test_expanding_a_preset_gives_the_same_terms() -> None:
-    expanded = {name: entry.model_dump() for name, entry in expand("default").items()}
-    assert config(losses=expanded).terms == config(losses="default").terms
+@pytest.mark.parametrize("preset", PRESETS)
+def test_expanding_a_preset_gives_the_same_terms(preset: str) -> None:
+    expanded = {name: entry.model_dump() for name, entry in expand(preset).items()}
+    assert config(losses=expanded).terms == config(losses=preset).terms
+
+
+def test_the_published_presets() -> None:
+    assert weights("clip_kd") == {
+        "contrastive": 1.0,
+        "embedding_alignment": 7.8125,
+        "kl_divergence": 1.0,
+        "interactive_contrastive": 1.0,
+    }
+    assert weights("mobileclip") == {"contrastive": 0.25, "kl_divergence": 0.75}
+    assert weights("tinyclip") == {"kl_divergence": 1.0}
+    assert set(weights("dime")) == {"kl_divergence", "prompt_kl", "relational"}
+    assert not any(NEEDS[name].pairs for name in weights("dime"))
+    assert config(losses="tinyclip").terms["kl_divergence"].options == {"scale": "teacher"}
+
+
+def test_a_terms_arguments_are_its_functions_own_and_options_are_not() -> None:
+    for name, term in config(losses=dict.fromkeys(NEEDS, 1)).terms.items():
+        known = inspect.signature(TERMS[name]).parameters
+        assert set(term.arguments) <= set(known)
+    terms = config(losses=dict.fromkeys(NEEDS, 1)).terms
+    assert terms["kl_divergence"].options == {"scale": "own"}
+    assert terms["embedding_alignment"].options == {"mask_ratio": 0.0, "mask_patch": 16}
+    assert terms["prompt_kl"].options == {"bank": None, "bank_size": 1024}
+    assert terms["corpus_kl"].options == {"samples": 16384}
+
+
+@pytest.mark.parametrize(
+    ("entry", "path"),
+    [
+        ({"embedding_alignment": {"weight": 1, "mask_ratio": 1}}, "embedding_alignment.mask_ratio"),
+        ({"kl_divergence": {"weight": 1, "scale": "mine"}}, "kl_divergence.scale"),
+        ({"kl_divergence": {"weight": 1, "temperature": 0}}, "kl_divergence.temperature"),
+        ({"prompt_kl": {"weight": 1, "bank_size": 0}}, "prompt_kl.bank_size"),
+        ({"corpus_kl": {"weight": 1, "samples": 0}}, "corpus_kl.samples"),
+        ({"relational": {"weight": 1, "scale": "own"}}, "relational.scale"),
+    ],
+)
+def test_values_of_terms_have_their_range(entry: dict[str, Any], path: str) -> None:
+    (line,) = mistakes(losses=entry)
+    assert line.startswith(f"r.yaml: losses.{path}:")
+
+
+def test_the_corpus_is_drawn_from_the_cache() -> None:
+    (line,) = mistakes(losses={"corpus_kl": 1}, train={"teacher": "live"})
+    assert line.startswith("r.yaml: losses.corpus_kl: it draws from the teacher's cache")
+    config(losses={"corpus_kl": 1})
+
+
+def test_a_student_without_pictures_takes_no_term_of_pictures() -> None:
+    (line,) = mistakes(student={"image": None}, losses={"prompt_kl": 1})
+    assert line.startswith("r.yaml: losses.prompt_kl: it needs an image tower")
+    masked = {"embedding_alignment": {"weight": 1, "mask_ratio": 0.75}}
+    (line,) = mistakes(student={"image": None}, losses=masked)
+    assert line.startswith("r.yaml: losses.embedding_alignment.mask_ratio: found 0.75")
+    config(student={"text": None}, losses={**masked, "prompt_kl": 1, "relational": 1})
 
 
 # --- the rest

@@ -111,7 +111,11 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
         ("train:", "train: found null, must be a map"),
         ("teacher: vit", "teacher: found 'vit', must be a teacher or a list of them"),
         ("data: {train: a.csv}", "data.train: found 'a.csv', must be a source or a list of them"),
-        ("losses: defalt", "losses: found 'defalt', must be default"),
+        (
+            "losses: defalt",
+            "losses: found 'defalt', must be one of default, clip_kd, tinyclip, mobileclip, dime; "
+            "did you mean default?",
+        ),
         (
             "losses: {preset: default, kl_divergence: [1]}",
             (

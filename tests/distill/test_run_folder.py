@@ -164,7 +164,7 @@ def test_open_writes_the_resolved_recipe(tmp_path: Path) -> None:
     assert digests(again) == digests(run)
     assert again.terms == run.terms
     # Presets may change with a version; what was run may not.
-    assert "default" not in (folder.path / "recipe.yaml").read_text()
+    assert "preset: default" not in (folder.path / "recipe.yaml").read_text()
     RunFolder(again).check()
     assert not any(folder.finished(stage) for stage in STAGES)
 

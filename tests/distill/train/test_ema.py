@@ -9,17 +9,15 @@ import torch
 from torch import nn
 
 from distill.train.ema import MovingAverage
-from students.config import StudentConfig
+from students.build import build_towers
 from students.encoder import Student, embed_images
-from students.loading import assemble
-from students.model import StudentModel, load_student
+from students.model import load_student
 
 
-def build(**image: object) -> Student:
+def build() -> Student:
     torch.manual_seed(2)
-    entry = {"backbone": "test_resnet", "arguments": {}, "projection": "linear", **image}
-    model = StudentModel(StudentConfig(image=entry, text=None, projection_dim=8))
-    return assemble(model, None, None, name="student")
+    image = {"backbone": "test_resnet", "pretrained": False, "image_size": 32}
+    return build_towers(image=image, text=None, width=8, logit_scale=10.0)
 
 
 def move(student: Student, step: int) -> None:

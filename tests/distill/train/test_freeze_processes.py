@@ -33,6 +33,6 @@ def test_two_processes_lock_as_one_does(tmp_path: Path) -> None:
     one, two = weights(1, tmp_path), weights(2, tmp_path)
     assert set(one) == set(two)
     for name, expected in one.items():
-        # Adam turns rounding of the smallest gradients into steps of full size.
-        assert torch.allclose(two[name], expected, atol=1e-3), name
-        assert (two[name] - expected).abs().float().mean() < 2e-5, name
+        # What has no gradient but its rounding moves by less than the floor.
+        scale = max(expected.abs().max().item(), 0.1)
+        assert torch.allclose(two[name], expected, rtol=1e-5, atol=1e-5 * scale), name

@@ -54,7 +54,7 @@ def test_several_processes_give_the_gradient_of_one(
             bound = 1e-5 * gradient.abs().max().item()
             # A bias that cancels and a tower that a term passes over: zeros, or absent.
             found = several[term].get(name, torch.zeros_like(gradient))
-            assert (found - gradient).abs().max().item() <= max(bound, 1e-7), (term, name)
+            assert (found - gradient).abs().max().item() <= bound, (term, name)
         assert several[term].keys() - expected.keys() <= {"text.weight", "text.bias"}
 
 
@@ -82,8 +82,14 @@ def test_a_process_without_rows_waits_for_nobody(tmp_path: Path) -> None:
     script = tmp_path / "three_rows.py"
     script.write_text(code)
     done = subprocess.run(
-        [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "4", "--standalone"]
-        + [str(script)],
+        [
+            sys.executable,
+            "-m",
+            "torch.distributed.run",
+            "--nproc_per_node=4",
+            "--standalone",
+            script,
+        ],
         check=False,
         env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
         capture_output=True,

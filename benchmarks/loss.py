@@ -1,0 +1,297 @@
+"""Time and memory of the losses in tiles beside their plain form with whole matrices.
+
+    python benchmarks/loss.py
+
+Forward and backward pass of each term, alternating, medians. The plain form keeps what autograd
+keeps of ``[B, B]``: it is measured up to 8,192 rows, its memory and time beyond are extrapolated
+with the square of B, which the table says. Each figure of memory is the peak of a process of its
+own over what it held before the step: gradients count, the embeddings do not.
+"""
+
+import argparse
+import json
+import platform
+import resource
+import statistics
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from rich.console import Console
+from rich.table import Table
+from torch import Tensor
+
+from distill import losses
+from distill.losses import Embeddings
+
+Step = Callable[[Embeddings, Embeddings], Tensor]
+
+
+def main() -> None:
+    """Run the benchmark from the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--terms", nargs="+", choices=list(TERMS), default=list(TERMS))
+    parser.add_argument("--sizes", nargs="+", type=int, default=[1024, 2048, 4096, 8192])
+    parser.add_argument("--memory", nargs="+", type=int, default=[4096, 8192, 16384, 32768])
+    parser.add_argument("--plain-up-to", type=int, default=8192)
+    parser.add_argument("--width", type=int, default=512)
+    parser.add_argument("--repeats", type=int, default=5)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
+    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--one", nargs=3, metavar=("FORM", "TERM", "ROWS"), help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    torch.set_num_threads(options.threads)
+    if options.one:
+        form, term, rows = options.one
+        print(json.dumps(measure_peak(form, term, int(rows), options.width)))
+        return
+    if options.quick:
+        options.sizes, options.memory, options.plain_up_to = [256, 512], [1024, 2048], 1024
+        options.repeats = 3
+    console = Console()
+    times = [
+        measure_time(term, rows, options.width, options.repeats)
+        for term in options.terms
+        for rows in options.sizes
+        if rows <= options.plain_up_to
+    ]
+    console.print(time_table(times, options))
+    peaks = [line for term in options.terms for line in memory_lines(term, options)]
+    console.print(memory_table(peaks, options))
+    figures = {
+        "machine": f"{platform.machine()}, {options.threads} thread(s), torch {torch.__version__}",
+        "width": options.width,
+        "time": times,
+        "memory": peaks,
+    }
+    if options.out is not None:
+        options.out.parent.mkdir(parents=True, exist_ok=True)
+        options.out.write_text(json.dumps(figures, indent=2) + "\n")
+
+
+def make(rows: int, width: int, *, seed: int, grad: bool) -> Embeddings:
+    """Return random unit vectors at a scale of 20."""
+    generator = torch.Generator().manual_seed(seed)
+    image, text = (
+        F.normalize(torch.randn(rows, width, generator=generator), dim=1).requires_grad_(grad)
+        for _ in range(2)
+    )
+    return Embeddings(image, text, torch.tensor(20.0, requires_grad=grad))
+
+
+def seconds(step: Step, student: Embeddings, teacher: Embeddings) -> float:
+    """Return the time of one forward and backward pass."""
+    for tensor in (student.image, student.text, student.scale):
+        if tensor is not None:
+            tensor.grad = None
+    start = time.perf_counter()
+    torch.autograd.backward(step(student, teacher))
+    return time.perf_counter() - start
+
+
+def measure_time(term: str, rows: int, width: int, repeats: int) -> dict[str, Any]:
+    """Return the medians of both forms, taken in turns."""
+    student = make(rows, width, seed=0, grad=True)
+    teacher = make(rows, width, seed=1, grad=False)
+    found: dict[str, list[float]] = {"tiled": [], "plain": []}
+    for turn in range(repeats + 1):
+        for form, taken in found.items():
+            value = seconds(TERMS[term][form], student, teacher)
+            if turn:  # the first turn warms up
+                taken.append(value)
+    tiled, plain = (statistics.median(found[form]) for form in ("tiled", "plain"))
+    return {"term": term, "rows": rows, "tiled": tiled, "plain": plain, "ratio": tiled / plain}
+
+
+def measure_peak(form: str, term: str, rows: int, width: int) -> dict[str, float]:
+    """Return bytes that a step takes at its peak beyond what was held before, and its seconds."""
+    step = TERMS[term][form]
+    seconds(step, make(64, width, seed=0, grad=True), make(64, width, seed=1, grad=False))
+    student = make(rows, width, seed=0, grad=True)
+    teacher = make(rows, width, seed=1, grad=False)
+    before = _resident()
+    taken = seconds(step, student, teacher)
+    unit = 1 if sys.platform == "darwin" else 1024
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
+    return {"bytes": peak - before, "seconds": taken}
+
+
+def _resident() -> int:
+    """Return what the process holds now: its peak so far where the system does not say."""
+    statm = Path("/proc/self/statm")
+    if statm.exists():
+        return int(statm.read_text().split()[1]) * resource.getpagesize()
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+
+
+def memory_lines(term: str, options: argparse.Namespace) -> list[dict[str, Any]]:
+    """Return both forms at every size, the plain one extrapolated where it is not measured."""
+    lines = []
+    known: dict[str, float] = {}
+    for rows in options.memory:
+        line: dict[str, Any] = {
+            "term": term,
+            "rows": rows,
+            "tiled": _in_a_process("tiled", term, rows, options),
+        }
+        if rows <= options.plain_up_to:
+            known = _in_a_process("plain", term, rows, options)
+            known_rows = rows
+            line |= {"plain": known, "extrapolated": False}
+        elif known:
+            growth = (rows / known_rows) ** 2
+            scaled = {name: value * growth for name, value in known.items()}
+            line |= {"plain": scaled, "extrapolated": True}
+        lines.append(line)
+    return lines
+
+
+def _in_a_process(form: str, term: str, rows: int, options: argparse.Namespace) -> dict[str, float]:
+    command = [sys.executable, __file__, "--one", form, term, str(rows)]
+    command += ["--width", str(options.width), "--threads", str(options.threads)]
+    done = subprocess.run(command, check=True, capture_output=True, text=True)
+    found: dict[str, float] = json.loads(done.stdout)
+    return found
+
+
+def time_table(times: list[dict[str, Any]], options: argparse.Namespace) -> Table:
+    """Return the medians as a table."""
+    title = f"Forward and backward, D = {options.width}, {options.threads} thread(s), medians"
+    table = Table(title=title)
+    for column in ("term", "B", "tiled", "plain", "tiled / plain"):
+        table.add_column(column, justify="left" if column == "term" else "right")
+    for line in times:
+        table.add_row(
+            line["term"],
+            f"{line['rows']:,}",
+            f"{line['tiled'] * 1000:.0f} ms",
+            f"{line['plain'] * 1000:.0f} ms",
+            f"{line['ratio']:.2f}",
+        )
+    return table
+
+
+def memory_table(lines: list[dict[str, Any]], options: argparse.Namespace) -> Table:
+    """Return peaks and times of single steps as a table."""
+    title = f"Extra peak memory and time of one step (~ extrapolated from {options.plain_up_to:,})"
+    table = Table(title=title)
+    for column in ("term", "B", "tiled", "plain", "tiled time", "plain time"):
+        table.add_column(column, justify="left" if column == "term" else "right")
+    for line in lines:
+        tiled, plain = line["tiled"], line.get("plain")
+        mark = "~ " if line.get("extrapolated") else ""
+        table.add_row(
+            line["term"],
+            f"{line['rows']:,}",
+            f"{tiled['bytes'] / 1e9:.2f} GB",
+            f"{mark}{plain['bytes'] / 1e9:.2f} GB" if plain else "–",
+            f"{tiled['seconds']:.1f} s",
+            f"{mark}{plain['seconds']:.1f} s" if plain else "–",
+        )
+    return table
+
+
+# --- the plain forms: whole matrices, torch's own losses ------------------------------------------
+
+
+def _logits(model: Embeddings) -> Tensor:
+    assert model.image is not None
+    assert model.text is not None
+    return model.scale * model.image @ model.text.T
+
+
+def _row_kl(target: Tensor, logits: Tensor) -> Tensor:
+    return F.kl_div(
+        F.log_softmax(logits, dim=-1),
+        F.log_softmax(target, dim=-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def _plain_kl(student: Embeddings, teacher: Embeddings) -> Tensor:
+    ours, theirs = _logits(student), _logits(teacher)
+    return (_row_kl(theirs, ours) + _row_kl(theirs.T, ours.T)) / 2
+
+
+def _plain_info_nce(rows: Tensor, columns: Tensor, scale: Tensor, *, both: bool) -> Tensor:
+    logits = scale * rows @ columns.T
+    labels = torch.arange(len(rows))
+    value = F.cross_entropy(logits, labels)
+    return (value + F.cross_entropy(logits.T, labels)) / 2 if both else value
+
+
+def _plain_contrastive(student: Embeddings, _: Embeddings) -> Tensor:
+    assert student.image is not None
+    assert student.text is not None
+    return _plain_info_nce(student.image, student.text, student.scale, both=True)
+
+
+def _plain_interactive(student: Embeddings, teacher: Embeddings) -> Tensor:
+    assert student.image is not None
+    assert student.text is not None
+    assert teacher.image is not None
+    assert teacher.text is not None
+    to_text = _plain_info_nce(student.image, teacher.text, student.scale, both=False)
+    return (to_text + _plain_info_nce(student.text, teacher.image, student.scale, both=False)) / 2
+
+
+def _plain_relational(student: Embeddings, teacher: Embeddings) -> Tensor:
+    values = []
+    for ours, theirs in ((student.image, teacher.image), (student.text, teacher.text)):
+        assert ours is not None
+        assert theirs is not None
+        # A diagonal of minus a thousand has no share in a softmax, and no infinity to spoil KL.
+        out = torch.diag(torch.full((len(ours),), 1000.0))
+        values.append(
+            _row_kl(teacher.scale * theirs @ theirs.T - out, student.scale * ours @ ours.T - out)
+        )
+    return (values[0] + values[1]) / 2
+
+
+def _plain_soft_target(student: Embeddings, _: Embeddings) -> Tensor:
+    assert student.image is not None
+    assert student.text is not None
+    with torch.no_grad():
+        alike = student.image @ student.image.T + student.text @ student.text.T
+        target = F.softmax(student.scale * alike / 2, dim=-1)
+    logits = _logits(student)
+    return (F.cross_entropy(logits, target) + F.cross_entropy(logits.T, target)) / 2
+
+
+def _plain_sigmoid(student: Embeddings, _: Embeddings) -> Tensor:
+    logits = _logits(student)
+    sign = 2 * torch.eye(len(logits)) - 1
+    return -F.logsigmoid(sign * logits).sum(dim=-1).mean()
+
+
+TERMS: dict[str, dict[str, Step]] = {
+    "kl_divergence": {"tiled": losses.kl_divergence, "plain": _plain_kl},
+    "contrastive": {
+        "tiled": lambda student, _: losses.contrastive(student),
+        "plain": _plain_contrastive,
+    },
+    "interactive_contrastive": {
+        "tiled": losses.interactive_contrastive,
+        "plain": _plain_interactive,
+    },
+    "relational": {"tiled": losses.relational, "plain": _plain_relational},
+    "soft_target": {
+        "tiled": lambda student, _: losses.soft_target(student),
+        "plain": _plain_soft_target,
+    },
+    "sigmoid_contrastive": {
+        "tiled": lambda student, _: losses.sigmoid_contrastive(student),
+        "plain": _plain_sigmoid,
+    },
+}
+
+
+if __name__ == "__main__":
+    main()

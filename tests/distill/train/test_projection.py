@@ -1,0 +1,233 @@
+"""Projections that start right: scikit-learn's solution, in a student left as it was."""
+
+import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from sklearn.linear_model import Ridge
+from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from distill.train.projection import GRID, StartBatch, solve_projection, start_projections
+from export.runtime.errors import RunError
+from students.config import StudentConfig
+from students.model import StudentModel
+
+SCRIPT = Path(__file__).with_name("starts.py")
+CPU = torch.device("cpu")
+WIDTH = 12
+BERT = {
+    "vocab_size": 30,
+    "hidden_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "intermediate_size": 64,
+    "max_position_embeddings": 40,
+}
+
+
+def build(*, image: bool = True, projection: str = "linear") -> StudentModel:
+    torch.manual_seed(4)
+    tower = {"backbone": "test_resnet", "arguments": {}, "projection": projection}
+    text = {"config": BERT, "pooling": "mean", "projection": "linear", "context_length": 8}
+    return StudentModel(
+        StudentConfig(image=tower if image else None, text=text, projection_dim=WIDTH)
+    )
+
+
+def sample(batches: int = 6, rows: int = 16, width: int = WIDTH) -> list[StartBatch]:
+    """Pictures and texts, and a teacher that says something of each."""
+    generator = torch.Generator().manual_seed(8)
+    view = torch.randn(3 * 32 * 32, width, generator=generator) / 55
+    words = torch.randn(30, width, generator=generator)
+    found = []
+    for _ in range(batches):
+        pixels = torch.randn(rows, 3, 32, 32, generator=generator)
+        ids = torch.randint(5, 30, (rows, 6), generator=generator)
+        image = nn.functional.normalize(pixels.flatten(1) @ view + 1.0, dim=1)
+        text = nn.functional.normalize(words[ids].mean(dim=1) + 0.5, dim=1)
+        tokens = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+        found.append(StartBatch(pixels, tokens, image, text))
+    return found
+
+
+def problem(rows: int, features: int, noise: float) -> tuple[Tensor, Tensor]:
+    generator = np.random.default_rng(5)
+    inputs = generator.normal(size=(rows, features)) * generator.uniform(0.1, 3, features) + 0.7
+    outputs = inputs @ generator.normal(size=(features, WIDTH))
+    outputs = outputs + noise * generator.normal(size=outputs.shape)
+    return torch.from_numpy(inputs).float(), torch.from_numpy(outputs).float()
+
+
+def cosines(found: Any, expected: Any) -> float:
+    product = (found * expected).sum(axis=1)
+    return float(
+        np.mean(product / np.linalg.norm(found, axis=1) / np.linalg.norm(expected, axis=1))
+    )
+
+
+@pytest.mark.parametrize(
+    ("rows", "features", "noise"), [(200, 20, 1.0), (200, 20, 60.0), (40, 90, 5)]
+)
+def test_it_is_scikit_learns_ridge(rows: int, features: int, noise: float) -> None:
+    inputs, outputs = problem(rows, features, noise)
+    solution = solve_projection(inputs, outputs)
+    assert solution.weight.dtype == torch.float64
+    x, y = inputs.double().numpy(), outputs.double().numpy()
+    expected = Ridge(alpha=solution.ridge, fit_intercept=False, solver="svd").fit(x, y).coef_
+    np.testing.assert_allclose(solution.weight.numpy(), expected, rtol=1e-6, atol=1e-9)
+    # The ridge is the best of the grid on the held-out tenth, as scikit-learn sees it.
+    held = np.arange(rows) % 10 == 9
+    trained, others = np.square(x[~held]).sum(axis=0).mean(), np.square(x).sum(axis=0).mean()
+    scores = [
+        cosines(
+            Ridge(alpha=size * trained, fit_intercept=False, solver="svd")
+            .fit(x[~held], y[~held])
+            .predict(x[held]),
+            y[held],
+        )
+        for size in GRID
+    ]
+    assert solution.cosine == pytest.approx(max(scores), abs=1e-9)
+    assert solution.ridge == pytest.approx(GRID[int(np.argmax(scores))] * others)
+
+
+def test_more_noise_takes_a_larger_ridge() -> None:
+    quiet, loud = (solve_projection(*problem(200, 20, noise)).ridge for noise in (1.0, 200.0))
+    assert loud > 10 * quiet
+
+
+def test_a_sample_of_one_is_refused() -> None:
+    inputs, outputs = problem(2, 20, 1.0)
+    assert solve_projection(inputs, outputs).weight.shape == (WIDTH, 20)
+    with pytest.raises(RunError, match=r"projection_start: ridge has 1 rows .* needs 2 or more"):
+        solve_projection(inputs[:1], outputs[:1])
+
+
+def pooled(model: StudentModel, batches: list[StartBatch], tower: str) -> Tensor:
+    part = {"image": model.image_tower, "text": model.text_tower}[tower]
+    seen: list[Tensor] = []
+    hook = part.projection.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    model.eval()
+    with torch.no_grad():
+        for batch in batches:
+            part(batch.pixels) if tower == "image" else part(**batch.tokens)
+    hook.remove()
+    return torch.cat(seen)
+
+
+def test_the_student_gets_the_solution_and_keeps_its_norm() -> None:
+    model, batches = build(), sample()
+    before = copy.deepcopy(model)
+    solutions = start_projections(model, batches, device=CPU)
+    assert set(solutions) == {"image", "text"}
+    targets = torch.cat([batch.teacher_text for batch in batches if batch.teacher_text is not None])
+    features = pooled(before, batches, "text").double().numpy()
+    ridge = Ridge(alpha=solutions["text"].ridge, fit_intercept=False, solver="svd")
+    expected = ridge.fit(features, targets.double().numpy()).coef_
+    layer, old = (part.text_tower.projection.layers[0].weight.detach() for part in (model, before))
+    assert float(layer.norm()) == pytest.approx(float(old.norm()), rel=1e-5)
+    np.testing.assert_allclose(
+        layer / layer.norm(), expected / np.linalg.norm(expected), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_it_brings_the_student_closer_to_the_teacher() -> None:
+    model, batches = build(), sample(batches=12, rows=32)
+    random = copy.deepcopy(model)
+    start_projections(model, batches[:-2], device=CPU)
+    for tower in ("image", "text"):
+        target = torch.cat([getattr(batch, f"teacher_{tower}") for batch in batches[-2:]]).numpy()
+        found = {}
+        for name, part in (("ridge", model), ("random", random)):
+            features = pooled(part, batches[-2:], tower)
+            layer = getattr(part, f"{tower}_tower").projection
+            found[name] = cosines(layer(features).detach().numpy(), target)
+        assert found["ridge"] > 0.5 > found["random"] + 0.2, tower
+
+
+def test_nothing_else_of_the_student_changes() -> None:
+    model = build()
+    model.train()
+    model.image_tower.backbone.layer1.eval()
+    before, modes = copy.deepcopy(model.state_dict()), [part.training for part in model.modules()]
+    start_projections(model, sample(), device=CPU)
+    changed = {
+        name for name, now in model.state_dict().items() if not torch.equal(now, before[name])
+    }
+    statistics = {name for name in before if "running_" in name or "num_batches" in name}
+    weights = {f"{tower}_tower.projection.layers.0.weight" for tower in ("image", "text")}
+    assert changed == statistics | weights
+    assert [part.training for part in model.modules()] == modes
+    norms = [part for part in model.modules() if isinstance(part, _BatchNorm)]
+    assert {norm.momentum for norm in norms} == {0.1}
+    assert all(weight.requires_grad for weight in model.parameters())
+    assert not any(part._forward_pre_hooks for part in model.modules())
+
+
+def test_new_batch_norms_get_the_average_statistics_of_the_sample() -> None:
+    model, batches = build(), sample()
+    seen: list[Tensor] = []
+    first = model.image_tower.backbone.bn1
+    hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
+    start_projections(model, batches, device=CPU)
+    hook.remove()
+    mean = torch.stack([part.mean(dim=(0, 2, 3)) for part in seen]).mean(dim=0)
+    var = torch.stack([part.var(dim=(0, 2, 3)) for part in seen]).mean(dim=0)
+    assert torch.allclose(first.running_mean.double(), mean, atol=1e-5)
+    assert torch.allclose(first.running_var.double(), var, atol=1e-5)
+
+
+def test_batch_norms_that_have_learned_keep_their_statistics() -> None:
+    model = build()
+    model.train()
+    model.get_image_features(torch.randn(8, 3, 32, 32))
+    before = copy.deepcopy(model.state_dict())
+    start_projections(model, sample(), device=CPU)
+    after = model.state_dict()
+    assert all(torch.equal(after[name], before[name]) for name in before if "running_" in name)
+
+
+def test_a_tower_or_a_teachers_side_may_be_missing() -> None:
+    batches = sample()
+    assert set(start_projections(build(image=False), batches, device=CPU)) == {"text"}
+    blind = [StartBatch(batch.pixels, batch.tokens, None, batch.teacher_text) for batch in batches]
+    model = build()
+    before = model.image_tower.projection.layers[0].weight.clone()
+    assert set(start_projections(model, blind, device=CPU)) == {"text"}
+    assert torch.equal(model.image_tower.projection.layers[0].weight, before)
+
+
+def test_what_cannot_be_solved_is_refused_in_one_line() -> None:
+    with pytest.raises(RunError, match=r"student\.width: the image projection gives 12 .* 7;"):
+        start_projections(build(), sample(width=7), device=CPU)
+    with pytest.raises(RunError, match=r"student\.image\.projection: .* linear"):
+        start_projections(build(projection="mlp"), sample(), device=CPU)
+
+
+@pytest.mark.slow
+def test_two_processes_start_from_all_rows_and_alike(tmp_path: Path) -> None:
+    command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
+    for processes, launcher in ((1, []), (2, command)):
+        subprocess.run(
+            [sys.executable, *launcher, str(SCRIPT), str(processes), str(tmp_path)],
+            check=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())},
+            capture_output=True,
+        )
+    one, first, second = (
+        torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1.0", "2.0", "2.1")
+    )
+    assert all(torch.equal(first[name], second[name]) for name in first)
+    # Batch norms see half a batch on each process, so that the features differ a little.
+    assert float(first["ridge"]) == pytest.approx(float(one["ridge"]), rel=0.05)
+    means = [name for name in one if name.endswith("running_mean")]
+    assert torch.allclose(first[means[0]], one[means[0]], atol=1e-5)
+    weight = "image_tower.projection.layers.0.weight"
+    assert nn.functional.cosine_similarity(first[weight], one[weight]).min() > 0.9
