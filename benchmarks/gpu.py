@@ -28,7 +28,6 @@ import torch
 import torch.nn.functional as F
 from accelerate import Accelerator
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
-from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import BertConfig, CLIPModel, PreTrainedTokenizerFast
 
@@ -209,12 +208,12 @@ class Bench:
             for count in self.batch_sizes:
                 row = Row(mode, count)
                 # What was too large for a smaller batch is so for a larger one.
-                while micro >= min(SMALLEST, count):
+                while micro and row.median_seconds is None:
                     try:
                         row = self._time(mode, count, min(micro, count), options, rate)
-                        break
                     except torch.OutOfMemoryError:
-                        micro = min(micro, count) // 2
+                        half = min(micro, count) // 2
+                        micro = half if half >= SMALLEST else 0
                     self._clear()
                 rows.append(row)
                 print(_line(row), flush=True)
@@ -225,7 +224,7 @@ class Bench:
         captions = self.captions[:count]
         pieces = [
             Piece(
-                self.pixels[first : first + micro],
+                self.pixels[first : min(first + micro, count)],
                 None,
                 tokenize(
                     self.tokenizer,
@@ -236,8 +235,6 @@ class Bench:
             )
             for first in range(0, count, micro)
         ]
-        # A last piece may be short.
-        pieces[-1] = _cut(pieces[-1], count - micro * (len(pieces) - 1))
         numbers = torch.arange(count)
         live = mode == "live"
         return Batch(
@@ -259,10 +256,10 @@ class Bench:
         if self.device.type == "cuda":
             torch.cuda.reset_peak_memory_stats(self.device)
         for number in range(options.warmup + options.steps):
-            started = self._now()
+            started = _now(self.device)
             self.step(batch)
             if number >= options.warmup:
-                seconds.append(self._now() - started)
+                seconds.append(_now(self.device) - started)
         peak = None
         if self.device.type == "cuda":
             peak = torch.cuda.max_memory_allocated(self.device)
@@ -278,9 +275,6 @@ class Bench:
             flops=flops,
             share_of_matmul=flops / median / rate,
         )
-
-    def _now(self) -> float:
-        return _now(self.device)
 
     def _clear(self) -> None:
         for optimizer in self.step.optimizers:
@@ -374,15 +368,10 @@ def _convolution_backward_flops(
     **_keywords: Any,
 ) -> int:
     # bias, stride, padding, dilation, transposed, output padding, groups; which gradients.
-    wanted = arguments[7]
-    forward = 2 * gradient[0] * math.prod(gradient[2:]) * math.prod(weight)
+    wanted: Sequence[bool] = arguments[7]
+    forward: int = 2 * gradient[0] * math.prod(gradient[2:]) * math.prod(weight)
     # The gradients of inputs and of weights each cost what the forward pass does.
     return forward * sum(wanted[:2])
-
-
-def _cut(piece: Piece, count: int) -> Piece:
-    pixels: Tensor | None = None if piece.pixels is None else piece.pixels[:count]
-    return Piece(pixels, piece.hidden, piece.tokens)
 
 
 def _now(device: torch.device) -> float:

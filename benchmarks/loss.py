@@ -115,19 +115,22 @@ def measure_peak(form: str, term: str, rows: int, width: int) -> dict[str, float
     seconds(step, make(64, width, seed=0, grad=True), make(64, width, seed=1, grad=False))
     student = make(rows, width, seed=0, grad=True)
     teacher = make(rows, width, seed=1, grad=False)
-    before = _resident()
+    before = _held("VmRSS")
     taken = seconds(step, student, teacher)
+    return {"bytes": _held("VmHWM") - before, "seconds": taken}
+
+
+def _held(field: str) -> int:
+    """Return the bytes that the process holds now (VmRSS) or held at its peak (VmHWM).
+
+    Where there is no /proc both are the peak, which a child takes over from its parent.
+    """
+    status = Path("/proc/self/status")
+    if status.exists():
+        lines = dict(line.split(":", 1) for line in status.read_text().splitlines() if ":" in line)
+        return int(lines[field].split()[0]) * 1024
     unit = 1 if sys.platform == "darwin" else 1024
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
-    return {"bytes": peak - before, "seconds": taken}
-
-
-def _resident() -> int:
-    """Return what the process holds now: its peak so far where the system does not say."""
-    statm = Path("/proc/self/statm")
-    if statm.exists():
-        return int(statm.read_text().split()[1]) * resource.getpagesize()
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * unit
 
 
 def memory_lines(term: str, options: argparse.Namespace) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The recipe that the benchmarks on photographs share: data, a small student, evaluation sets."""
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -17,10 +18,21 @@ def table(path: Path) -> dict[str, str]:
     return {"kind": "table", "path": str(path)}
 
 
-def student(teacher: Path, *, backbone: str, image_size: int) -> dict[str, Any]:
+def student(
+    teacher: Path,
+    *,
+    backbone: str,
+    image_size: int,
+    arguments: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
     """Return the section of a student whose two towers begin with random weights."""
     return {
-        "image": {"backbone": backbone, "pretrained": False, "image_size": image_size},
+        "image": {
+            "backbone": backbone,
+            "pretrained": False,
+            "image_size": image_size,
+            "arguments": dict(arguments or {}),
+        },
         "text": {
             "model": None,
             "config": TEXT,

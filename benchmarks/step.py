@@ -57,6 +57,7 @@ from distill.train.batches import Batch, Inputs, StepDataset
 from distill.views import ViewSettings
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, embed_images, embed_texts
+from students.messages import quiet
 
 EPOCHS = 5
 GOALS = {
@@ -248,7 +249,8 @@ class Bench:
 
     def _load_teacher(self) -> Teacher:
         folder, shape = self._folder / "teacher", self.shapes["teacher"]
-        clip_from_open_clip(self.open_clip.teacher, shape).save_pretrained(folder)
+        with quiet():
+            clip_from_open_clip(self.open_clip.teacher, shape).save_pretrained(folder)
         self.tokenizer.save_pretrained(folder)
         image_processor(shape.image_size).save_pretrained(folder)
         return load_hf_teacher(str(folder))

@@ -289,7 +289,7 @@ def _softmax_gradients(
         result = out[: last - first].zero_()
         tiles = kept or [product.tile(first, last) for product in logits]
         for number, (tile, model) in enumerate(zip(tiles, softmax, strict=True)):
-            model.add(result, tile, first - start, last - start, sign=-1 if number else 1)
+            model.add(result, tile, first - start, sign=-1 if number else 1, keep=bool(kept))
         if teacher is None:
             both = 1 / count + (1 / width if plan.columns else 0)
             diagonal_of(result, first).sub_(part * both)
@@ -315,17 +315,23 @@ class _Softmax:
             limit = 600.0 if dtype == torch.float64 else 60.0
             self._shared = float(rows.max()) - low < limit
 
-    def add(self, result: Tensor, tile: Tensor, first: int, last: int, *, sign: int) -> None:
-        """Add it to ``result`` for the logits of some rows."""
-        rows = self._rows[first:last, None]
+    def add(self, result: Tensor, tile: Tensor, first: int, *, sign: int, keep: bool) -> None:
+        """Add it to ``result`` for the logits from a row on, which are overwritten unless kept."""
+        rows = self._rows[first : first + len(tile), None]
         weighted = [(rows, self._row_weight)]
         if self._columns is not None:
             weighted.append((self._columns[None, :], self._column_weight))
         # One exponential for both: no logit of the tile is above its largest log-sum-exp.
         shared = rows.max().to(self._dtype) if self._shared else None
-        powers = None if shared is None else (tile - shared).exp_()
-        for sums, weight in weighted:
+        powers = tile if shared is None else _powers(tile, shared, keep=keep)
+        for number, (sums, weight) in enumerate(weighted, start=1):
             # What rounding a log-sum-exp to the tile's type loses comes back as a factor.
             level = sums.to(self._dtype) if shared is None else shared
             factor = (level.to(sums.dtype) - sums).exp_().mul_(weight).to(self._dtype)
-            result.addcmul_((tile - level).exp_() if powers is None else powers, factor, value=sign)
+            if shared is None:
+                powers = _powers(tile, level, keep=keep or number < len(weighted))
+            result.addcmul_(powers, factor, value=sign)
+
+
+def _powers(tile: Tensor, level: Tensor, *, keep: bool) -> Tensor:
+    return torch.sub(tile, level, out=None if keep else tile).exp_()

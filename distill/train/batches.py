@@ -36,6 +36,11 @@ class Piece:
     hidden: Tensor | None
     tokens: dict[str, Tensor] | None
 
+    def __len__(self) -> int:
+        """Return the number of its rows."""
+        rows = [self.pixels, *(self.tokens or {}).values()]
+        return next((len(values) for values in rows if values is not None), 0)
+
     def to(self, device: torch.device) -> "Piece":
         """Return the piece on a device."""
         return self._each(lambda tensor: tensor.to(device, non_blocking=True))

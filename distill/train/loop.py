@@ -49,7 +49,6 @@ from distill.train.step import (
     training_step,
 )
 from export.runtime.errors import RunError
-from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, clamp_logit_scale
 from students.switches import choose_memory_format
 
@@ -88,7 +87,7 @@ class Work:
     """What a loop works with: the student, where rows come from, and who teaches."""
 
     student: Student
-    preprocessing: Preprocessing | None
+    trainable: TrainableStudent
     position: Position
     dataset: StepDataset
     samples: int
@@ -113,12 +112,7 @@ class Trainer:
         self.skipped: dict[str, Skip] = {}
         if settings.alignment_first_steps:
             self.alignment = work.loss.only("embedding_alignment")
-        look = work.preprocessing
-        model = TrainableStudent(
-            work.student.model,
-            mean=look.mean if look else (0.0,) * 3,
-            std=look.std if look else (1.0,) * 3,
-        )
+        model = work.trainable
         self.frozen_norms = prepare_norms(model, accelerator)
         model.to(accelerator.device)
         model.memory_format = choose_memory_format(

@@ -12,10 +12,13 @@ from distill.run_folder import RunFolder
 from distill.teacher.protocol import Teacher
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Inputs, StepDataset
+from distill.train.checkpoint import latest_checkpoint
 from distill.train.loop import LoopSettings, Trainer, Work
 from distill.train.optimizer import OptimizerSettings
 from distill.train.processes import start_trackers
 from distill.train.run_log import flatten
+from distill.train.start import solve_projections
+from distill.train.step import TrainableStudent
 from distill.train.validate import StudentValidator
 from export.runtime.errors import StudentError
 from students.switches import checkpoint_gradients, compile_towers
@@ -30,6 +33,9 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     """
     teacher = _who_teaches(project, folder, accelerator)
     work = _work(project, teacher, accelerator)
+    console = make_console()
+    if latest_checkpoint(folder.path / "checkpoints") is None:
+        solve_projections(project, work, accelerator)
     _switch(project)
     project.release_teacher()
     trainer = Trainer(
@@ -41,7 +47,6 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     start_trackers(
         accelerator, folder=folder.path, values=flatten(project.config.model_dump(mode="json"))
     )
-    console = make_console()
     console.print(
         f"train: step {trainer.state.step} of {project.steps}, "
         f"{project.config.train.batch_size} pairs a step on "
@@ -49,7 +54,7 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     )
     if trainer.frozen_norms:
         console.print("train: batch norm is frozen, since several processes run on CPUs")
-    if not trainer.frozen_norms and _cuts_batch_norms(project, accelerator):
+    elif _cuts_batch_norms(project, accelerator):
         console.print(
             "train: batch norm sees the statistics of a micro-batch, and adds them to the running "
             "ones once a step"
@@ -139,7 +144,11 @@ def _work(
     )
     return Work(
         student=student,
-        preprocessing=look,
+        trainable=TrainableStudent(
+            student.model,
+            mean=look.mean if look else (0.0,) * 3,
+            std=look.std if look else (1.0,) * 3,
+        ),
         position=project.position,
         dataset=dataset,
         samples=sum(len(source) for source in project.sources),

@@ -55,14 +55,18 @@ class TrainableStudent(nn.Module):
         """Embed uint8 ``[b, H, W, 3]`` and tokens; what is ``hidden`` ``[b, H, W]`` turns grey."""
         image = text = masked = None
         if pixels is not None:
-            values = (pixels.permute(0, 3, 1, 2).float() / 255 - self.mean) / self.std
-            values = values.contiguous(memory_format=self.memory_format)
+            values = self.normalised(pixels)
             image = embed_images(self.model, values)
             if hidden is not None:
                 masked = embed_images(self.model, values.masked_fill(hidden.unsqueeze(1), 0.0))
         if tokens is not None:
             text = embed_texts(self.model, tokens)
         return Outputs(image, text, masked, logit_scale(self.model), logit_bias(self.model))
+
+    def normalised(self, pixels: Tensor) -> Tensor:
+        """Return uint8 ``[b, H, W, 3]`` as the image tower takes it, float32 ``[b, 3, H, W]``."""
+        values = pixels.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
+        return ((values - self.mean) / self.std).contiguous(memory_format=self.memory_format)
 
 
 class _GatherRows(torch.autograd.Function):

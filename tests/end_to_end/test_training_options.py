@@ -202,3 +202,16 @@ def test_two_processes_with_all_options_train_the_same_student_as_one(
     assert result.returncode == 0, result.stderr
     assert "2 process(es)" in result.stderr
     assert_close(weights(tmp_path / "two"), weights(one))
+
+
+def test_projections_start_near_the_teacher(recipe: Recipe) -> None:
+    """Before any training the student's embeddings are closer to the teacher's than at random."""
+    short = {"steps": 1, "learning_rate": 1e-9}
+    found = {}
+    for start in ("random", "ridge"):
+        path = recipe(start, student={"projection_start": start}, train=short)
+        (line,) = lines_of(run(path, stages=STAGES).path)
+        found[start] = line["teacher_student_cosine"]
+    for tower in ("image", "text"):
+        assert abs(found["random"][tower]) < 0.5
+        assert found["ridge"][tower] > 0.6

@@ -161,9 +161,8 @@ def test_channels_last_of_a_saved_student(
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_towers_learn_and_save_the_same(
-    backend: str, image: dict[str, Any], text: dict[str, Any], tmp_path: Path
+    image: dict[str, Any], text: dict[str, Any], tmp_path: Path
 ) -> None:
     torch._dynamo.reset()
     still = {**text, "config": {**text["config"], "hidden_dropout_prob": 0.0}}
@@ -171,7 +170,8 @@ def test_compiled_towers_learn_and_save_the_same(
     plain = build("test_resnet", image, still)
     fast = copy.deepcopy(plain)
     names = list(fast.model.state_dict())
-    compile_towers(fast.model, backend=backend)
+    # All of the compiler but its last stage, which takes minutes.
+    compile_towers(fast.model, backend="aot_eager")
     same(gradients(fast.model), gradients(plain.model), within=1e-4)
     assert list(fast.model.state_dict()) == names
     fast.model.eval()
