@@ -43,11 +43,11 @@ from benchmarks.towers import (
     write_json,
 )
 from distill.teacher.hf import TransformersTeacher
-from distill.train.batches import Batch, Piece
+from distill.train.batches import Batch
+from distill.train.piece import Piece
 from students.config import StudentConfig
 from students.encoder import Student, tokenize
 from students.model import StudentModel
-from students.switches import choose_memory_format
 
 STUDENT_CONTEXT = 64
 # Micro-batches below this are no way to train.
@@ -188,8 +188,6 @@ class Bench:
         self.tokenizer = word_tokenizer()
         size, largest = sizes.teacher.image_size, self.batch_sizes[-1]
         student = build_student(sizes, self.tokenizer)
-        student.model.to(self.device)
-        choose_memory_format(student.model, wanted=None, device=self.device)
         teacher = build_teacher(sizes, self.tokenizer, self.device, folder)
         self.step = OurStep(student, teacher, accelerator, optimizer_settings())
         self.captions = draw_captions(largest, seed=0)

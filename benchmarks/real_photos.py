@@ -20,7 +20,6 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.photographs import evaluation_sets, student, table
-
 from distill.config import RunConfig
 from distill.evaluate.compare import compare
 from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder, TeacherEncoder

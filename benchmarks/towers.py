@@ -26,13 +26,15 @@ from transformers import (
 
 from distill.cache import CachedTeacher
 from distill.data.pairs import group_rows
-from distill.losses import Embeddings, Term, WeightedLoss
+from distill.embeddings import Embeddings
+from distill.losses import Term, WeightedLoss
 from distill.teacher.protocol import Teacher
 from distill.train.batches import Batch
 from distill.train.optimizer import OptimizerSettings, build_optimizers, build_schedules
 from distill.train.step import GlobalLoss, StepResult, TrainableStudent, training_step
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, clamp_logit_scale
+from students.switches import choose_memory_format
 
 # The most tokens that CLIP reads of a text.
 CONTEXT = 77
@@ -193,6 +195,9 @@ class OurStep:
         self.loss = WeightedLoss({name: Term(weight) for name, weight in self.terms.items()})
         trained = TrainableStudent(self.student.model, mean=look.mean, std=look.std)
         trained.to(self.accelerator.device)
+        trained.memory_format = choose_memory_format(
+            self.student.model, wanted=None, device=self.accelerator.device
+        )
         optimizers = build_optimizers(trained, self.optimizer)
         self.schedules = build_schedules(optimizers, self.optimizer, steps=1_000_000)
         self.model, *self.optimizers = self.accelerator.prepare(trained, *optimizers)

@@ -60,7 +60,7 @@ class TrainSection(Section):
     compile: Flag = False
     """Whether towers go through torch.compile, which takes minutes and then saves time."""
     channels_last: Flag | None = None
-    """Layout of pictures in the image tower; null: last for convolutions on CUDA."""
+    """Layout of pictures in the image tower; null: last for convolutions on CUDA and CPUs."""
     precision: Literal["fp32", "fp16", "bf16"] = "fp32"
     """Precision of the towers; losses are always in fp32."""
     gradient_clip: Positive | None = 1.0

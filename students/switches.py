@@ -58,13 +58,14 @@ def choose_memory_format(
 
     Args:
         model: A dual encoder.
-        wanted: Whether channels come last; None for convolutional towers on CUDA devices alone.
+        wanted: Whether channels come last; None: for convolutional towers on CUDA and CPUs.
         device: Where the tower runs.
     """
     backbone = backbone_of(model, "image")
     last = wanted
     if last is None:
-        last = device.type == "cuda" and backbone is not None and is_convolutional(backbone)
+        known = device.type in ("cuda", "cpu")
+        last = known and backbone is not None and is_convolutional(backbone)
     chosen = torch.channels_last if last else torch.contiguous_format
     if backbone is not None:
         convert: Any = backbone.to

@@ -254,7 +254,13 @@ RULES = {
     "the training step is the losses and the student": Rule(
         ("distill.train.step",),
         absent=frozenset(NOT_FOR_TRAINING),
-        ours=("distill.train.step", *LOSSES, "students"),
+        ours=(
+            "distill.train.step",
+            "distill.train.piece",
+            "distill.train.gradient_cache",
+            *LOSSES,
+            "students",
+        ),
     ),
     "export does not know distill": Rule(("export",), ours=("export", "students")),
     "distill loads of export only the runtime": Rule(

@@ -2,7 +2,7 @@
 
 import math
 import signal
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -17,46 +17,12 @@ from distill.counter import draw_integers, draw_permutation
 from distill.data.index import Place, Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip, Source, open_image
+from distill.train.piece import Piece
 from distill.views import ViewSettings, draw_view, render_view
 from distill.weighted import Mask
 from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
 from students.encoder import tokenize
-
-
-@dataclass(frozen=True)
-class Piece:
-    """What the student's towers take at once: a micro-batch, or a process's whole share.
-
-    ``pixels`` is uint8 ``[b, H, W, 3]``; ``hidden`` bool ``[b, H, W]`` marks what masking hides;
-    ``tokens`` are padded to the longest text of the piece. None where there is no such input.
-    """
-
-    pixels: Tensor | None
-    hidden: Tensor | None
-    tokens: dict[str, Tensor] | None
-
-    def __len__(self) -> int:
-        """Return the number of its rows."""
-        rows = [self.pixels, *(self.tokens or {}).values()]
-        return next((len(values) for values in rows if values is not None), 0)
-
-    def to(self, device: torch.device) -> "Piece":
-        """Return the piece on a device."""
-        return self._each(lambda tensor: tensor.to(device, non_blocking=True))
-
-    def pin_memory(self) -> "Piece":
-        """Return the piece in page-locked memory; the loader asks for it."""
-        return self._each(lambda tensor: tensor.pin_memory())
-
-    def _each(self, change: Callable[[Tensor], Tensor]) -> "Piece":
-        return Piece(
-            pixels=None if self.pixels is None else change(self.pixels),
-            hidden=None if self.hidden is None else change(self.hidden),
-            tokens=None
-            if self.tokens is None
-            else {name: change(tensor) for name, tensor in self.tokens.items()},
-        )
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distill.train.batches import Piece
+from distill.train.piece import Piece
 
 
 class Embedded(Protocol):

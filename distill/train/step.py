@@ -13,8 +13,8 @@ from torch.optim import Optimizer
 from distill.embeddings import Embeddings
 from distill.losses import WeightedLoss
 from distill.tiles import tiling
-from distill.train.batches import Piece
 from distill.train.gradient_cache import backward_in_pieces
+from distill.train.piece import Piece
 from distill.weighted import Banks
 from students.encoder import embed_images, embed_texts, logit_bias, logit_scale
 

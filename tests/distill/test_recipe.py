@@ -75,7 +75,8 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
         "r.yaml: student.image.backbone: found 1, must be a text; put it in quotes",
         (
             "r.yaml: student.colour: unknown key; allowed are kind, start, width, logit_scale, "
-            "image, text, model, config, pretrained, tokenizer, image_processor"
+            "projection_start, projection_samples, image, text, model, config, pretrained, "
+            "tokenizer, image_processor"
         ),
         (
             "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, scenes; "
@@ -113,8 +114,10 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
         ("data: {train: a.csv}", "data.train: found 'a.csv', must be a source or a list of them"),
         (
             "losses: defalt",
-            "losses: found 'defalt', must be one of default, clip_kd, tinyclip, mobileclip, dime; "
-            "did you mean default?",
+            (
+                "losses: found 'defalt', must be one of default, clip_kd, tinyclip, mobileclip, "
+                "dime; did you mean default?"
+            ),
         ),
         (
             "losses: {preset: default, kl_divergence: [1]}",

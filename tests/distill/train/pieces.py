@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch.nn.functional import normalize
 
 from distill.losses import Embeddings, Term, WeightedLoss
-from distill.train.batches import Piece
+from distill.train.piece import Piece
 from distill.train.step import GlobalLoss, TrainableStudent, training_step
 from students.config import StudentConfig
 from students.model import StudentModel

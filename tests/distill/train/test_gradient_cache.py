@@ -10,8 +10,8 @@ import torch
 from accelerate import Accelerator
 from torch import nn
 
-from distill.train.batches import Piece
 from distill.train.gradient_cache import backward_in_pieces, running_statistics_kept
+from distill.train.piece import Piece
 from distill.train.step import TrainableStudent, check_finite, training_step
 from students.config import StudentConfig
 from students.model import StudentModel
@@ -105,7 +105,8 @@ def test_statistics_are_kept_and_momentum_comes_back() -> None:
     norm = nn.BatchNorm1d(3, momentum=0.2)
     with running_statistics_kept(norm):
         norm(torch.randn(8, 3) + 5)
-    assert norm.running_mean is not None and not norm.running_mean.any()
+    assert norm.running_mean is not None
+    assert not norm.running_mean.any()
     assert norm.momentum == 0.2
     assert norm.num_batches_tracked == 0
 
