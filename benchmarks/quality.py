@@ -29,16 +29,15 @@ from functools import cached_property
 from pathlib import Path
 from typing import Any
 
-import open_clip
 import torch
-from torch import Tensor
 
+from benchmarks.open_clip_loss import OpenClipLoss
 from benchmarks.photographs import evaluation_sets, student, table
 from distill.cache_stage import build_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import measure
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
-from distill.losses import Embeddings, WeightedLoss
+from distill.losses import WeightedLoss
 from distill.pipeline import open_run
 from distill.presets import PRESETS
 from distill.progress import make_console
@@ -85,40 +84,6 @@ METHODS = (
     *(Method(f"preset {name}", name) for name in PRESETS),
     Method("default, ridge start", "default", projection_start="ridge"),
 )
-
-
-class OpenClipLoss(WeightedLoss):
-    """open_clip's distillation loss in the place of ours; its sum of two terms is one number."""
-
-    def __init__(self) -> None:
-        """Make the loss as open_clip's own training does."""
-        names = ("local_loss", "gather_with_grad", "horovod", "siglip")
-        arguments = argparse.Namespace(**dict.fromkeys(names, False))
-        arguments.distill, arguments.rank, arguments.world_size = True, 0, 1
-        arguments.model = ""
-        self._loss = open_clip.create_loss(arguments)
-
-    def __call__(
-        self,
-        student: Embeddings,
-        teacher: Embeddings | None,
-        **_others: Any,
-    ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum of its contrastive and its distillation part, and both."""
-        if teacher is None:
-            raise ValueError("open_clip's distillation loss needs a teacher")
-        parts: dict[str, Tensor] = self._loss(
-            image_features=student.image,
-            text_features=student.text,
-            logit_scale=student.scale,
-            dist_image_features=teacher.image,
-            dist_text_features=teacher.text,
-            dist_logit_scale=teacher.scale,
-            output_dict=True,
-        )
-        return torch.stack(list(parts.values())).sum(), {
-            name: value.detach() for name, value in parts.items()
-        }
 
 
 class MethodProject(Project):

@@ -104,6 +104,7 @@ class TextTower(nn.Module):
             attention_mask=attention_mask,
             token_type_ids=token_type_ids,
             position_ids=position_ids,
+            use_cache=False,
         ).last_hidden_state
         return hidden, self.projection(pool(hidden, attention_mask, self.pooling))
 

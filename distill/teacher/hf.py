@@ -28,6 +28,10 @@ _DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch
 _TEXTS = 256
 # A processor is several times slower once a batch's activations leave its caches.
 _PIXELS_ON_CPU = 8 * 224 * 224
+# A GPU is busy with this many, and a large batch's activations would not fit beside the student.
+_PIXELS_ON_GPU = 1024 * 224 * 224
+# A tokenizer makes at most a token of each byte, and adds a few of its own.
+_TOKENS_ADDED = 4
 
 
 class TransformersTeacher:
@@ -67,10 +71,9 @@ class TransformersTeacher:
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Embed uint8 ``[N, H, W, 3]`` as float32 ``[N, D]``, L2-normalised, without gradient."""
         count = len(pixels)
-        step = max(1, count)
-        if self._levels.device.type == "cpu":
-            height, width = self.preprocessing.size
-            step = max(1, _PIXELS_ON_CPU // (height * width))
+        height, width = self.preprocessing.size
+        most = _PIXELS_ON_CPU if self._levels.device.type == "cpu" else _PIXELS_ON_GPU
+        step = max(1, most // (height * width))
         parts = [self._encode_some_pixels(pixels[i : i + step]) for i in range(0, count, step)]
         return self._join(parts)
 
@@ -91,8 +94,10 @@ class TransformersTeacher:
             return embed_images(self._model, torch.stack(channels, dim=1))
 
     def _encode_some_texts(self, texts: Sequence[str]) -> Tensor:
-        whole = self._tokenizer(list(texts), return_attention_mask=False, verbose=False)
-        self.truncated += sum(len(ids) > self.context_length for ids in whole["input_ids"])
+        limit = self.context_length - _TOKENS_ADDED
+        if long := [text for text in texts if len(text.encode("utf-8", "replace")) > limit]:
+            whole = self._tokenizer(long, return_attention_mask=False, verbose=False)
+            self.truncated += sum(len(ids) > self.context_length for ids in whole["input_ids"])
         tokens = tokenize(
             self._tokenizer, texts, context_length=self.context_length, padding=self._padding
         )

@@ -15,6 +15,9 @@ from transformers import get_scheduler
 from distill.train.layer_decay import layer_factors
 from students.parts import is_projection, tower_of
 
+# Devices on which torch steps all of AdamW's parameters in one kernel.
+_FUSED = ("cpu", "cuda")
+
 
 @dataclass(frozen=True)
 class OptimizerSettings:
@@ -54,7 +57,7 @@ def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Opti
     )
     for parameter in matrices.values():
         parameter.requires_grad_(True)
-    fused = any(parameter.is_cuda for parameter in model.parameters())
+    fused = all(parameter.device.type in _FUSED for parameter in model.parameters())
     optimizers: list[Optimizer] = [
         torch.optim.AdamW(
             _split(groups, model, factors, peak=settings.learning_rate),

@@ -22,10 +22,11 @@ from export.runtime.errors import RunError
 from students.model import StudentModel
 from students.towers import ImageTower, TextTower
 
-# Ridges that are tried, as multiples of the mean square of the features' sums.
+# Ridges that are tried, as multiples of the mean over the features of their sum of squares.
 GRID = np.logspace(-6, 2, 33)
-# One row of so many is held out to choose among them.
+# One row of so many is held out to choose among them, and no more than MOST rows.
 HELD_OUT = 10
+MOST = 2048
 
 
 @dataclass(frozen=True)
@@ -44,11 +45,16 @@ class StartBatch:
 
 @dataclass(frozen=True)
 class Solution:
-    """A projection ``[D, F]`` in float64, its ridge, and the mean cosine on the held-out rows."""
+    """A projection ``[D, F]`` in float64, its ridge, and what it did on the held-out rows.
+
+    ``cosine`` is the mean cosine to a row's own target, and ``rank`` the share of all targets that
+    are closer than that one, the mean over the rows.
+    """
 
     weight: Tensor
     ridge: float
     cosine: float
+    rank: float
 
 
 def start_projections(
@@ -105,9 +111,11 @@ def solve_projection(features: Tensor, targets: Tensor) -> Solution:
     """Solve ``min_W Σ ‖W f − t‖² + ridge · ‖W‖²`` in float64 for rows f ``[N, F]``, t ``[N, D]``.
 
     The projection has no bias, and so neither side is centred: the weight also has to carry the
-    targets' mean, which the features' mean lets it do. (A centred solution leaves the mean of the
-    features to fall anywhere, and more than half of the recall is lost.) The ridge is the one with
-    the highest mean cosine of ``W f`` and t on the held-out rows; then all rows are fitted with it.
+    targets' mean, which the features' mean lets it do. (A centred solution leaves that mean to
+    fall anywhere, and half of the recall is lost.) The ridge is the one with which, on the held-out
+    rows, the fewest targets are closer to ``W f`` than its own; the highest mean cosine decides
+    between equals. Then all rows are fitted with it. The cosine alone would choose too large a
+    ridge, since most of it is the mean that all targets share.
 
     Raises:
         RunError: there are less than two rows.
@@ -121,16 +129,21 @@ def solve_projection(features: Tensor, targets: Tensor) -> Solution:
             f"student.projection_start: ridge has {count} rows to solve from, it needs 2 or more; "
             "raise student.projection_samples, or set it to random"
         )
-    every = min(HELD_OUT, count)
+    every = min(max(HELD_OUT, -(-count // MOST)), count)
     held = torch.arange(count, device=inputs.device) % every == every - 1
     fit = _Ridge(inputs[~held], outputs[~held])
-    cosines = [
-        float(F.cosine_similarity(inputs[held] @ fit.solve(size).T, outputs[held], dim=1).mean())
-        for size in GRID
-    ]
-    best = int(np.argmax(cosines))
+    tried = [_score(inputs[held] @ fit.solve(size).T, outputs[held]) for size in GRID]
+    best = min(range(len(GRID)), key=lambda number: (tried[number][0], -tried[number][1]))
+    rank, cosine = tried[best]
     whole = _Ridge(inputs, outputs)
-    return Solution(whole.solve(GRID[best]), float(GRID[best] * whole.unit), cosines[best])
+    return Solution(whole.solve(GRID[best]), float(GRID[best] * whole.unit), cosine, rank)
+
+
+def _score(found: Tensor, targets: Tensor) -> tuple[float, float]:
+    """Return the mean rank of each row's own target, in 0 to 1, and the mean cosine to it."""
+    cosines = F.normalize(found, dim=1) @ F.normalize(targets, dim=1).T
+    own = cosines.diagonal()
+    return float((cosines > own[:, None]).double().mean()), float(own.mean())
 
 
 class _Ridge:

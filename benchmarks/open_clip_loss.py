@@ -1,0 +1,48 @@
+"""open_clip's own distillation loss, called as our training calls a loss."""
+
+import argparse
+from typing import Any
+
+import open_clip
+import torch
+from torch import Tensor
+
+from distill.embeddings import Embeddings
+from distill.losses import WeightedLoss
+from distill.weighted import Term
+
+
+class OpenClipLoss(WeightedLoss):
+    """open_clip's distillation loss in the place of ours; its sum of two terms is one number."""
+
+    def __init__(self) -> None:
+        """Make the loss as open_clip's own training does."""
+        # Its parts under the names of ours, for what asks which terms there are.
+        super().__init__({"contrastive": Term(1.0), "kl_divergence": Term(1.0)})
+        names = ("local_loss", "gather_with_grad", "horovod", "siglip")
+        arguments = argparse.Namespace(**dict.fromkeys(names, False))
+        arguments.distill, arguments.rank, arguments.world_size = True, 0, 1
+        arguments.model = ""
+        self._loss = open_clip.create_loss(arguments)
+
+    def __call__(
+        self,
+        student: Embeddings,
+        teacher: Embeddings | None,
+        **_others: Any,
+    ) -> tuple[Tensor, dict[str, Tensor]]:
+        """Return the sum of its contrastive and its distillation part, and both."""
+        if teacher is None:
+            raise ValueError("open_clip's distillation loss needs a teacher")
+        parts: dict[str, Tensor] = self._loss(
+            image_features=student.image,
+            text_features=student.text,
+            logit_scale=student.scale,
+            dist_image_features=teacher.image,
+            dist_text_features=teacher.text,
+            dist_logit_scale=teacher.scale,
+            output_dict=True,
+        )
+        return torch.stack(list(parts.values())).sum(), {
+            name: value.detach() for name, value in parts.items()
+        }
