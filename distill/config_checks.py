@@ -123,9 +123,10 @@ def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
         ways_out = "write losses: {contrastive: 1}, or give a teacher"
         yield "losses", f"{names} cannot do without a teacher, and {why}; {ways_out}"
     mode = config.train.teacher
-    if "corpus_kl" in terms and taught and mode != "cached":
-        found = f"it draws from the teacher's cache, and train.teacher is {mode}"
-        yield "losses.corpus_kl", f"{found}; set it to cached, or remove the term"
+    for name in terms:
+        if NEEDS[name].corpus and taught and mode != "cached":
+            found = f"it draws from the teacher's cache, and train.teacher is {mode}"
+            yield f"losses.{name}", f"{found}; set it to cached, or remove the term"
     if isinstance(config.student, StudentTowers) and config.student.start is None:
         yield from _terms_of_towers(config.student, terms)
 

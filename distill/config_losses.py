@@ -10,6 +10,13 @@ from distill.config_base import Count, NonNegative, Positive, Section, Text, by_
 from distill.presets import NEEDS, PRESETS, Needs
 
 PresetName = Literal["default", "clip_kd", "tinyclip", "mobileclip", "dime"]
+Scale = Annotated[
+    Literal["own", "teacher"] | Positive,
+    by_type(
+        "own, teacher, or how many times the teacher's scale it is",
+        {str: Literal["own", "teacher"], int: Positive, float: Positive},
+    ),
+]
 BelowOne = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
@@ -41,8 +48,8 @@ class KlDivergenceEntry(TermEntry):
 
     temperature: Positive = 1.0
     """What both models' logits are divided by."""
-    scale: Literal["own", "teacher"] = "own"
-    """Each model's own logit scale and bias, or the teacher's on both sides."""
+    scale: Scale = "own"
+    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
 
 
 class EmbeddingAlignmentEntry(TermEntry):
@@ -64,6 +71,11 @@ class ContrastiveEntry(TermEntry):
 
 class InteractiveContrastiveEntry(TermEntry):
     """Tells the teacher's partners of the student's rows from all others (ICL)."""
+
+    options = frozenset({"scale"})
+
+    scale: Scale = "own"
+    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
 
 
 class RelationalEntry(TermEntry):
@@ -100,12 +112,18 @@ class PromptKlEntry(TermEntry):
 class CorpusKlEntry(TermEntry):
     """Matches the teacher's distributions over its cached captions and pictures."""
 
-    options = frozenset({"samples"})
+    options = frozenset({"samples", "scale"})
 
     temperature: Positive = 1.0
     """What both models' logits are divided by."""
+    scale: Scale = "own"
+    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
     samples: Count = 16384
     """How many captions, and how many pictures, are drawn anew for each step."""
+
+
+class CorpusRelationalEntry(CorpusKlEntry):
+    """Matches how the teacher relates pictures to its cached pictures, and captions to captions."""
 
 
 ENTRIES: Mapping[str, type[TermEntry]] = {
@@ -118,6 +136,7 @@ ENTRIES: Mapping[str, type[TermEntry]] = {
     "sigmoid_contrastive": SigmoidContrastiveEntry,
     "prompt_kl": PromptKlEntry,
     "corpus_kl": CorpusKlEntry,
+    "corpus_relational": CorpusRelationalEntry,
 }
 
 
@@ -161,6 +180,10 @@ class Losses(Section):
     """Matches the teacher's distribution of each picture over a fixed bank of texts."""
     corpus_kl: Annotated[NonNegative | CorpusKlEntry | None, _weight_or(CorpusKlEntry)] = None
     """Matches the teacher's distributions over its cached captions and pictures."""
+    corpus_relational: Annotated[
+        NonNegative | CorpusRelationalEntry | None, _weight_or(CorpusRelationalEntry)
+    ] = None
+    """Matches how the teacher relates pictures to its cached pictures, and captions to captions."""
 
 
 LossesField = Annotated[

@@ -1,11 +1,12 @@
 """What a dual encoder says about a batch, and what its losses check and lift before they use it."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from distill.tiles import Product
@@ -165,3 +166,25 @@ def group_gap(logits: Product, groups: Tensor) -> Tensor | None:
     gaps = logits.rows * (means[numbers] - logits.columns)
     gap: Tensor = logits.scale * gaps.sum(dim=1).mean()
     return gap
+
+
+def cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Return one minus the cosine of each pair of rows, the mean."""
+    return (1 - F.cosine_similarity(student_BD, teacher_BD, dim=-1)).mean()
+
+
+def squared_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Return the squared error of each pair of rows, summed over D, the mean."""
+    return (student_BD - teacher_BD).square().sum(dim=-1).mean()
+
+
+def huber_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Return the Huber error at beta 1 of each pair of rows, summed over D, the mean."""
+    return F.smooth_l1_loss(student_BD, teacher_BD, reduction="none", beta=1.0).sum(dim=-1).mean()
+
+
+DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": cosine_distance,
+    "mse": squared_distance,
+    "smooth_l1": huber_distance,
+}

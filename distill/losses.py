@@ -13,10 +13,10 @@ from dataclasses import replace
 from typing import Literal
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from distill.embeddings import (
+    DISTANCES,
     Embeddings,
     both_towers,
     check_groups,
@@ -44,6 +44,7 @@ __all__ = [
     "WeightedLoss",
     "contrastive",
     "corpus_kl",
+    "corpus_relational",
     "embedding_alignment",
     "interactive_contrastive",
     "kl_divergence",
@@ -98,8 +99,8 @@ def embedding_alignment(
     Source: the FD term of CLIP-KD, https://arxiv.org/abs/2307.12732.
     """
     term = "embedding_alignment"
-    if kind not in _DISTANCES:
-        raise ValueError(f"{term}: kind is {kind!r}; it must be one of {', '.join(_DISTANCES)}")
+    if kind not in DISTANCES:
+        raise ValueError(f"{term}: kind is {kind!r}; it must be one of {', '.join(DISTANCES)}")
     distances = []
     for tower, ours, theirs in common_towers(term, student, detached(teacher)):
         check_same_width(term, ours, theirs, tower=tower)
@@ -107,7 +108,7 @@ def embedding_alignment(
             lifted = [
                 rows.to(torch.promote_types(rows.dtype, torch.float32)) for rows in (ours, theirs)
             ]
-            distances.append(_DISTANCES[kind](*lifted))
+            distances.append(DISTANCES[kind](*lifted))
     return torch.stack(distances).mean()
 
 
@@ -283,23 +284,29 @@ def corpus_kl(
 
     Source: our own; the corpus stands in the teacher's cache.
     """
-    check_temperature("corpus_kl", temperature)
-    scales = (student.scale, teacher.scale)
-    values = []
-    for tower, bank_name, ours, theirs, bank in (
-        ("image", "texts", student.image, teacher.image, corpus_text),
-        ("text", "pictures", student.text, teacher.text, corpus_image),
-    ):
-        if ours is None:
-            continue
-        if theirs is None:
-            raise ValueError(f"corpus_kl: the student has an {tower} tower and the teacher none")
-        if bank is None:
-            raise ValueError(f"corpus_kl: it needs the corpus's {bank_name} and none are given")
-        values.append(_bank_kl("corpus_kl", (ours, theirs), bank, scales, temperature))
-    if not values:
-        raise ValueError("corpus_kl: the student has no tower")
-    return with_gradient_by(student.bias, torch.stack(values).mean())
+    banks = {"image": ("texts", corpus_text), "text": ("pictures", corpus_image)}
+    return _over_corpus("corpus_kl", student, teacher, banks, temperature)
+
+
+def corpus_relational(
+    student: Embeddings,
+    teacher: Embeddings,
+    corpus_image: Tensor | None,
+    corpus_text: Tensor | None,
+    temperature: float = 1.0,
+) -> Tensor:
+    """Match how the teacher relates each row to what is of its own kind in the corpus.
+
+    As `corpus_kl`, but the student's images against the teacher's pictures of the corpus and its
+    texts against the teacher's texts.
+
+    Raises:
+        ValueError: as `corpus_kl`.
+
+    Source: our own; within a batch, and with the student's rows on both sides, it is `relational`.
+    """
+    banks = {"image": ("pictures", corpus_image), "text": ("texts", corpus_text)}
+    return _over_corpus("corpus_relational", student, teacher, banks, temperature)
 
 
 TERMS: Mapping[str, Callable[..., Tensor]] = {
@@ -312,6 +319,7 @@ TERMS: Mapping[str, Callable[..., Tensor]] = {
     "sigmoid_contrastive": sigmoid_contrastive,
     "prompt_kl": prompt_kl,
     "corpus_kl": corpus_kl,
+    "corpus_relational": corpus_relational,
 }
 
 
@@ -338,6 +346,34 @@ def _info_nce(
     return value if gap is None else value - gap
 
 
+def _over_corpus(
+    term: str,
+    student: Embeddings,
+    teacher: Embeddings,
+    banks: Mapping[str, tuple[str, Tensor | None]],
+    temperature: float,
+) -> Tensor:
+    """Return the mean over the student's towers of KL over each one's bank."""
+    check_temperature(term, temperature)
+    scales = (student.scale, teacher.scale)
+    values = []
+    for tower, ours, theirs in (
+        ("image", student.image, teacher.image),
+        ("text", student.text, teacher.text),
+    ):
+        if ours is None:
+            continue
+        if theirs is None:
+            raise ValueError(f"{term}: the student has an {tower} tower and the teacher none")
+        kind, bank = banks[tower]
+        if bank is None:
+            raise ValueError(f"{term}: it needs the corpus's {kind} and none are given")
+        values.append(_bank_kl(term, (ours, theirs), bank, scales, temperature))
+    if not values:
+        raise ValueError(f"{term}: the student has no tower")
+    return with_gradient_by(student.bias, torch.stack(values).mean())
+
+
 def _bank_kl(
     term: str,
     images: tuple[Tensor, Tensor],
@@ -361,22 +397,3 @@ def _bank_kl(
             images[1].detach(), bank.detach(), scales[1].detach(), temperature=temperature
         )
         return temperature**2 * distribution_loss(student, teacher, columns=False)
-
-
-def _cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    return (1 - F.cosine_similarity(student_BD, teacher_BD, dim=-1)).mean()
-
-
-def _squared_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    return (student_BD - teacher_BD).square().sum(dim=-1).mean()
-
-
-def _huber_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    return F.smooth_l1_loss(student_BD, teacher_BD, reduction="none", beta=1.0).sum(dim=-1).mean()
-
-
-_DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
-    "cosine": _cosine_distance,
-    "mse": _squared_distance,
-    "smooth_l1": _huber_distance,
-}

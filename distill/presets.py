@@ -16,6 +16,7 @@ class Needs:
     ``teacher``: a teacher's embeddings. ``pairs``: captions that truly belong to their picture;
     rows with a borrowed caption are left out. ``texts``: captions at all, and a student that has
     both towers. ``equal_width``: a student as wide as the teacher. ``images``: an image tower.
+    ``corpus``: the teacher's cache.
     """
 
     teacher: bool = False
@@ -23,6 +24,7 @@ class Needs:
     texts: bool = False
     equal_width: bool = False
     images: bool = False
+    corpus: bool = False
 
 
 NEEDS: Mapping[str, Needs] = {
@@ -34,7 +36,8 @@ NEEDS: Mapping[str, Needs] = {
     "soft_target": Needs(texts=True),
     "sigmoid_contrastive": Needs(pairs=True, texts=True),
     "prompt_kl": Needs(teacher=True, equal_width=True, images=True),
-    "corpus_kl": Needs(teacher=True, equal_width=True),
+    "corpus_kl": Needs(teacher=True, equal_width=True, corpus=True),
+    "corpus_relational": Needs(teacher=True, equal_width=True, corpus=True),
 }
 
 

@@ -169,9 +169,8 @@ class WeightedTerms:
             return [student]
         if teacher is None:
             raise ValueError(f"{name}: it needs a teacher and none is given")
+        student = _rescaled(student, teacher, self.terms[name].options.get("scale", "own"))
         match name:
-            case "kl_divergence" if self.terms[name].options.get("scale") == "teacher":
-                return [replace(student, scale=teacher.scale, bias=teacher.bias), teacher]
             case "embedding_alignment" if masked is not None:
                 return [replace(student, image=masked), teacher]
             case "prompt_kl":
@@ -181,7 +180,16 @@ class WeightedTerms:
                 if banks.prompts is None:
                     raise ValueError(f"{name}: it needs a bank of prompts and none is given")
                 return [student.image, teacher.image, banks.prompts, student.scale, teacher.scale]
-            case "corpus_kl":
+            case "corpus_kl" | "corpus_relational":
                 return [student, teacher, banks.corpus_image, banks.corpus_text]
             case _:
                 return [student, teacher]
+
+
+def _rescaled(student: Embeddings, teacher: Embeddings, scale: str | float) -> Embeddings:
+    """Return the student's embeddings at its own scale, or at a multiple of the teacher's."""
+    if scale == "own":
+        return student
+    if scale == "teacher":
+        return replace(student, scale=teacher.scale.detach(), bias=teacher.bias)
+    return replace(student, scale=float(scale) * teacher.scale.detach())

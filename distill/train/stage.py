@@ -164,14 +164,15 @@ def _banks(
     project: Project, teacher: Teacher | CachedTeacher | None, device: torch.device
 ) -> TeacherBanks | None:
     """Return what the recipe's terms compare with beyond the batch; None where none does."""
-    terms, prompts, samples = project.config.terms, None, 0
-    if teacher is None or not {"prompt_kl", "corpus_kl"} & terms.keys():
+    terms, prompts = project.config.terms, None
+    samples = max(
+        (term.options["samples"] for term in terms.values() if term.needs.corpus), default=0
+    )
+    if teacher is None or not (samples or "prompt_kl" in terms):
         return None
     if "prompt_kl" in terms:
         embed = teacher.captions if isinstance(teacher, CachedTeacher) else teacher.encode_texts
         prompts = embed(project.bank_texts)
-    if "corpus_kl" in terms:
-        samples = terms["corpus_kl"].options["samples"]
     return TeacherBanks(
         seed=project.config.seed,
         device=device,

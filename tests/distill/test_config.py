@@ -305,7 +305,7 @@ def test_a_terms_arguments_are_its_functions_own_and_options_are_not() -> None:
     assert terms["kl_divergence"].options == {"scale": "own"}
     assert terms["embedding_alignment"].options == {"mask_ratio": 0.0, "mask_patch": 16}
     assert terms["prompt_kl"].options == {"bank": None, "bank_size": 1024}
-    assert terms["corpus_kl"].options == {"samples": 16384}
+    assert terms["corpus_kl"].options == {"samples": 16384, "scale": "own"}
 
 
 @pytest.mark.parametrize(
@@ -317,6 +317,7 @@ def test_a_terms_arguments_are_its_functions_own_and_options_are_not() -> None:
         ({"prompt_kl": {"weight": 1, "bank_size": 0}}, "prompt_kl.bank_size"),
         ({"corpus_kl": {"weight": 1, "samples": 0}}, "corpus_kl.samples"),
         ({"relational": {"weight": 1, "scale": "own"}}, "relational.scale"),
+        ({"corpus_kl": {"weight": 1, "scale": 0}}, "corpus_kl.scale"),
     ],
 )
 def test_values_of_terms_have_their_range(entry: dict[str, Any], path: str) -> None:

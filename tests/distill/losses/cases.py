@@ -45,7 +45,7 @@ class Case:
         corpus_image, corpus_text = banks(dtype=self.bank_dtype or teacher.image.dtype)
         if self.term == "prompt_kl":
             inputs = [student.image, teacher.image, corpus_text, student.scale, teacher.scale]
-        elif self.term == "corpus_kl":
+        elif self.term.startswith("corpus_"):
             inputs = [student, teacher, corpus_image, corpus_text]
         else:
             inputs = [student, teacher] if self.needs_teacher else [student]
@@ -75,5 +75,7 @@ CASES = [
     Case("prompt_kl", {"temperature": 2.0}),
     Case("corpus_kl", {}),
     Case("corpus_kl", {"temperature": 2.0}),
+    Case("corpus_relational", {}),
+    Case("corpus_relational", {"temperature": 2.0}),
 ]
 NAMES = [str(case) for case in CASES]

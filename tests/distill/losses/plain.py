@@ -86,3 +86,7 @@ def corpus_kl(student, teacher, corpus_image, corpus_text, temperature=1.0):
     scales = (student.scale, teacher.scale, temperature)
     images = prompt_kl(student.image, teacher.image, corpus_text, *scales)
     return (images + prompt_kl(student.text, teacher.text, corpus_image, *scales)) / 2
+
+
+def corpus_relational(student, teacher, corpus_image, corpus_text, temperature=1.0):
+    return corpus_kl(student, teacher, corpus_text, corpus_image, temperature)

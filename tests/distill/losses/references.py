@@ -175,3 +175,7 @@ def corpus_kl(student, teacher, corpus_image, corpus_text, temperature=1.0):
             scales = (student.scale, teacher.scale)
             towers.append(prompt_kl(mine, theirs, bank, *scales, temperature))
     return sum(towers) / len(towers)
+
+
+def corpus_relational(student, teacher, corpus_image, corpus_text, temperature=1.0):
+    return corpus_kl(student, teacher, corpus_text, corpus_image, temperature)

@@ -48,6 +48,7 @@ def test_no_gradient_reaches_the_teacher_even_where_it_asks_for_one(case):
         *{
             "prompt_kl": [student.image, teacher.image, corpus[1], student.scale, teacher.scale],
             "corpus_kl": [student, teacher, *corpus],
+            "corpus_relational": [student, teacher, *corpus],
         }.get(case.term, [student, teacher] if case.needs_teacher else [student]),
         **case.arguments,
     )

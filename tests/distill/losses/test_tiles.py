@@ -36,7 +36,7 @@ def step(rows):
         case "prompt_kl":
             scales = student.scale, teacher.scale
             value = function(student.image, teacher.image, teacher.text, *scales)
-        case "corpus_kl":
+        case "corpus_kl" | "corpus_relational":
             value = function(student, teacher, teacher.image, teacher.text)
         case _:
             value = function(student, teacher)

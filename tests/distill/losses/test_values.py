@@ -12,6 +12,7 @@ from distill.losses import (
     Embeddings,
     contrastive,
     corpus_kl,
+    corpus_relational,
     embedding_alignment,
     interactive_contrastive,
     kl_divergence,
@@ -145,9 +146,9 @@ def test_golden_numbers():
     scales = (torch.tensor(0.0), torch.tensor(2.0))
     bank_kl = prompt_kl(torch.eye(2), torch.eye(2), torch.eye(2), *scales)
     assert float(bank_kl) == pytest.approx(0.3278136, abs=1e-6)
-    assert float(corpus_kl(flat, pairs, torch.eye(2), torch.eye(2))) == pytest.approx(
-        0.3278136, abs=1e-6
-    )
+    for over_corpus in (corpus_kl, corpus_relational):
+        value = over_corpus(flat, pairs, torch.eye(2), torch.eye(2))
+        assert float(value) == pytest.approx(0.3278136, abs=1e-6)
     # The target is (e² / (1 + e²), 1 / (1 + e²)) itself: its entropy.
     assert float(soft_target(pairs)) == pytest.approx(math.log(2) - 0.3278136, abs=1e-6)
     # A row has one true pair and one false: ln(1 + e⁻²) + ln 2.
@@ -232,3 +233,6 @@ def test_the_corpus_is_for_the_towers_that_the_student_has(tower):
     both = references.corpus_kl(student, teacher, corpus_image, corpus_text)
     needed = (corpus_image, None) if tower == "image" else (None, corpus_text)
     assert corpus_kl(student, teacher, *needed).item() == pytest.approx(both, abs=1e-9)
+    alike = references.corpus_relational(student, teacher, corpus_image, corpus_text)
+    needed = (None, corpus_text) if tower == "image" else (corpus_image, None)
+    assert corpus_relational(student, teacher, *needed).item() == pytest.approx(alike, abs=1e-9)

@@ -14,7 +14,9 @@ from distill.losses import (
     WeightedLoss,
     contrastive,
     corpus_kl,
+    corpus_relational,
     embedding_alignment,
+    interactive_contrastive,
     kl_divergence,
     prompt_kl,
 )
@@ -40,6 +42,10 @@ def test_the_weighted_sum_is_the_sum_of_its_terms():
         ),
         "contrastive": (Term(0.25), contrastive(student, ids)),
         "corpus_kl": (Term(0.5), corpus_kl(student, teacher, corpus_image, corpus_text)),
+        "corpus_relational": (
+            Term(0.5),
+            corpus_relational(student, teacher, corpus_image, corpus_text),
+        ),
         "prompt_kl": (
             Term(0.75),
             prompt_kl(student.image, teacher.image, corpus_text, student.scale, teacher.scale),
@@ -101,6 +107,15 @@ def test_the_teachers_scale_on_both_sides():
     assert value == pytest.approx(kl_divergence(same, teacher).item(), abs=1e-12)
     own = only_value("kl_divergence", student, teacher, entry=Term(1.0, options={"scale": "own"}))
     assert own == pytest.approx(kl_divergence(student, teacher).item(), abs=1e-12)
+
+
+@pytest.mark.parametrize("term", ["kl_divergence", "interactive_contrastive"])
+def test_a_scale_as_a_multiple_of_the_teachers(term):
+    student, teacher = make(0, grad=True), make(1, scale=20.0)
+    value = only_value(term, student, teacher, entry=Term(1.0, options={"scale": 0.45}))
+    same = replace(student, scale=torch.tensor(9.0, dtype=torch.float64))
+    expected = {"kl_divergence": kl_divergence, "interactive_contrastive": interactive_contrastive}
+    assert value == pytest.approx(expected[term](same, teacher).item(), abs=1e-12)
 
 
 def test_masked_pictures_are_for_the_alignment_alone():
