@@ -243,6 +243,7 @@ class Bench:
             teacher_pixels=self.pixels[:count] if live else None,
             teacher_image=None if live else self.given[0, :count],
             teacher_text=None if live else self.given[1, :count],
+            partners=None,
             skipped=[],
         )
 

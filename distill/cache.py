@@ -122,14 +122,16 @@ class CachedTeacher:
                 keys.append(cache.images.find(row_digests(sample.key for sample in samples)))
                 every = (text for sample in samples for text in sample.captions)
                 texts.append(cache.captions.find(row_digests(every)))
-            pictures.append(_found(keys))
-            rows = _found(texts)
+            pictures.append(_found(keys, cache.images))
+            rows = _found(texts, cache.captions)
             digests = cache.captions.digests(rows)[:, 0]
             captions.append(rows[~np.isin(digests, seen)])
             seen = np.concatenate([seen, digests])
         self._pools = {
-            "images": _Pool([cache.images for cache in self._caches], pictures),
-            "captions": _Pool([cache.captions for cache in self._caches], captions),
+            "images": _Pool([cache.images for cache in self._caches], pictures, by_source=True),
+            "captions": _Pool(
+                [cache.captions for cache in self._caches], captions, by_source=False
+            ),
         }
 
     def corpus(self, part: Part, count: int, *draw: str | int) -> Tensor:
@@ -139,6 +141,13 @@ class CachedTeacher:
         else; of each picture one view, drawn too. All there are, where these are fewer.
         """
         return self._pools[part].draw(count, *draw)
+
+    def corpus_ids(self, part: Part, count: int, *draw: str | int) -> Tensor:
+        """Return what tells the rows of :meth:`corpus` from each other, int64 ``[count]``.
+
+        The same as :func:`picture_ids` and :func:`caption_ids` give for a picture or a caption.
+        """
+        return self._pools[part].ids(count, *draw)
 
     def images(self, sources: Sequence[int], keys: Sequence[str], views: Sequence[int]) -> Tensor:
         """Return the embeddings of views of pictures, float32 ``[B, width]``, L2-normalised.
@@ -186,10 +195,26 @@ class CachedTeacher:
 class _Pool:
     """Rows of one part of several caches, numbered through."""
 
-    def __init__(self, parts: Sequence[Rows], rows: Sequence[NDArray[np.int64]]) -> None:
+    def __init__(
+        self, parts: Sequence[Rows], rows: Sequence[NDArray[np.int64]], *, by_source: bool
+    ) -> None:
         self._parts = parts
         self._rows = rows
+        self._by_source = by_source
         self._ends = np.cumsum([len(some) for some in rows])
+
+    def ids(self, count: int, *draw: str | int) -> Tensor:
+        numbers = draw_rows(int(self._ends[-1]), count, "corpus", *draw)
+        pieces, start, begin = [], 0, 0
+        for number, (part, rows, end) in enumerate(
+            zip(self._parts, self._rows, self._ends.tolist(), strict=True)
+        ):
+            stop = int(np.searchsorted(numbers, end))
+            digests = part.digests(rows[numbers[start:stop] - begin])[:, 0]
+            # Keys are unique in their own source alone; a caption is the same in all of them.
+            pieces.append(_ids(digests, number if self._by_source else 0))
+            start, begin = stop, end
+        return torch.from_numpy(np.concatenate(pieces))
 
     def draw(self, count: int, *draw: str | int) -> Tensor:
         numbers = draw_rows(int(self._ends[-1]), count, "corpus", *draw)
@@ -203,12 +228,29 @@ class _Pool:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
+def picture_ids(sources: Sequence[int], keys: Sequence[str]) -> NDArray[np.int64]:
+    """Return an id of each picture, int64 ``[n]``; ``sources`` numbers the source of each key."""
+    return _ids(row_digests(keys)[:, 0], np.asarray(sources, np.uint64))
+
+
+def caption_ids(texts: Sequence[str]) -> NDArray[np.int64]:
+    """Return an id of each caption, int64 ``[n]``; the same wherever it stands."""
+    return _ids(row_digests(texts)[:, 0], 0)
+
+
+def _ids(digests: NDArray[np.uint64], source: int | NDArray[np.uint64]) -> NDArray[np.int64]:
+    # An odd factor takes different sources to different places; sums of uint64 wrap around.
+    spread = np.asarray(source, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
+    return (digests + spread).view(np.int64)
+
+
 def _pieces(source: Source) -> Iterator[list[Sample]]:
     for first in range(0, len(source), _AT_ONCE):
         yield [source[number] for number in range(first, min(first + _AT_ONCE, len(source)))]
 
 
-def _found(pieces: Sequence[NDArray[np.int64]]) -> NDArray[np.int64]:
-    """Return the rows that there are, ascending, each once."""
+def _found(pieces: Sequence[NDArray[np.int64]], part: Rows) -> NDArray[np.int64]:
+    """Return the rows that there are, each once, in an order that no number of writers changes."""
     rows = np.unique(np.concatenate(pieces))
-    return rows[rows >= 0]
+    rows = rows[rows >= 0]
+    return rows[np.argsort(part.digests(rows)[:, 0], kind="stable")]

@@ -122,6 +122,17 @@ class CorpusKlEntry(TermEntry):
     """How many captions, and how many pictures, are drawn anew for each step."""
 
 
+class CorpusContrastiveEntry(TermEntry):
+    """Tells a row's true partners in the teacher's cache from everything else there."""
+
+    options = frozenset({"samples", "scale"})
+
+    scale: Scale = "own"
+    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
+    samples: Count = 16384
+    """How many captions, and how many pictures, are drawn anew for each step."""
+
+
 class CorpusRelationalEntry(CorpusKlEntry):
     """Matches how the teacher relates pictures to its cached pictures, and captions to captions."""
 
@@ -136,6 +147,7 @@ ENTRIES: Mapping[str, type[TermEntry]] = {
     "sigmoid_contrastive": SigmoidContrastiveEntry,
     "prompt_kl": PromptKlEntry,
     "corpus_kl": CorpusKlEntry,
+    "corpus_contrastive": CorpusContrastiveEntry,
     "corpus_relational": CorpusRelationalEntry,
 }
 
@@ -180,6 +192,10 @@ class Losses(Section):
     """Matches the teacher's distribution of each picture over a fixed bank of texts."""
     corpus_kl: Annotated[NonNegative | CorpusKlEntry | None, _weight_or(CorpusKlEntry)] = None
     """Matches the teacher's distributions over its cached captions and pictures."""
+    corpus_contrastive: Annotated[
+        NonNegative | CorpusContrastiveEntry | None, _weight_or(CorpusContrastiveEntry)
+    ] = None
+    """Tells a row's true partners in the teacher's cache from everything else there."""
     corpus_relational: Annotated[
         NonNegative | CorpusRelationalEntry | None, _weight_or(CorpusRelationalEntry)
     ] = None

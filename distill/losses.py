@@ -26,13 +26,13 @@ from distill.embeddings import (
     common_towers,
     detached,
     full_precision,
-    group_gap,
     product,
     with_gradient_by,
     zero_of,
 )
+from distill.loss_parts import bank_kl, info_nce, over_corpus, partner_info_nce
 from distill.tiled_sigmoid import sigmoid_loss
-from distill.tiled_softmax import distribution_loss, identity_loss
+from distill.tiled_softmax import distribution_loss
 from distill.weighted import Banks, Mask, Term, WeightedTerms
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "Term",
     "WeightedLoss",
     "contrastive",
+    "corpus_contrastive",
     "corpus_kl",
     "corpus_relational",
     "embedding_alignment",
@@ -129,7 +130,7 @@ def contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
     image, text = both_towers("contrastive", "student", student)
     groups = check_groups("contrastive", groups, image)
     with full_precision(image):
-        value = _info_nce(image, text, student.scale, groups, columns_too=True)
+        value = info_nce(image, text, student.scale, groups, columns_too=True)
         return with_gradient_by(student.bias, value)
 
 
@@ -154,8 +155,8 @@ def interactive_contrastive(
     check_same_width(term, image, teacher_image)
     groups = check_groups(term, groups, image)
     with full_precision(image):
-        image_to_text = _info_nce(image, teacher_text, student.scale, groups, columns_too=False)
-        text_to_image = _info_nce(text, teacher_image, student.scale, groups, columns_too=False)
+        image_to_text = info_nce(image, teacher_text, student.scale, groups, columns_too=False)
+        text_to_image = info_nce(text, teacher_image, student.scale, groups, columns_too=False)
         return with_gradient_by(student.bias, (image_to_text + text_to_image) / 2)
 
 
@@ -256,7 +257,7 @@ def prompt_kl(
     Source: distillation on class prompts, as in https://arxiv.org/abs/2303.18232.
     """
     check_temperature("prompt_kl", temperature)
-    return _bank_kl(
+    return bank_kl(
         "prompt_kl",
         (student_image, teacher_image),
         bank,
@@ -285,7 +286,52 @@ def corpus_kl(
     Source: our own; the corpus stands in the teacher's cache.
     """
     banks = {"image": ("texts", corpus_text), "text": ("pictures", corpus_image)}
-    return _over_corpus("corpus_kl", student, teacher, banks, temperature)
+    return over_corpus("corpus_kl", student, teacher, banks, temperature)
+
+
+def corpus_contrastive(
+    student: Embeddings,
+    corpus_image: Tensor | None,
+    corpus_text: Tensor | None,
+    image_partners: Tensor | None,
+    text_partners: Tensor | None,
+) -> Tensor:
+    """Tell each row's true partners in the teacher's corpus from everything else there.
+
+    The mean, over the towers that the student has, of InfoNCE of its images over the teacher's
+    texts ``[M, D]`` and of its texts over the teacher's pictures, at the student's scale. The
+    target of a row is uniform over its partners; a row without any is left out, and where all are
+    so, a tower's part is 0.
+
+    Args:
+        student: The student's embeddings.
+        corpus_image: Pictures of the corpus as the teacher sees them, for the texts.
+        corpus_text: Texts of the corpus, for the images.
+        image_partners: Int64 ``[P, 2]``: a row of ``student.image`` and a row of ``corpus_text``
+            that belong together.
+        text_partners: The same for ``student.text`` and ``corpus_image``.
+
+    Raises:
+        ValueError: the student has no tower, a bank or its partners are missing, or a width is
+            not the bank's.
+
+    Source: our own; within a batch it is the ICL term of CLIP-KD, https://arxiv.org/abs/2307.12732.
+    """
+    values = []
+    for tower, rows, bank, partners in (
+        ("image", student.image, corpus_text, image_partners),
+        ("text", student.text, corpus_image, text_partners),
+    ):
+        if rows is None:
+            continue
+        if bank is None or partners is None:
+            raise ValueError(f"corpus_contrastive: the {tower} tower needs a bank and partners")
+        check_same_width("corpus_contrastive", rows, bank, tower=tower)
+        with full_precision(rows):
+            values.append(partner_info_nce(rows, bank, student.scale, partners))
+    if not values:
+        raise ValueError("corpus_contrastive: the student has no tower")
+    return with_gradient_by(student.bias, torch.stack(values).mean())
 
 
 def corpus_relational(
@@ -306,7 +352,7 @@ def corpus_relational(
     Source: our own; within a batch, and with the student's rows on both sides, it is `relational`.
     """
     banks = {"image": ("pictures", corpus_image), "text": ("texts", corpus_text)}
-    return _over_corpus("corpus_relational", student, teacher, banks, temperature)
+    return over_corpus("corpus_relational", student, teacher, banks, temperature)
 
 
 TERMS: Mapping[str, Callable[..., Tensor]] = {
@@ -319,6 +365,7 @@ TERMS: Mapping[str, Callable[..., Tensor]] = {
     "sigmoid_contrastive": sigmoid_contrastive,
     "prompt_kl": prompt_kl,
     "corpus_kl": corpus_kl,
+    "corpus_contrastive": corpus_contrastive,
     "corpus_relational": corpus_relational,
 }
 
@@ -327,73 +374,3 @@ class WeightedLoss(WeightedTerms):
     """The weighted sum of a recipe's terms."""
 
     functions = TERMS
-
-
-def _info_nce(
-    rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, *, columns_too: bool
-) -> Tensor:
-    """Return InfoNCE of the rows, and of the columns too, with rows of group -1 left out."""
-    logits = product(rows, columns, scale)
-    if groups is None:
-        return identity_loss(logits, columns=columns_too)
-    kept = groups != -1
-    groups = groups[kept]
-    if not len(groups):
-        return zero_of(*logits.tensors)
-    logits = replace(logits, rows=logits.rows[kept], columns=logits.columns[kept])
-    value = identity_loss(logits, columns=columns_too)
-    gap = group_gap(logits, groups)
-    return value if gap is None else value - gap
-
-
-def _over_corpus(
-    term: str,
-    student: Embeddings,
-    teacher: Embeddings,
-    banks: Mapping[str, tuple[str, Tensor | None]],
-    temperature: float,
-) -> Tensor:
-    """Return the mean over the student's towers of KL over each one's bank."""
-    check_temperature(term, temperature)
-    scales = (student.scale, teacher.scale)
-    values = []
-    for tower, ours, theirs in (
-        ("image", student.image, teacher.image),
-        ("text", student.text, teacher.text),
-    ):
-        if ours is None:
-            continue
-        if theirs is None:
-            raise ValueError(f"{term}: the student has an {tower} tower and the teacher none")
-        kind, bank = banks[tower]
-        if bank is None:
-            raise ValueError(f"{term}: it needs the corpus's {kind} and none are given")
-        values.append(_bank_kl(term, (ours, theirs), bank, scales, temperature))
-    if not values:
-        raise ValueError(f"{term}: the student has no tower")
-    return with_gradient_by(student.bias, torch.stack(values).mean())
-
-
-def _bank_kl(
-    term: str,
-    images: tuple[Tensor, Tensor],
-    bank: Tensor,
-    scales: tuple[Tensor, Tensor],
-    temperature: float,
-) -> Tensor:
-    """Return `prompt_kl` of the student's and the teacher's rows, each with its scale."""
-    check_same_batch(term, *images)
-    if bank.ndim != 2 or not len(bank):
-        raise ValueError(f"{term}: the bank is {list(bank.shape)}; it must be [M, D], M at least 1")
-    for model, rows in zip(("student", "teacher"), images, strict=True):
-        if rows.shape[-1] != bank.shape[-1]:
-            raise ValueError(
-                f"{term}: the {model}'s width is {rows.shape[-1]} and the bank's "
-                f"{bank.shape[-1]}; they must be equal"
-            )
-    with full_precision(images[0]):
-        student = product(images[0], bank.detach(), scales[0], temperature=temperature)
-        teacher = product(
-            images[1].detach(), bank.detach(), scales[1].detach(), temperature=temperature
-        )
-        return temperature**2 * distribution_loss(student, teacher, columns=False)

@@ -201,7 +201,7 @@ class Project:
                     f"teacher {teacher.width}; remove the term or set student.width: "
                     f"{teacher.width} (kind: towers)"
                 )
-            if term.needs_texts and self.captions.total == 0:
+            if (term.needs_texts or term.needs.captions) and self.captions.total == 0:
                 raise DataError(
                     f"losses.{name}: needs captions, but no picture of data.train has one; "
                     "give a source with captions, or leave the term out"

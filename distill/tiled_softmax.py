@@ -30,7 +30,12 @@ def identity_loss(student: Product, *, columns: bool) -> Tensor:
 
     With ``columns`` the mean of that and of the same over the columns.
     """
-    return _softmax_loss(student, None, columns=columns, diagonal=True, entropy=False)
+    return _softmax_loss(student, None, make_plan(student, columns=columns))
+
+
+def mean_log_sum(student: Product) -> Tensor:
+    """Return the log-sum-exp of each row, the mean over rows."""
+    return _softmax_loss(student, None, make_plan(student, own=False))
 
 
 def distribution_loss(
@@ -53,20 +58,12 @@ def distribution_loss(
         entropy: Add the target's entropy, which makes it the cross entropy.
     """
     dtype = torch.promote_types(student.rows.dtype, teacher.rows.dtype)
-    return _softmax_loss(
-        student.to(dtype), teacher.to(dtype), columns=columns, diagonal=diagonal, entropy=entropy
-    )
+    student = student.to(dtype)
+    plan = make_plan(student, columns=columns, diagonal=diagonal, entropy=entropy)
+    return _softmax_loss(student, teacher.to(dtype), plan)
 
 
-def _softmax_loss(
-    student: Product, teacher: Product | None, *, columns: bool, diagonal: bool, entropy: bool
-) -> Tensor:
-    plan = make_plan(
-        student,
-        columns=columns,
-        diagonal=diagonal,
-        entropy=entropy,
-    )
+def _softmax_loss(student: Product, teacher: Product | None, plan: Plan) -> Tensor:
     target = (None, None, None) if teacher is None else teacher.tensors
     loss: Tensor = _SoftmaxLoss.apply(*student.tensors, *target, plan)
     return loss
@@ -225,7 +222,7 @@ def _forward(
     diagonal = torch.zeros(count, dtype=wide, device=student.rows.device)
     for first, last in plan.tiles:
         tiles = [product.tile(first, last) for product in logits]
-        if teacher is None:
+        if teacher is None and plan.own:
             diagonal[first:last] = diagonal_of(tiles[0], first)
         found = _tile_statistics(tiles, first, work[: last - first], plan)
         for number, (of_rows, of_columns) in enumerate(found):
@@ -290,7 +287,7 @@ def _softmax_gradients(
         tiles = kept or [product.tile(first, last) for product in logits]
         for number, (tile, model) in enumerate(zip(tiles, softmax, strict=True)):
             model.add(result, tile, first - start, sign=-1 if number else 1, keep=bool(kept))
-        if teacher is None:
+        if teacher is None and plan.own:
             both = 1 / count + (1 / width if plan.columns else 0)
             diagonal_of(result, first).sub_(part * both)
         yield first, last, result

@@ -82,7 +82,8 @@ class Plan:
 
     ``tiles``: first and last row of each. ``processes``: how many share the rows. ``keep``: the
     one tile is kept for the backward pass. ``columns``: columns are looked at too. ``diagonal``:
-    False leaves out the entries (i, i). ``entropy``: cross entropy in the place of KL.
+    False leaves out the entries (i, i). ``entropy``: cross entropy in the place of KL. ``own``: the
+    entry (i, i) is what row i is told to be, where no teacher says it.
     """
 
     tiles: tuple[tuple[int, int], ...]
@@ -92,10 +93,16 @@ class Plan:
     columns: bool
     diagonal: bool
     entropy: bool
+    own: bool
 
 
 def make_plan(
-    student: Product, *, columns: bool = False, diagonal: bool = True, entropy: bool = False
+    student: Product,
+    *,
+    columns: bool = False,
+    diagonal: bool = True,
+    entropy: bool = False,
+    own: bool = True,
 ) -> Plan:
     """Divide a product into tiles, as the setting says."""
     setting = _setting.get()
@@ -108,7 +115,7 @@ def make_plan(
     tiles = tuple((start, min(start + rows, last)) for start in range(first, last, rows))
     grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in student.tensors)
     keep = grad and len(tiles) == 1 and (last - first) * len(student.columns) <= _WHOLE
-    return Plan(tiles, min(rows, last - first), processes, keep, columns, diagonal, entropy)
+    return Plan(tiles, min(rows, last - first), processes, keep, columns, diagonal, entropy, own)
 
 
 def _tile_rows(student: Product) -> int:

@@ -50,12 +50,16 @@ class Banks:
     """The teacher's embeddings beyond the batch, ``[M, D]`` each, None where no term needs them.
 
     ``prompts``: texts that stay the same for the run. ``corpus_image`` and ``corpus_text``:
-    pictures and captions of the corpus, or a sample of them.
+    pictures and captions of the corpus, or a sample of them. ``image_partners``: int64 ``[P, 2]``,
+    a picture of the batch and one of its captions in ``corpus_text``; ``text_partners``: a caption
+    of the batch and its picture in ``corpus_image``.
     """
 
     prompts: Tensor | None = None
     corpus_image: Tensor | None = None
     corpus_text: Tensor | None = None
+    image_partners: Tensor | None = None
+    text_partners: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -180,6 +184,9 @@ class WeightedTerms:
                 if banks.prompts is None:
                     raise ValueError(f"{name}: it needs a bank of prompts and none is given")
                 return [student.image, teacher.image, banks.prompts, student.scale, teacher.scale]
+            case "corpus_contrastive":
+                partners = [banks.image_partners, banks.text_partners]
+                return [student, banks.corpus_image, banks.corpus_text, *partners]
             case "corpus_kl" | "corpus_relational":
                 return [student, teacher, banks.corpus_image, banks.corpus_text]
             case _:

@@ -12,7 +12,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from distill.cache import CachedTeacher
+from distill.cache import CachedTeacher, caption_ids, picture_ids
 from distill.counter import draw_integers, draw_permutation
 from distill.data.index import Place, Position
 from distill.data.pairs import Captions
@@ -26,12 +26,25 @@ from students.encoder import tokenize
 
 
 @dataclass(frozen=True)
+class Partners:
+    """What is found in a corpus by its id (see ``distill.cache``), int64 ``[P, 2]``: row and id.
+
+    ``captions`` are all captions of each row's picture, ``pictures`` the picture of each row whose
+    caption is its own.
+    """
+
+    captions: Tensor
+    pictures: Tensor
+
+
+@dataclass(frozen=True)
 class Batch:
     """This process's rows of one step.
 
     ``teacher_pixels`` is uint8 ``[B, H, W, 3]`` at a live teacher's size; ``teacher_image`` and
     ``teacher_text`` are what a cached one says, ``[B, D]``. ``pair_ids`` int64 ``[B, 2]`` holds
-    digests of key and caption, the caption's -1 where it is borrowed.
+    digests of key and caption, the caption's -1 where it is borrowed. ``partners`` finds the
+    rows' true partners in a corpus, where a term asks for them.
     """
 
     keys: list[str]
@@ -41,6 +54,7 @@ class Batch:
     teacher_pixels: Tensor | None
     teacher_image: Tensor | None
     teacher_text: Tensor | None
+    partners: Partners | None
     skipped: list[Skip]
 
     def pin_memory(self) -> "Batch":
@@ -71,6 +85,7 @@ class Inputs:
     tokenizer: Any = None
     tokenizing: Mapping[str, Any] = field(default_factory=dict)
     mask: Mask | None = None
+    find_partners: bool = False
     piece_rows: int | None = None
 
 
@@ -107,6 +122,7 @@ class StepDataset(Dataset[Batch]):
             teacher_pixels=_stack([row.teacher_pixels for row in rows]),
             teacher_image=None if cached is None else cached.images(sources, keys, views),
             teacher_text=cached.captions(captions) if cached is not None and captions else None,
+            partners=_partners(rows) if self._inputs.find_partners else None,
             skipped=skipped,
         )
 
@@ -155,6 +171,7 @@ class StepDataset(Dataset[Batch]):
             source=place.source,
             key=sample.key,
             caption=None if caption is None else caption.text,
+            own_captions=sample.captions,
             view=number,
             pair_id=(_digest(place.source, sample.key), digest),
             pixels=pixels,
@@ -168,11 +185,25 @@ class _Row:
     source: int
     key: str
     caption: str | None
+    own_captions: Sequence[str]
     view: int
     pair_id: tuple[int, int]
     pixels: NDArray[np.uint8] | None
     hidden: NDArray[np.bool_] | None
     teacher_pixels: NDArray[np.uint8] | None
+
+
+def _partners(rows: Sequence[_Row]) -> Partners:
+    places = [place for place, row in enumerate(rows) for _ in row.own_captions]
+    captions = caption_ids([text for row in rows for text in row.own_captions])
+    owners = [place for place, row in enumerate(rows) if row.own_captions]
+    pictures = picture_ids(
+        [rows[place].source for place in owners], [rows[place].key for place in owners]
+    )
+    return Partners(
+        captions=torch.from_numpy(np.stack([np.asarray(places, np.int64), captions], axis=1)),
+        pictures=torch.from_numpy(np.stack([np.asarray(owners, np.int64), pictures], axis=1)),
+    )
 
 
 def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:

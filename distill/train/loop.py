@@ -1,7 +1,7 @@
 """The training loop: fetch, step, sometimes log, sometimes validate, sometimes save."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Protocol
 
@@ -48,6 +48,7 @@ from distill.train.step import (
     gather_rows,
     training_step,
 )
+from distill.weighted import Banks
 from export.runtime.errors import RunError
 from students.encoder import Student, clamp_logit_scale
 from students.switches import choose_memory_format
@@ -190,7 +191,7 @@ class Trainer:
             self.alignment if step < self.settings.alignment_first_steps else self.work.loss,
             teacher=teacher,
             groups=self._groups(batch),
-            banks=None if self.work.banks is None else self.work.banks.at(step),
+            banks=self._banks(batch),
             progress=step / self.settings.steps,
             tile_rows=self.settings.tile_rows,
         )
@@ -243,6 +244,33 @@ class Trainer:
         ids = self.accelerator.gather(batch.pair_ids.to(self.accelerator.device)).cpu()
         groups = group_rows(ids[:, 0].tolist(), ids[:, 1].tolist())
         return torch.from_numpy(groups).to(self.accelerator.device)
+
+    def _banks(self, batch: Batch) -> Banks | None:
+        """Return what the teacher says beyond the batch, with the global batch's true partners."""
+        source, step = self.work.banks, self.state.step
+        if source is None:
+            return None
+        banks = source.at(step)
+        if batch.partners is None:
+            return banks
+        first = self.accelerator.process_index * len(batch.pair_ids)
+        banks = source.with_partners(banks, batch.partners, step=step, first=first)
+        return replace(
+            banks,
+            image_partners=self._gather_pairs(banks.image_partners),
+            text_partners=self._gather_pairs(banks.text_partners),
+        )
+
+    def _gather_pairs(self, pairs: Tensor | None) -> Tensor | None:
+        """Return the pairs of all processes, which have more or less of them."""
+        if pairs is None:
+            return None
+        pairs = pairs.to(self.accelerator.device)
+        if self.accelerator.num_processes == 1:
+            return pairs
+        padded = self.accelerator.pad_across_processes(pairs, dim=0, pad_index=-1)
+        everyone: Tensor = self.accelerator.gather(padded)
+        return everyone[everyone[:, 0] >= 0]
 
     def _note_skips(self, batch: Batch) -> None:
         self.skipped.update({skip.where: skip for skip in batch.skipped})

@@ -125,6 +125,7 @@ def _work(
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
             mask=project.loss.mask,
+            find_partners="corpus_contrastive" in config.terms,
             piece_rows=config.train.micro_batch_size,
         ),
         rows=slice(first, first + rows),

@@ -41,7 +41,9 @@ class StudentValidator:
     ) -> None:
         """Read the validation rows and embed them by the teacher, where there is one."""
         self._headline_set = headline_set
-        self._loss = loss
+        # What is held out has no true partners in the corpus of training.
+        kept = [name for name in loss.terms if name != "corpus_contrastive"]
+        self._loss = loss.only(*kept) if kept else None
         self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
         self._batch_size = batch_size
         self._device = device
@@ -59,8 +61,8 @@ class StudentValidator:
         """Return loss, terms and headline, as they stand in ``metrics.jsonl``."""
         line: dict[str, Any] = {}
         encoder = StudentEncoder(student, device=str(self._device))
-        if self._rows is not None and self._rows.keys:
-            line = self._terms(student, encoder)
+        if self._rows is not None and self._rows.keys and self._loss is not None:
+            line = self._terms(student, encoder, self._rows, self._loss)
         if self._headline_set is not None:
             entry = self._headline_set
             name, value = headline(entry.task, measure([encoder], entry).results[encoder.name])
@@ -69,10 +71,9 @@ class StudentValidator:
         return line
 
     @torch.no_grad()
-    def _terms(self, student: Student, encoder: Encoder) -> dict[str, Any]:
-        rows = self._rows
-        if rows is None:
-            return {}
+    def _terms(
+        self, student: Student, encoder: Encoder, rows: "_Rows", loss: WeightedLoss
+    ) -> dict[str, Any]:
         bias = logit_bias(student.model)
         mine = rows.embed(
             encoder,
@@ -84,7 +85,7 @@ class StudentValidator:
         for first in range(0, len(rows.keys), self._batch_size):
             part = slice(first, first + self._batch_size)
             count = len(rows.keys[part])
-            total, terms = self._loss(
+            total, terms = loss(
                 _part(mine, part),
                 None if self._teacher is None else _part(self._teacher, part),
                 groups=torch.from_numpy(group_rows(rows.keys[part], rows.texts[part])),

@@ -9,7 +9,7 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.cache import Cache, CachedTeacher
+from distill.cache import Cache, CachedTeacher, caption_ids, picture_ids
 from distill.cache_build import BuildSettings, Sharing, build_cache
 from distill.cache_rows import draw_rows
 from distill.views import draw_view, render_view
@@ -280,14 +280,28 @@ def test_the_corpus_is_what_the_attached_sources_hold(folder: Path) -> None:
     expected = torch.stack(
         [expected_image(teacher, folder, key, 0) for key in [*KEYS[:5], *KEYS[6:8]]]
     )
-    assert torch.allclose(pictures, expected, atol=1e-3)
+    ids = cached.corpus_ids("images", 1000, "step", 0).tolist()
+    wanted = picture_ids([0] * 5 + [1] * 2, [*KEYS[:5], *KEYS[6:8]]).tolist()
+    assert torch.allclose(pictures[[ids.index(one) for one in wanted]], expected, atol=1e-3)
     captions = cached.corpus("captions", 1000, "step", 0)
+    ids = cached.corpus_ids("captions", 1000, "step", 0).tolist()
+    assert sorted(ids) == sorted(caption_ids(["a", "b", "c", "ab", "bc", "aa"]).tolist())
     # "a" stands in both sources and counts once.
     expected = teacher.encode_texts(["a", "b", "c", "ab", "bc", "aa"])
     assert captions.shape == expected.shape
     distances = torch.cdist(captions, expected)
     assert distances.min(dim=0).values.max() < 1e-6
     assert distances.min(dim=1).values.max() < 1e-6
+
+
+def test_ids_go_with_the_rows_that_are_drawn(folder: Path) -> None:
+    cached, teacher = attached(folder)
+    rows = cached.corpus("captions", 3, "step", 7)
+    ids = cached.corpus_ids("captions", 3, "step", 7).tolist()
+    texts = ["a", "b", "c", "ab", "bc", "aa"]
+    of_ids = dict(zip(caption_ids(texts).tolist(), texts, strict=True))
+    assert len(set(ids)) == 3
+    assert torch.allclose(rows, teacher.encode_texts([of_ids[one] for one in ids]), atol=1e-3)
 
 
 def test_a_draw_of_the_corpus_repeats_nothing_and_follows_from_its_arguments(

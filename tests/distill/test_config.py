@@ -144,9 +144,8 @@ def test_centre_views_are_one_unless_given() -> None:
 def test_no_teacher_means_no_term_that_needs_one() -> None:
     values = {"teacher": None, "student": {"width": 64}}
     (line,) = mistakes(**values)
-    assert line.startswith(
-        "r.yaml: losses: kl_divergence and embedding_alignment cannot do without"
-    )
+    assert line.startswith("r.yaml: losses: kl_divergence and corpus_kl and")
+    assert "cannot do without a teacher" in line
     run = config(**values, losses={"contrastive": 1})
     assert run.train.teacher == "absent"
     assert run.teachers == ()
@@ -230,27 +229,33 @@ def weights(losses: Any) -> dict[str, float]:
 
 
 def test_a_preset_by_name() -> None:
-    assert weights("default") == {"kl_divergence": 1.0, "embedding_alignment": 5.0}
-    terms = config().terms
+    assert config().terms == config(losses="default").terms
+    terms = config(losses="clip_kd").terms
+    assert terms.keys() == {
+        "contrastive",
+        "embedding_alignment",
+        "kl_divergence",
+        "interactive_contrastive",
+    }
     assert dict(terms["kl_divergence"].arguments) == {"temperature": 1.0}
-    assert dict(terms["embedding_alignment"].arguments) == {"kind": "cosine"}
+    assert dict(terms["embedding_alignment"].arguments) == {"kind": "mse"}
     assert terms["embedding_alignment"].needs_equal_width
     assert terms["kl_divergence"].needs_texts
     assert terms["kl_divergence"].schedule == "none"
 
 
 def test_a_map_replaces_the_preset_field_by_field() -> None:
-    losses = {"preset": "default", "kl_divergence": {"temperature": 2}, "contrastive": 0.5}
-    assert weights(losses) == {"kl_divergence": 1.0, "embedding_alignment": 5.0, "contrastive": 0.5}
+    losses = {"preset": "mobileclip", "kl_divergence": {"temperature": 2}, "soft_target": 0.5}
+    assert weights(losses) == {"kl_divergence": 0.75, "contrastive": 0.25, "soft_target": 0.5}
     assert config(losses=losses).terms["kl_divergence"].arguments == {"temperature": 2.0}
-    only_weight = {"preset": "default", "embedding_alignment": 2}
-    assert config(losses=only_weight).terms["embedding_alignment"].arguments == {"kind": "cosine"}
+    only_weight = {"preset": "clip_kd", "embedding_alignment": 2}
+    assert config(losses=only_weight).terms["embedding_alignment"].arguments == {"kind": "mse"}
 
 
 def test_weight_0_removes_a_term() -> None:
-    assert weights({"preset": "default", "kl_divergence": 0}) == {"embedding_alignment": 5.0}
-    assert weights({"preset": "default", "kl_divergence": {"weight": 0}}) == {
-        "embedding_alignment": 5.0
+    assert weights({"preset": "mobileclip", "kl_divergence": 0}) == {"contrastive": 0.25}
+    assert weights({"preset": "mobileclip", "kl_divergence": {"weight": 0}}) == {
+        "contrastive": 0.25
     }
     (line,) = mistakes(losses={"contrastive": 0})
     assert line.startswith("r.yaml: losses: no term is left")
@@ -262,12 +267,12 @@ def test_a_map_without_preset_is_all_there_is() -> None:
 
 def test_a_schedule_is_merged_and_may_begin_at_0() -> None:
     losses = {
-        "preset": "default",
+        "preset": "dime",
         "kl_divergence": {"schedule": {"kind": "cosine", "end": 0.1}},
         "contrastive": {"weight": 0, "schedule": {"kind": "linear", "end": 1}},
     }
     terms = config(losses=losses).terms
-    assert (terms["kl_divergence"].weight, terms["kl_divergence"].schedule) == (1.0, "cosine")
+    assert (terms["kl_divergence"].weight, terms["kl_divergence"].schedule) == (0.7, "cosine")
     assert terms["kl_divergence"].end == 0.1
     assert (terms["contrastive"].weight, terms["contrastive"].end) == (0.0, 1.0)
 

@@ -87,11 +87,19 @@ def test_what_the_cache_depends_on_changes_everything(override: str) -> None:
         "losses={preset: default, kl_divergence: 2}",
         "train.learning_rate=0.1",
         "train.steps=7",
-        "train.teacher=live",
     ],
 )
 def test_what_training_depends_on_leaves_the_cache(override: str) -> None:
     assert changed(override) == ["train", "evaluate", "export"]
+
+
+MODES = ("cached", "live")
+
+
+def test_a_live_teacher_is_another_training() -> None:
+    before, after = (digests(config(losses="clip_kd", train={"teacher": mode})) for mode in MODES)
+    assert before[0] == after[0]
+    assert before[1] != after[1]
 
 
 def test_seed_leaves_a_cache_with_views_of_its_own() -> None:
@@ -125,8 +133,10 @@ def test_how_a_stage_runs_is_in_no_digest(override: str) -> None:
 
 def test_the_same_in_other_words() -> None:
     written_out = {
-        "kl_divergence": {"weight": 1, "temperature": 1},
-        "embedding_alignment": {"weight": 5.0, "kind": "cosine"},
+        "kl_divergence": {"weight": 0.1, "temperature": 1},
+        "corpus_kl": {"weight": 0.5, "scale": 0.45},
+        "corpus_contrastive": {"weight": 0.5, "scale": 0.45, "samples": 16384},
+        "corpus_relational": {"weight": 1, "scale": 0.45},
     }
     assert changed(losses=written_out) == []
     assert changed(losses={"preset": "default"}) == []

@@ -51,7 +51,13 @@ def gradients(
     model = TwoTowers()
     images, texts = torch.randn(ROWS, 12), torch.randn(ROWS, 10)
     teacher = Embeddings(unit(ROWS), unit(ROWS), torch.tensor(20.0), torch.tensor(-2.0))
-    banks = Banks(prompts=unit(15), corpus_image=unit(23), corpus_text=unit(21))
+    banks = Banks(
+        prompts=unit(15),
+        corpus_image=unit(23),
+        corpus_text=unit(21),
+        image_partners=torch.tensor([[0, 3], [0, 7], [5, 20], [11, 1], [19, 3]]),
+        text_partners=torch.tensor([[1, 0], [6, 22], [13, 4]]),
+    )
     groups = torch.tensor([0, 1, 2, 3, 0, 5, 6, 7, 8, -1, 10, 11, 12, 12, 14, -1, 16, 17, 0, 19])
     rows = ROWS // processes
     mine = slice(rank * rows, (rank + 1) * rows)
