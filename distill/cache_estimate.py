@@ -14,7 +14,7 @@ from rich.console import Console
 
 from distill.cache_build import BuildSettings, open_cache
 from distill.cache_rows import StoredAs, draw_rows, row_digests
-from distill.cache_stage import bank_texts, cache_folders
+from distill.cache_stage import cache_folders
 from distill.config import RunConfig
 from distill.data.sample import Sample, Source, open_image
 from distill.data.scenes import TABLE_FILE
@@ -140,7 +140,7 @@ def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> W
     for number, (folder, source) in enumerate(zip(folders, project.sources, strict=True)):
         cache = open_cache(folder, teacher, project.build_settings)
         texts = dict.fromkeys(text for sample in _samples(source) for text in sample.captions)
-        extra = () if number else bank_texts(project)
+        extra = () if number else project.bank_texts
         missing = cache.missing(source, extra_texts=extra)
         captions = len(texts | dict.fromkeys(extra))
         counts += [len(source), captions, len(missing.pictures), len(missing.captions)]

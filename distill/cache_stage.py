@@ -1,4 +1,4 @@
-"""The cache stage: one cache for each source of a project, built, added to or opened."""
+"""The cache stage: one cache for each source of a project, built or added to."""
 
 import re
 from collections.abc import Iterator, Sequence
@@ -8,7 +8,7 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from distill.cache import Cache
-from distill.cache_build import Sharing, build_cache, open_cache
+from distill.cache_build import Sharing, build_cache
 from distill.progress import Bar, make_console, progress_bar
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
@@ -26,7 +26,10 @@ def build_caches(
     if teacher is None:
         return []
     console, main = make_console(), accelerator is None or accelerator.is_main_process
-    console.print(f"cache: {teacher.name} over {describe(project.sources)}")
+    # Training goes through here again after the cache stage, which has said all this.
+    told = folder.finished("cache")
+    if not told:
+        console.print(f"cache: {teacher.name} over {describe(project.sources)}")
     caches: list[Cache] = []
     folders = cache_folders(project, folder.path)
     for path, source in zip(folders, project.sources, strict=True):
@@ -37,14 +40,15 @@ def build_caches(
                 teacher,
                 settings=project.build_settings,
                 progress=_Bars(stack),
-                extra_texts=() if caches else bank_texts(project),
+                extra_texts=() if caches else project.bank_texts,
                 sharing=_sharing(accelerator, caches),
             )
         caches.append(cache)
         if main:
             folder.add_skips(skips)
-        size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
-        console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
+        if not told:
+            size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
+            console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
     if teacher.truncated:
         console.print(f"cache: {teacher.truncated} captions were longer than the teacher reads")
     if main:
@@ -52,26 +56,6 @@ def build_caches(
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return caches
-
-
-def open_caches(project: Project, run_folder: Path) -> list[Cache] | None:
-    """Open the caches of all sources; None where one of them is absent or lacks something."""
-    teacher = project.teacher
-    if teacher is None:
-        return None
-    caches: list[Cache] = []
-    for path, source in zip(cache_folders(project, run_folder), project.sources, strict=True):
-        cache = open_cache(path, teacher, project.build_settings)
-        if cache.missing(source, extra_texts=() if caches else bank_texts(project)):
-            return None
-        caches.append(cache)
-    return caches
-
-
-def bank_texts(project: Project) -> Sequence[str]:
-    """Return the texts of a bank that are no captions; the first source's cache holds them."""
-    texts: Sequence[str] = getattr(project, "bank_texts", ())
-    return texts
 
 
 def _sharing(accelerator: Accelerator | None, caches: Sequence[Cache]) -> Sharing:

@@ -79,7 +79,7 @@ def start_accelerator(
         cpu=device == "cpu" or not any(_available().values()),
         mixed_precision="no" if precision == "fp32" else precision,
         log_with=list(trackers) or None,
-        project_dir=folder,
+        project_dir=None if folder is None else folder / "trackers",
         kwargs_handlers=[
             InitProcessGroupKwargs(timeout=PATIENCE),
             DistributedDataParallelKwargs(find_unused_parameters=towers_rest),
