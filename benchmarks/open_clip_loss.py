@@ -25,6 +25,10 @@ class OpenClipLoss(WeightedLoss):
         arguments.model = ""
         self._loss = open_clip.create_loss(arguments)
 
+    def only(self, *_names: str) -> "OpenClipLoss":
+        """Return itself: its two parts come together."""
+        return self
+
     def __call__(
         self,
         student: Embeddings,

@@ -212,6 +212,7 @@ class Rule:
 LOSSES = (
     "distill.losses",
     "distill.embeddings",
+    "distill.loss_parts",
     "distill.presets",
     "distill.tiled_sigmoid",
     "distill.tiled_softmax",

@@ -63,7 +63,7 @@ def test_layers_are_kept_of_a_model_and_not_of_a_config() -> None:
 def test_a_ridge_needs_a_cached_teacher_and_linear_projections() -> None:
     ridge = {"projection_start": "ridge"}
     assert config(student=ridge).student.projection_samples == 4096
-    (line,) = mistakes(student=ridge, train={"teacher": "live"})
+    (line,) = mistakes(student=ridge, losses="clip_kd", train={"teacher": "live"})
     assert line.startswith("r.yaml: student.projection_start: ridge needs the teacher's cache")
     (line,) = mistakes(student={**ridge, "start": "earlier"})
     assert line.startswith("r.yaml: student.projection_start: ridge would undo")

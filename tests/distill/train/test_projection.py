@@ -233,8 +233,9 @@ def test_two_processes_start_from_all_rows_and_alike(tmp_path: Path) -> None:
         torch.load(tmp_path / f"{name}.pt", weights_only=True) for name in ("1.0", "2.0", "2.1")
     )
     assert all(torch.equal(first[name], second[name]) for name in first)
-    # Batch norms see half a batch on each process, so that the features differ a little.
     means = [name for name in one if name.endswith("running_mean")]
     assert torch.allclose(first[means[0]], one[means[0]], atol=1e-5)
-    weight = "image_tower.projection.layers.0.weight"
-    assert nn.functional.cosine_similarity(first[weight], one[weight]).min() > 0.8
+    # Without batch norms the features are those of one process, and so is the regression.
+    weight = "test_vit.image_tower.projection.layers.0.weight"
+    assert first["test_vit.ridge"] == pytest.approx(one["test_vit.ridge"].item(), rel=1e-4)
+    torch.testing.assert_close(first[weight], one[weight], rtol=1e-3, atol=1e-4)
