@@ -8,7 +8,8 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from distill.cache import Cache
-from distill.cache_build import Sharing, build_cache
+from distill.cache_build import Sharing, build_cache, identify
+from distill.cache_manifest import read_manifest
 from distill.progress import Bar, make_console, progress_bar
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
@@ -56,6 +57,17 @@ def build_caches(
     if accelerator is not None:
         accelerator.wait_for_everyone()
     return caches
+
+
+def check_caches(project: Project, run_folder: Path) -> None:
+    """See that what stands in the folders of the caches is of this teacher and these views.
+
+    Raises:
+        CacheError: it is of something else; the message names what differs.
+    """
+    if project.teacher is not None and project.config.train.teacher == "cached":
+        for path in cache_folders(project, run_folder):
+            read_manifest(path, identify(project.teacher, project.build_settings))
 
 
 def _sharing(accelerator: Accelerator | None, caches: Sequence[Cache]) -> Sharing:

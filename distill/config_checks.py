@@ -23,6 +23,7 @@ def cross_errors(config: "RunConfig") -> Iterator[tuple[str, str]]:
             yield from _hf(student)
     yield from _losses(config)
     yield from _alignment_first(config)
+    yield from _locked(config)
     yield from _views(config)
     yield from _evaluations(config)
     if config.train.precision == "fp16" and config.train.optimizer == "muon":
@@ -155,6 +156,15 @@ def _alignment_first(config: "RunConfig") -> Iterator[tuple[str, str]]:
             "train.alignment_first_steps",
             "given, but losses has no embedding_alignment; add it, or leave this out",
         )
+
+
+def _locked(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    student = config.student
+    if not isinstance(student, StudentTowers) or student.start is not None:
+        return
+    for tower in ("image", "text"):
+        if getattr(config.train, f"freeze_{tower}_steps") and getattr(student, tower) is None:
+            yield f"train.freeze_{tower}_steps", f"given, but the student has no {tower} tower"
 
 
 def _views(config: "RunConfig") -> Iterator[tuple[str, str]]:

@@ -130,11 +130,17 @@ def check_groups(term: str, groups: Tensor | None, rows: Tensor) -> Tensor | Non
 def detached(teacher: Embeddings) -> Embeddings:
     """Return the embeddings out of reach of any gradient."""
     return Embeddings(
-        image=None if teacher.image is None else teacher.image.detach(),
-        text=None if teacher.text is None else teacher.text.detach(),
-        scale=teacher.scale.detach(),
-        bias=None if teacher.bias is None else teacher.bias.detach(),
+        image=None if teacher.image is None else constant(teacher.image),
+        text=None if teacher.text is None else constant(teacher.text),
+        scale=constant(teacher.scale),
+        bias=None if teacher.bias is None else constant(teacher.bias),
     )
+
+
+def constant(values: Tensor) -> Tensor:
+    """Return a tensor out of reach of any gradient, which a backward pass may keep."""
+    # Tensors of inference mode refuse to be kept; a copy made outside of it does not.
+    return values.clone() if values.is_inference() else values.detach()
 
 
 def zero_of(*tensors: Tensor | None) -> Tensor:

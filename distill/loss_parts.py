@@ -10,6 +10,7 @@ from distill.embeddings import (
     Embeddings,
     check_same_batch,
     check_temperature,
+    constant,
     full_precision,
     group_gap,
     product,
@@ -17,6 +18,8 @@ from distill.embeddings import (
     zero_of,
 )
 from distill.tiled_softmax import distribution_loss, identity_loss, mean_log_sum
+
+_CALLED = {"image": "an image tower", "text": "a text tower"}
 
 
 def info_nce(
@@ -54,7 +57,9 @@ def over_corpus(
         if ours is None:
             continue
         if theirs is None:
-            raise ValueError(f"{term}: the student has an {tower} tower and the teacher none")
+            raise ValueError(
+                f"{term}: the student has {_ARTICLES[tower]} tower and the teacher none"
+            )
         kind, bank = banks[tower]
         if bank is None:
             raise ValueError(f"{term}: it needs the corpus's {kind} and none are given")
@@ -82,9 +87,9 @@ def bank_kl(
                 f"{bank.shape[-1]}; they must be equal"
             )
     with full_precision(images[0]):
-        student = product(images[0], bank.detach(), scales[0], temperature=temperature)
+        student = product(images[0], constant(bank), scales[0], temperature=temperature)
         teacher = product(
-            images[1].detach(), bank.detach(), scales[1].detach(), temperature=temperature
+            constant(images[1]), constant(bank), constant(scales[1]), temperature=temperature
         )
         return temperature**2 * distribution_loss(student, teacher, columns=False)
 
@@ -94,7 +99,7 @@ def partner_info_nce(rows: Tensor, bank: Tensor, scale: Tensor, partners: Tensor
 
     ``partners`` is ``[P, 2]``, a row and a column each; a row that has none is left out.
     """
-    logits = product(rows, bank.detach(), scale)
+    logits = product(rows, constant(bank), scale)
     row, column = partners.to(rows.device).unbind(dim=1)
     counts = torch.bincount(row, minlength=len(rows))
     kept = counts > 0

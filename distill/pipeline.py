@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.cache_stage import build_caches
+from distill.cache_stage import build_caches, check_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import check_set, compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
@@ -104,6 +104,7 @@ def open_run(project: Project) -> RunFolder:
         check_set(entry)
     _ = project.teacher, project.student
     project.check_student()
+    check_caches(project, folder.path)
     folder.open()
     folder.add_skips(project.skips)
     return folder

@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 
 from distill.cache_build import BuildSettings
-from distill.config import RunConfig, StudentHf
+from distill.config import RunConfig, StudentHf, StudentTowers
 from distill.config import Source as SourceEntry
 from distill.config_data import read_lines
 from distill.data.index import Position
@@ -194,12 +194,24 @@ class Project:
             DataError: a term needs captions, and there are none, or the bank cannot be read.
         """
         width, teacher, _ = self.student.width, self.teacher, self.bank_texts
+        section = self.config.student
+        ridge = isinstance(section, StudentTowers) and section.projection_start == "ridge"
+        if ridge and teacher is not None and width != teacher.width:
+            raise StudentError(
+                f"student.width: projection_start: ridge needs the teacher's {teacher.width}, but "
+                f"it is {width}; leave it out, or set projection_start to random"
+            )
+        single = self.student.tokenizer is None or self.student.image_processor is None
         for name, term in self.config.terms.items():
             if teacher is not None and term.needs_equal_width and width != teacher.width:
                 raise StudentError(
                     f"losses.{name}: needs equal widths, but the student has {width} and the "
                     f"teacher {teacher.width}; remove the term or set student.width: "
                     f"{teacher.width} (kind: towers)"
+                )
+            if term.needs_texts and single:
+                raise StudentError(
+                    f"losses.{name}: it needs both towers, and the student has one; remove it"
                 )
             if (term.needs_texts or term.needs.captions) and self.captions.total == 0:
                 raise DataError(

@@ -37,6 +37,7 @@ _IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
     ),
 }
 _LONGEST_LIST = 8
+_ELSEWHERE = "another output (--out, or --set output=…)"
 
 
 class RunFolder:
@@ -62,7 +63,9 @@ class RunFolder:
         if not self.path.exists() and not self.path.is_symlink():
             return
         if not self.path.is_dir():
-            raise RunError(f"{self.path}: it is no folder; choose another output (--out)")
+            raise RunError(
+                f"{self.path}: it is no folder; choose another output (--out, or --set output=…)"
+            )
         state = self._read()
         if state is None:
             # A run that was killed while it wrote may have left one of these.
@@ -72,7 +75,7 @@ class RunFolder:
             if held:
                 raise RunError(
                     f"{self.path}: the folder is not empty ({_some(held)}) and is no run folder; "
-                    "choose another output (--out), or move away what is in it"
+                    f"choose {_ELSEWHERE}, or move away what is in it"
                 )
             return
         for stage in ("cache", "train"):
@@ -85,7 +88,7 @@ class RunFolder:
             if changes:
                 raise RunError(
                     f"{self.path}: the folder holds another recipe's run: {_some(changes, '; ')}; "
-                    "choose another output (--out), go back to what was, or delete the folder"
+                    f"choose {_ELSEWHERE}, go back to what was, or delete the folder"
                 )
 
     def open(self) -> None:
@@ -107,7 +110,7 @@ class RunFolder:
         except OSError as error:
             raise RunError(
                 f"{self.path}: the run folder cannot be written ({error.strerror}); choose "
-                "another output (--out)"
+                f"{_ELSEWHERE}"
             ) from error
 
     def finished(self, stage: Stage) -> bool:
@@ -214,7 +217,7 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
         **cache,
         "seed": config.seed,
         "student": values["student"],
-        "losses": _expanded_losses(config).model_dump(mode="json", exclude_none=True),
+        "losses": _loss_values(config),
         "train": _without(values["train"], _IN_NO_DIGEST["train"]),
     }
     if stage == "train":
@@ -231,6 +234,15 @@ def _expanded_losses(config: RunConfig) -> Losses:
     return Losses.model_validate(
         {name: entry.model_dump() for name, entry in expand(config.losses).items()}
     )
+
+
+def _loss_values(config: RunConfig) -> dict[str, Any]:
+    """Return the terms, and with the name of a bank's file what it holds."""
+    values: dict[str, Any] = _expanded_losses(config).model_dump(mode="json", exclude_none=True)
+    bank = values.get("prompt_kl", {}).get("bank")
+    if bank is not None and Path(bank).is_file():
+        values["prompt_kl"]["bank_sha256"] = hashlib.sha256(Path(bank).read_bytes()).hexdigest()
+    return values
 
 
 def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
@@ -268,8 +280,8 @@ def _is_temporary(name: str) -> bool:
 
 def _damaged(path: Path) -> str:
     return (
-        f"{path}: it is damaged, or not of format {FORMAT}; choose another output (--out), or "
-        f"delete {path.parent}"
+        f"{path}: it is damaged, or not of format {FORMAT}; choose {_ELSEWHERE}, or delete "
+        f"{path.parent}"
     )
 
 

@@ -51,10 +51,23 @@ class Resumable:
         """Take over states that ``state`` gave."""
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
+            _lay_out_as_weights(optimizer)
         for schedule, values in zip(self.schedules, state["schedules"], strict=True):
             schedule.load_state_dict(values)
         if self.scaler is not None and state["scaler"] is not None:
             self.scaler.load_state_dict(state["scaler"])
+
+
+def _lay_out_as_weights(optimizer: Any) -> None:
+    """Give an optimizer's moments the memory layout of their weights.
+
+    Fused optimizers walk through memory and not through indices, and a checkpoint may come from a
+    run with another layout.
+    """
+    for weight, values in optimizer.state.items():
+        for name, value in values.items():
+            if torch.is_tensor(value) and value.shape == weight.shape:
+                values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
 def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:

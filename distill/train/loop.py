@@ -129,6 +129,7 @@ class Trainer:
         )
         self.training = Resumable(prepared, schedules, accelerator.scaler, self.average)
         self.state = TrainingState()
+        self.rates: dict[str, float] = {}
         newest = latest_checkpoint(folder / "checkpoints")
         if newest is not None:
             self.state = load_checkpoint(newest, model=work.student.model, training=self.training)
@@ -164,11 +165,12 @@ class Trainer:
                 self._note_skips(batch)
                 if last or state.step % settings.log_every == 0:
                     self._log(result, log, bar)
-                if last or state.step % settings.validate_every == 0:
-                    self._validate(log)
                 stop = interrupts.anywhere(self.accelerator)
-                if last or stop or state.step % settings.save_every == 0:
-                    self._save()
+                with log.aside():
+                    if last or state.step % settings.validate_every == 0:
+                        self._validate(log)
+                    if last or stop or state.step % settings.save_every == 0:
+                        self._save()
                 if stop and not last:
                     raise KeyboardInterrupt(
                         f"stopped at step {state.step} of {settings.steps}, saved in "
@@ -185,6 +187,7 @@ class Trainer:
         torch.manual_seed(draw_integers("step", self.settings.seed, step, rank)[0] >> 1)
         self.model.train()
         freeze(self.frozen_norms)
+        self.rates = learning_rates(self.training.optimizers)
         with torch.no_grad():
             teacher = self._teach(batch)
         loss = GlobalLoss(
@@ -287,7 +290,7 @@ class Trainer:
             self.state.step,
             result,
             batch_size=self.settings.batch_size,
-            learning_rates=learning_rates(self.training.optimizers),
+            learning_rates=self.rates,
         )
         rate = line["samples_per_second"]
         bar.update(self.state.step, f"loss {result.loss:.4f}  {rate:.0f} samples/s")
@@ -304,7 +307,6 @@ class Trainer:
                 self.state.best = {"step": self.state.step, **headline}
                 replace_folder(self.folder / "student_best", self.result.save)
         self.accelerator.wait_for_everyone()
-        log.restart_clock()
 
     def _save(self) -> None:
         skips = gather_object(list(self.skipped.values()))

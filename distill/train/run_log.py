@@ -1,10 +1,12 @@
 """What a run writes down: lines of ``metrics.jsonl``, and the same to trackers."""
 
 import json
+import math
 import resource
 import sys
 import time
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -26,7 +28,7 @@ class RunLog:
         self._accelerator = accelerator
         self._start = self._last = time.perf_counter()
         self._step = step
-        self._waited = 0.0
+        self._waited = self._aside = 0.0
         if accelerator.is_main_process:
             drop_lines_after(self._path, step)
 
@@ -46,7 +48,7 @@ class RunLog:
     ) -> dict[str, Any]:
         """Write the line of a training step and return it."""
         now = time.perf_counter()
-        since = max(now - self._last, 1e-9)
+        since = max(now - self._last - self._aside, 1e-9)
         line = {
             "step": step,
             "seconds": round(now - self._start, 3),
@@ -60,7 +62,7 @@ class RunLog:
             "data_wait_share": round(min(self._waited / since, 1.0), 4),
             "peak_memory_bytes": peak_memory(self._accelerator.device),
         }
-        self._last, self._step, self._waited = now, step, 0.0
+        self._last, self._step, self._waited, self._aside = now, step, 0.0, 0.0
         self._write(step, line)
         return line
 
@@ -68,9 +70,14 @@ class RunLog:
         """Write the line of a look at the validation data; its time is not training's."""
         self._write(step, {"step": step, "validation": dict(found)})
 
-    def restart_clock(self) -> None:
-        """Leave out what passed since the last line, such as validation and saving."""
-        self._last = time.perf_counter()
+    @contextmanager
+    def aside(self) -> Iterator[None]:
+        """Leave out of a line's speed what is done inside, such as validating and saving."""
+        began = time.perf_counter()
+        try:
+            yield
+        finally:
+            self._aside += time.perf_counter() - began
 
     def _write(self, step: int, line: Mapping[str, Any]) -> None:
         if self._accelerator.is_main_process:
@@ -106,7 +113,15 @@ def drop_lines_after(path: Path, step: int) -> None:
     """Remove the lines of steps that are about to be made again."""
     if not path.exists():
         return
-    lines = [line for line in path.read_text().splitlines() if json.loads(line)["step"] <= step]
+    lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
     temporary = path.with_name(path.name + ".tmp")
     temporary.write_text("".join(line + "\n" for line in lines))
     temporary.replace(path)
+
+
+def _step_of(line: str) -> float:
+    """Return the step of a line; one that was cut off is after all steps."""
+    try:
+        return float(json.loads(line)["step"])
+    except (ValueError, KeyError, TypeError):
+        return math.inf

@@ -237,3 +237,26 @@ def test_the_corpus_is_for_the_towers_that_the_student_has(tower):
     alike = references.corpus_relational(student, teacher, corpus_image, corpus_text)
     needed = (None, corpus_text) if tower == "image" else (corpus_image, None)
     assert corpus_relational(student, teacher, *needed).item() == pytest.approx(alike, abs=1e-9)
+
+
+def test_a_teacher_of_inference_mode_is_a_teacher_like_any_other():
+    student = make(0, grad=True)
+    with torch.inference_mode():
+        seen = make(1)
+    for term in (kl_divergence, relational, embedding_alignment):
+        value = term(student, seen)
+        value.backward()
+        assert value.item() == pytest.approx(term(student, make(1)).item(), abs=1e-12)
+    prompt_kl(student.image, seen.image, seen.text, student.scale, seen.scale).backward()
+    embedding_alignment(student, seen, "smooth_l1").backward()
+
+
+@pytest.mark.parametrize("scale", [100.0, 1e4])
+def test_one_entry_leaves_nothing_to_match(scale):
+    models = [make(seed, rows=1, scale=scale, dtype=torch.float32) for seed in (0, 1)]
+    assert kl_divergence(*models, 50.0).item() == 0
+    bank = models[1].text
+    student, teacher = models
+    assert prompt_kl(student.image, teacher.image, bank, student.scale, teacher.scale).item() == 0
+    pairs = [make(seed, rows=2, scale=scale, dtype=torch.float32) for seed in (0, 1)]
+    assert relational(*pairs).item() == 0

@@ -1,5 +1,6 @@
 """Checkpoints are whole or not there, and the newest alone is kept."""
 
+import io
 from pathlib import Path
 
 import pytest
@@ -89,3 +90,35 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
     (path / "training.pt").write_bytes(b"half")
     with pytest.raises(RunError, match="00000003"):
         load_checkpoint(path, model=student.model, training=training)
+
+
+def test_moments_take_the_layout_of_their_weights() -> None:
+    """Fused AdamW walks through memory: a checkpoint of another layout would scramble it."""
+    weights = torch.randn(4, 3, 2, 2)
+    gradients = [torch.randn(4, 3, 2, 2) for _ in range(2)]
+
+    def step(weight: torch.Tensor, optimizer: torch.optim.Optimizer, number: int) -> None:
+        weight.grad = gradients[number].to(memory_format=torch.channels_last)
+        optimizer.step()
+
+    whole = torch.nn.Parameter(weights.clone())
+    optimizer = torch.optim.AdamW([whole], lr=0.1, fused=True)
+    for number in range(2):
+        whole.grad = gradients[number].clone()
+        optimizer.step()
+        if number == 0:
+            saved = Resumable([optimizer], []).state()
+            middle = whole.detach().clone()
+            saved = torch.load(_stored(saved), weights_only=True)
+    other = torch.nn.Parameter(middle.to(memory_format=torch.channels_last))
+    resumed = torch.optim.AdamW([other], lr=0.1, fused=True)
+    Resumable([resumed], []).restore(saved)
+    step(other, resumed, 1)
+    torch.testing.assert_close(other, whole, rtol=1e-6, atol=1e-7)
+
+
+def _stored(values: dict[str, object]) -> io.BytesIO:
+    buffer = io.BytesIO()
+    torch.save(values, buffer)
+    buffer.seek(0)
+    return buffer
