@@ -57,9 +57,7 @@ def over_corpus(
         if ours is None:
             continue
         if theirs is None:
-            raise ValueError(
-                f"{term}: the student has {_ARTICLES[tower]} tower and the teacher none"
-            )
+            raise ValueError(f"{term}: the student has {_CALLED[tower]} and the teacher none")
         kind, bank = banks[tower]
         if bank is None:
             raise ValueError(f"{term}: it needs the corpus's {kind} and none are given")
