@@ -63,9 +63,7 @@ class RunFolder:
         if not self.path.exists() and not self.path.is_symlink():
             return
         if not self.path.is_dir():
-            raise RunError(
-                f"{self.path}: it is no folder; choose another output (--out, or --set output=…)"
-            )
+            raise RunError(f"{self.path}: it is no folder; choose {_ELSEWHERE}")
         state = self._read()
         if state is None:
             # A run that was killed while it wrote may have left one of these.

@@ -291,3 +291,37 @@ def test_exporting_before_training(
     path = recipe("run")
     assert main(["cache", str(path)]) == 0
     assert "clip-distill train" in fails("export", tmp_path / "run")
+
+
+def test_a_student_of_one_tower_to_start_from_is_named_before_anything_is_built(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    from distill.pipeline import run
+
+    alone = {"kl_divergence": 0, "embedding_alignment": 1}
+    seeing = run(
+        recipe("seeing", student={"text": None}, losses=alone, train={"steps": 1}),
+        stages=("cache", "train"),
+    ).path
+    start = {"kind": "towers", "start": str(seeing / "student")}
+    line = fails("train", recipe("run", student=start, losses="mobileclip"))
+    assert "needs both towers, and the student has one" in line
+    assert not (tmp_path / "run").exists()
+
+
+def test_a_cache_of_centre_crops_is_refused_before_anything_is_created(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    from distill.pipeline import run
+
+    shared = str(tmp_path / "shared")
+    centred = {
+        "cache": {"folder": shared, "views": 1},
+        "views": {"kind": "center", "scale": [1, 1]},
+    }
+    run(recipe("centred", **centred), stages=("cache",))
+    line = fails("train", recipe("random", cache={"folder": shared, "views": 1}))
+    assert "centre" in line
+    assert "views.kind: center" in line
+    assert "cache.folder" in line
+    assert not (tmp_path / "random").exists()
