@@ -1,6 +1,6 @@
 """What rounding the teacher's embeddings to float16 or int8 changes, on real photographs.
 
-    python benchmarks/cache_precision.py --data DIR --teacher DIR
+    python -m benchmarks.cache_precision --data DIR --teacher DIR
 
 DIR of --data holds ``flickr8k/captions_val.csv`` (with its pictures in ``flickr8k/images``) and
 class folders in ``caltech33/val``. The teacher embeds them once, in float32; each precision then

@@ -1,6 +1,6 @@
 """Time and memory of the losses in tiles beside their plain form with whole matrices.
 
-    python benchmarks/loss.py
+    python -m benchmarks.loss
 
 Forward and backward pass of each term, alternating, medians. The plain form keeps what autograd
 keeps of ``[B, B]``: it is measured up to 8,192 rows, its memory and time beyond are extrapolated

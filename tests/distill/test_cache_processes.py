@@ -45,15 +45,25 @@ def pictures(tmp_path: Path) -> Path:
     return write_pictures(tmp_path)
 
 
+class LeftAloneError(Exception):
+    """Another process died, and this one would wait for it for ever."""
+
+
 def build_together(
     folder: Path, source: Pictures, teachers: Sequence[CountingTeacher], settings: BuildSettings
 ) -> list[tuple[Cache, list[Skip]] | BaseException]:
     """Build one cache in as many threads as there are teachers, each in place of a process."""
-    barrier = threading.Barrier(len(teachers))
+    barrier = threading.Barrier(len(teachers), timeout=60)
     results: dict[int, Any] = {}
+    failed: list[int] = []
+
+    def wait() -> None:
+        barrier.wait()
+        if failed:
+            raise LeftAloneError
 
     def work(rank: int) -> None:
-        sharing = Sharing(rank=rank, count=len(teachers), wait=lambda: _wait(barrier))
+        sharing = Sharing(rank=rank, count=len(teachers), wait=wait)
         try:
             results[rank] = build_cache(
                 folder / "cache",
@@ -63,9 +73,13 @@ def build_together(
                 progress=silent,
                 sharing=sharing,
             )
-        except BaseException as error:
-            barrier.abort()
+        except LeftAloneError as error:
             results[rank] = error
+        except BaseException as error:
+            results[rank] = error
+            failed.append(rank)
+            # The others do their share up to where they would wait for this one.
+            barrier.wait()
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(teachers))]
     for thread in threads:
@@ -73,10 +87,6 @@ def build_together(
     for thread in threads:
         thread.join()
     return [results[rank] for rank in range(len(teachers))]
-
-
-def _wait(barrier: threading.Barrier) -> None:
-    barrier.wait(timeout=60)
 
 
 def by_key(folder: Path, part: str) -> dict[tuple[int, int], np.ndarray]:
