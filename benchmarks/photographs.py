@@ -4,6 +4,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+# Columns of retrieval in the benchmarks' tables.
+RECALLS = {
+    "image_to_text_recall@1": "i→t R@1",
+    "image_to_text_recall@5": "R@5",
+    "image_to_text_recall@10": "R@10",
+    "text_to_image_recall@1": "t→i R@1",
+    "text_to_image_recall@5": "R@5",
+    "text_to_image_recall@10": "R@10",
+}
 TEMPLATES = ["a photo of a {}.", "a picture of a {}.", "a {}."]
 TEXT = {
     "hidden_size": 256,

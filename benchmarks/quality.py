@@ -32,7 +32,7 @@ from typing import Any
 import torch
 
 from benchmarks.open_clip_loss import OpenClipLoss
-from benchmarks.photographs import evaluation_sets, student, table
+from benchmarks.photographs import RECALLS, evaluation_sets, student, table
 from distill.cache_stage import build_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import measure
@@ -55,16 +55,7 @@ NARROW = {"stem_width": 16, "channels": [32, 64, 128, 256]}
 IMAGE_SIZE = 64
 # Steps that say how many fit into the seconds; the first ones are slower.
 CALIBRATION_STEPS, WARM_STEPS = 14, 4
-COLUMNS = {
-    "image_to_text_recall@1": "i→t R@1",
-    "image_to_text_recall@5": "R@5",
-    "image_to_text_recall@10": "R@10",
-    "text_to_image_recall@1": "t→i R@1",
-    "text_to_image_recall@5": "R@5",
-    "text_to_image_recall@10": "R@10",
-    "mean_recall": "mean recall",
-    "top1": "top-1",
-}
+COLUMNS = {**RECALLS, "mean_recall": "mean recall", "top1": "top-1"}
 
 
 @dataclass(frozen=True)

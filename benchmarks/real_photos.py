@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from benchmarks.photographs import evaluation_sets, student, table
+from benchmarks.photographs import RECALLS, evaluation_sets, student, table
 from distill.config import RunConfig
 from distill.evaluate.compare import compare
 from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder, TeacherEncoder
@@ -32,14 +32,6 @@ from export.runtime.model import EdgeModel
 from students.model import load_student
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
-COLUMNS = {
-    "image_to_text_recall@1": "i→t R@1",
-    "image_to_text_recall@5": "R@5",
-    "image_to_text_recall@10": "R@10",
-    "text_to_image_recall@1": "t→i R@1",
-    "text_to_image_recall@5": "R@5",
-    "text_to_image_recall@10": "R@10",
-}
 
 
 def main() -> None:
@@ -131,12 +123,12 @@ def write_table(report: dict[str, Any], minutes: float) -> None:
         "",
         f"Per cent; retrieval on {retrieval['samples']} pictures, top-1 on {zero_shot['samples']}.",
         "",
-        "| model | parameters | " + " | ".join(COLUMNS.values()) + " | top-1 | agreement |",
-        "|---|" + "---:|" * (len(COLUMNS) + 3),
+        "| model | parameters | " + " | ".join(RECALLS.values()) + " | top-1 | agreement |",
+        "|---|" + "---:|" * (len(RECALLS) + 3),
     ]
     for model in report["models"]:
         name = model["name"]
-        numbers = [retrieval["results"][name][key] for key in COLUMNS]
+        numbers = [retrieval["results"][name][key] for key in RECALLS]
         numbers += [zero_shot["results"][name]["top1"], zero_shot["agreement"][name]]
         cells = [f"{model['parameters']:,}", *(f"{100 * number:.1f}" for number in numbers)]
         lines.append(f"| {name} | " + " | ".join(cells) + " |")
