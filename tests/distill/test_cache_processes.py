@@ -53,13 +53,15 @@ def build_together(
     folder: Path, source: Pictures, teachers: Sequence[CountingTeacher], settings: BuildSettings
 ) -> list[tuple[Cache, list[Skip]] | BaseException]:
     """Build one cache in as many threads as there are teachers, each in place of a process."""
-    barrier = threading.Barrier(len(teachers), timeout=60)
     results: dict[int, Any] = {}
     failed: list[int] = []
+    met_without: list[int] = []
+    # Looked at once all have come: who fails after a meeting has still been there.
+    barrier = threading.Barrier(len(teachers), lambda: met_without.extend(failed), timeout=60)
 
     def wait() -> None:
         barrier.wait()
-        if failed:
+        if met_without:
             raise LeftAloneError
 
     def work(rank: int) -> None:
