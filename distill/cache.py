@@ -204,28 +204,31 @@ class _Pool:
         self._ends = np.cumsum([len(some) for some in rows])
 
     def ids(self, count: int, *draw: str | int) -> Tensor:
-        numbers = draw_rows(int(self._ends[-1]), count, "corpus", *draw)
-        pieces, start, begin = [], 0, 0
-        for number, (part, rows, end) in enumerate(
-            zip(self._parts, self._rows, self._ends.tolist(), strict=True)
-        ):
-            stop = int(np.searchsorted(numbers, end))
-            digests = part.digests(rows[numbers[start:stop] - begin])[:, 0]
+        pieces = [
             # Keys are unique in their own source alone; a caption is the same in all of them.
-            pieces.append(_ids(digests, number if self._by_source else 0))
-            start, begin = stop, end
+            _ids(part.digests(rows)[:, 0], number if self._by_source else 0)
+            for number, (part, rows) in enumerate(self._drawn(count, *draw))
+        ]
         return torch.from_numpy(np.concatenate(pieces))
 
     def draw(self, count: int, *draw: str | int) -> Tensor:
+        drawn = list(self._drawn(count, *draw))
+        views = draw_numbers(sum(len(rows) for _, rows in drawn), "view of corpus", *draw)
+        pieces, start = [], 0
+        for part, rows in drawn:
+            of_part = views[start : start + len(rows)] % np.uint64(part.views)
+            pieces.append(part.take(rows, of_part.astype(np.int64)))
+            start += len(rows)
+        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
+
+    def _drawn(self, count: int, *draw: str | int) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
+        """Yield each part with the rows that are drawn of it."""
         numbers = draw_rows(int(self._ends[-1]), count, "corpus", *draw)
-        views = draw_numbers(len(numbers), "view of corpus", *draw)
-        pieces, start, begin = [], 0, 0
+        start = begin = 0
         for part, rows, end in zip(self._parts, self._rows, self._ends.tolist(), strict=True):
             stop = int(np.searchsorted(numbers, end))
-            of_part = (views[start:stop] % np.uint64(part.views)).astype(np.int64)
-            pieces.append(part.take(rows[numbers[start:stop] - begin], of_part))
+            yield part, rows[numbers[start:stop] - begin]
             start, begin = stop, end
-        return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
 
 def picture_ids(sources: Sequence[int], keys: Sequence[str]) -> NDArray[np.int64]:

@@ -3,7 +3,6 @@
 import errno
 import functools
 import json
-import os
 import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -14,6 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
+from distill.progress import is_main_process
 from export.runtime.errors import ClipDistillError, DataError, MissingExtraError, RecipeError
 
 OURS = ("distill", "students", "export")
@@ -82,7 +82,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
             standalone_mode=False,
         )
     except _StoppedError as error:
-        if _is_main_process():
+        if is_main_process():
             _say(str(error) or STOPPED)
         return INTERRUPTED
     except ClipDistillError as error:
@@ -352,10 +352,6 @@ def _say(text: str) -> None:
     The main process speaks at once. A launcher ends the others as soon as it has failed; one that
     is still there after a while failed alone, and speaks for itself.
     """
-    if not _is_main_process():
+    if not is_main_process():
         time.sleep(SECONDS_FOR_THE_MAIN_PROCESS)
     sys.stderr.write(text.rstrip("\n") + "\n")
-
-
-def _is_main_process() -> bool:
-    return os.environ.get("RANK", "0") == "0"

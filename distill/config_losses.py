@@ -109,19 +109,6 @@ class PromptKlEntry(TermEntry):
     """How many captions are drawn where no file is named."""
 
 
-class CorpusKlEntry(TermEntry):
-    """Matches the teacher's distributions over its cached captions and pictures."""
-
-    options = frozenset({"samples", "scale"})
-
-    temperature: Positive = 1.0
-    """What both models' logits are divided by."""
-    scale: Scale = "own"
-    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
-    samples: Count = 16384
-    """How many captions, and how many pictures, are drawn anew for each step."""
-
-
 class CorpusContrastiveEntry(TermEntry):
     """Tells a row's true partners in the teacher's cache from everything else there."""
 
@@ -131,6 +118,13 @@ class CorpusContrastiveEntry(TermEntry):
     """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
     samples: Count = 16384
     """How many captions, and how many pictures, are drawn anew for each step."""
+
+
+class CorpusKlEntry(CorpusContrastiveEntry):
+    """Matches the teacher's distributions over its cached captions and pictures."""
+
+    temperature: Positive = 1.0
+    """What both models' logits are divided by."""
 
 
 class CorpusRelationalEntry(CorpusKlEntry):

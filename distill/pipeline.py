@@ -11,17 +11,12 @@ from distill.evaluate.compare import check_set, compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
 from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
-from distill.progress import make_console
+from distill.progress import is_main_process, make_console
 from distill.project import DEFAULT_TEMPLATES, Project
 from distill.recipe import default_values, load_recipe, resolve
 from distill.run_folder import RunFolder
 from distill.train.checkpoint import latest_checkpoint
-from distill.train.processes import (
-    check_device,
-    check_trackers,
-    is_main_process,
-    start_accelerator,
-)
+from distill.train.processes import check_device, check_trackers, start_accelerator
 from distill.train.stage import train_stage
 from export.runtime.errors import RecipeError, RunError
 from students.model import load_student

@@ -39,10 +39,14 @@ class Bar:
             self._console.print(f"{self._title} {done}/{self._total} {note}".rstrip(), style=None)
 
 
+def is_main_process() -> bool:
+    """Tell whether this is the first of the processes that a launcher started, or the only one."""
+    return os.environ.get("RANK", "0") == "0"
+
+
 def make_console() -> Console:
     """Return a console on standard error; silent on all processes but the main one."""
-    main = os.environ.get("RANK", "0") == "0"
-    return Console(stderr=True, quiet=not main, highlight=False, soft_wrap=True)
+    return Console(stderr=True, quiet=not is_main_process(), highlight=False, soft_wrap=True)
 
 
 @contextmanager

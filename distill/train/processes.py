@@ -106,11 +106,6 @@ def _available() -> dict[str, bool]:
     return {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
 
 
-def is_main_process() -> bool:
-    """Tell whether this is the first of the processes that a launcher started, or the only one."""
-    return os.environ.get("RANK", "0") == "0"
-
-
 def check_processes(count: int, environment: Mapping[str, str]) -> None:
     """Refuse to go on where a launcher asked for other processes than there are.
 

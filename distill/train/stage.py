@@ -173,7 +173,7 @@ def _banks(
         return None
     if "prompt_kl" in terms:
         embed = teacher.captions if isinstance(teacher, CachedTeacher) else teacher.encode_texts
-        prompts = embed(project.bank_texts)
+        prompts = embed(project.bank_texts).to(device)
     return TeacherBanks(
         seed=project.config.seed,
         device=device,

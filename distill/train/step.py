@@ -1,7 +1,7 @@
 """One training step: towers, losses over the global batch, gradients, optimizers."""
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
@@ -161,11 +161,8 @@ def training_step(
     optimizers: Sequence[Optimizer],
     accelerator: Any,
     gradient_clip: float | None,
-    before_update: Callable[[], None] = lambda: None,
 ) -> StepResult:
     """Run one step on this process's rows, cut into the pieces that its memory holds.
-
-    ``before_update`` may change gradients after they are clipped.
 
     Raises:
         NonFiniteLossError: the loss is not finite.
@@ -182,7 +179,6 @@ def training_step(
         )
     limit = math.inf if gradient_clip is None else gradient_clip
     norm = accelerator.clip_grad_norm_(model.parameters(), limit)
-    before_update()
     for optimizer in optimizers:
         optimizer.step()
         optimizer.zero_grad()
