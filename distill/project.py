@@ -25,6 +25,7 @@ from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers
 from students.encoder import Student
 from students.model import load_student
+from students.switches import checkpoint_gradients
 
 # Where a recipe names nothing to validate on, this share of the training data is held out.
 HELD_OUT_SHARE = 0.05
@@ -162,7 +163,7 @@ class Project:
         """The student at its start.
 
         Raises:
-            StudentError: it cannot be built.
+            StudentError: it cannot be built, or cannot do without some of its activations.
         """
         section = self.config.student
         torch.manual_seed(self.config.seed)
@@ -173,6 +174,8 @@ class Project:
                 student = build_hf(**section.build_arguments())
             else:
                 student = build_towers(width=self._width(), **section.build_arguments())
+            if self.config.train.gradient_checkpointing:
+                checkpoint_gradients(student.model)
         except (ValueError, OSError) as error:
             raise StudentError(str(error)) from error
         return student

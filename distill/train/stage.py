@@ -20,8 +20,7 @@ from distill.train.run_log import flatten
 from distill.train.start import solve_projections
 from distill.train.step import TrainableStudent
 from distill.train.validate import StudentValidator
-from export.runtime.errors import StudentError
-from students.switches import checkpoint_gradients, compile_towers
+from students.switches import compile_towers
 
 
 def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -> None:
@@ -36,7 +35,8 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     console = make_console()
     if latest_checkpoint(folder.path / "checkpoints") is None:
         solve_projections(project, work, accelerator)
-    _switch(project)
+    if project.config.train.compile:
+        compile_towers(project.student.model)
     project.release_teacher()
     trainer = Trainer(
         work,
@@ -76,18 +76,6 @@ def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
     return (train.micro_batch_size or share) < share and any(
         isinstance(module, _BatchNorm) for module in project.student.model.modules()
     )
-
-
-def _switch(project: Project) -> None:
-    """Turn on what changes the towers' time and memory and not what they compute."""
-    train, model = project.config.train, project.student.model
-    try:
-        if train.gradient_checkpointing:
-            checkpoint_gradients(model)
-    except ValueError as error:
-        raise StudentError(str(error)) from error
-    if train.compile:
-        compile_towers(model)
 
 
 def _who_teaches(
