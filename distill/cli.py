@@ -58,7 +58,10 @@ Overrides = Annotated[
 Which = Annotated[Checkpoint, typer.Option(help="The last student, or the best one.")]
 TeacherName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER; a bare name or folder is that too."),
+    typer.Option(
+        metavar="NAME",
+        help="hf:NAME_OR_FOLDER, as a bare name is; openai:, open_clip:, student:.",
+    ),
 ]
 StudentName = Annotated[
     str | None,

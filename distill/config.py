@@ -32,6 +32,7 @@ from distill.config_models import (
     Student,
     StudentHf,
     StudentTowers,
+    Teacher,
     Teachers,
     TextTower,
 )
@@ -53,6 +54,7 @@ __all__ = [
     "StudentHf",
     "StudentTowers",
     "TableSource",
+    "Teacher",
     "TextTower",
     "TrainSection",
     "ViewsSection",
@@ -134,7 +136,7 @@ class RunConfig(Section):
         return Path(self.output)
 
     @property
-    def teachers(self) -> tuple[HfTeacher, ...]:
+    def teachers(self) -> tuple[Teacher, ...]:
         """The teachers, none where it is absent."""
         return as_tuple(self.teacher)
 
