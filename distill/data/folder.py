@@ -122,7 +122,16 @@ def class_folders(path: Path) -> tuple[str, ...]:
 
 
 def fill(template: str, name: str) -> str:
-    """Return a template with the name of a class in its place.
+    """Return a template with the name of a class folder in its place, spoken as words.
+
+    Raises:
+        DataError: the template has no ``{}`` and no ``{c}``.
+    """
+    return insert(template, " ".join(name.replace("_", " ").replace("-", " ").split()))
+
+
+def insert(template: str, name: str) -> str:
+    """Return a template with a name in its place, as it is.
 
     Raises:
         DataError: the template has no ``{}`` and no ``{c}``.
@@ -132,8 +141,7 @@ def fill(template: str, name: str) -> str:
             f"templates: {shorten(template)} has no {{}} where the class goes; "
             "write for example 'a photo of a {}.'"
         )
-    spoken = " ".join(name.replace("_", " ").replace("-", " ").split())
-    return template.replace("{}", spoken).replace("{c}", spoken)
+    return template.replace("{}", name).replace("{c}", name)
 
 
 def is_picture(name: str) -> bool:
