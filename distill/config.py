@@ -20,6 +20,7 @@ from distill.config_data import (
     EvaluationEntry,
     Evaluations,
     FolderSource,
+    Lines,
     ScenesSource,
     Source,
     TableSource,
@@ -65,8 +66,10 @@ Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
 class ExportSection(Section):
     """The bundle that leaves the house."""
 
+    labels: Lines = None
+    """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""
     templates: Templates | None = None
-    """Prompts with {} for the class; null: those of the first evaluation set."""
+    """Prompts with {} for the label; null: data.templates, or the first evaluation set's."""
     opset: Opset = 18
     """ONNX operator set."""
     tolerance: Tolerance = 1e-4

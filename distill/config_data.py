@@ -106,6 +106,10 @@ class DataSection(Section):
     """The pictures to learn from: one source, or a list of them."""
     validation: Source | None = None
     """Where the loss terms are computed during training; null: see `evaluate`."""
+    labels: Lines = None
+    """What pictures are told apart by: a list, a text or JSON file, or a folder of folders."""
+    templates: TemplateLines = None
+    """Prompts with {} for a label, or a text file with one a line; null: a photo of a {}."""
     max_skipped: Share = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
     workers: Natural = 2
@@ -117,14 +121,14 @@ class EvaluationEntry(Section):
 
     name: Text
     """What the report calls the set; no two alike."""
-    task: Literal["zero_shot", "retrieval"]
-    """Classification by prompts, or finding the picture of a caption and the reverse."""
+    task: Literal["zero_shot", "retrieval", "agreement"]
+    """Classes by prompts, captions and pictures, or how often student and teacher agree."""
     data: Source
-    """The pictures, with classes for zero_shot and captions for retrieval."""
+    """The pictures, with classes for zero_shot, with captions for retrieval, any for agreement."""
     templates: TemplateLines = None
-    """Prompts with {} for the class, or a text file with one a line; null: a photo of a {}."""
+    """Prompts with {} for the class, or a text file with one a line; null: data.templates."""
     classes: Lines = None
-    """The candidates, or a text file with one a line; null: the labels of the data."""
+    """The candidates, or their text file; null: the data's classes, data.labels for agreement."""
     samples: Count | None = None
     """How many pictures are measured; null: all."""
 

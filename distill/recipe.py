@@ -18,6 +18,9 @@ from export.runtime.errors import RecipeError
 __all__ = ["default_values", "json_schema", "load_recipe", "resolve", "to_yaml"]
 
 DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
+# What a student of images alone learns by, and beside it where there are labels.
+PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
+ABOUT_LABELS = {"prompt_kl": 1.0}
 TEACHER_KINDS = ("hf",)
 _PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
 
@@ -146,6 +149,7 @@ def default_values(
     teacher: str | None = None,
     student: str | None = None,
     data: str | None = None,
+    labels: str | None = None,
     output: str | Path | None = None,
 ) -> dict[str, Any]:
     """Return the values of the default recipe, for `resolve`.
@@ -153,12 +157,15 @@ def default_values(
     Args:
         teacher: ``hf:NAME_OR_FOLDER``, or the name or folder alone; CLIP ViT-L/14 unless given.
         student: Name of a timm backbone, or the folder of a dual encoder of transformers.
-        data: A table, a folder with one, or a folder of class folders; scenes unless given.
+        data: A table, a folder with one, a folder of class folders or of pictures; scenes unless
+            given.
+        labels: A file with the labels that pictures are told apart by: the student is an image
+            tower then, and learns from pictures alone.
         output: The run folder.
 
     Raises:
         RecipeError: the teacher is of an unknown kind.
-        DataError: the data is nothing that can be read.
+        DataError: the data is nothing that can be read, or the labels are not.
     """
     values: dict[str, Any] = {"teacher": _teacher_values(teacher or DEFAULT_TEACHER)}
     if student is not None:
@@ -167,6 +174,8 @@ def default_values(
         from distill.data.sources import guess_source
 
         values["data"] = {"train": guess_source(data)}
+    if labels is not None or values.get("data", {}).get("train", {}).get("kind") == "images":
+        _of_pictures_alone(values, student, labels)
     if output is not None:
         values["output"] = str(output)
     return values
@@ -189,6 +198,33 @@ def _student_values(name: str) -> dict[str, Any]:
     if (Path(name) / "config.json").is_file():
         return {"kind": "hf", "model": name}
     return {"kind": "towers", "image": {"backbone": name}}
+
+
+def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str | None) -> None:
+    """Make a recipe one of an image tower that learns from the teacher without captions."""
+    section = values.setdefault("student", {"kind": "towers"})
+    if section["kind"] != "towers":
+        raise RecipeError(
+            f"--student {student}: a dual encoder, but without captions the student is an image "
+            "tower alone; give the name of a timm backbone"
+        )
+    section["text"] = None
+    values["losses"] = dict(PICTURES_ALONE)
+    if labels is None:
+        return
+    from distill.data.folder import class_folders
+    from distill.labels import LabelSet, knows, read_labels
+
+    names = read_labels(labels, field="--labels")
+    values["losses"] |= ABOUT_LABELS
+    data = values.setdefault("data", {})
+    data["labels"] = labels
+    train = data.get("train", {})
+    # Folders of another name than a label's are an order of somebody's, and no classes.
+    if train.get("kind") == "folder" and not knows(
+        LabelSet(names), class_folders(Path(train["path"]))
+    ):
+        data["train"] = {"kind": "images", "path": train["path"]}
 
 
 def json_schema() -> dict[str, Any]:
