@@ -354,7 +354,7 @@ class PictureViews(Dataset[Picture]):
         sample = self._source[self._numbers[item]]
         size = image_size(sample)
         try:
-            image = open_image(sample)
+            image = open_image(sample, draft=self._views.draft)
         except DataError as error:
             return Picture(sample.key, size, None, str(error))
         pixels = [

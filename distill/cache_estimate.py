@@ -221,7 +221,7 @@ def _time_batch(
     for sample in samples:
         started = time.perf_counter()
         try:
-            image = open_image(sample)
+            image = open_image(sample, draft=settings.views.draft)
         except DataError:
             continue
         clock.add("decode", started, 1)

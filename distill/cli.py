@@ -250,11 +250,11 @@ def export(
 ) -> None:
     """Write the student as ONNX, verified against torch."""
     with _train_extra("export"):
-        from distill.labels import read_labels
+        from distill.labels import name_labels
         from distill.pipeline import export as write_bundle
     changes = list(overrides or ())
     if labels is not None:
-        named = read_labels(labels, field="--labels")
+        named = name_labels(labels, field="--labels")
         changes.append(f"export.labels={json.dumps(named, ensure_ascii=False)}")
     write_bundle(run_folder, out=out, checkpoint=checkpoint.value, overrides=changes)
 

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distill.config_base import Natural, Section, Text, as_tuple, whole
+from distill.config_base import Natural, Section, Text, as_tuple, later, whole
 from distill.config_checks import cross_errors
 from distill.config_data import (
     DataSection,
@@ -66,7 +66,7 @@ Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
 class ExportSection(Section):
     """The bundle that leaves the house."""
 
-    labels: Lines = None
+    labels: Annotated[Lines, later(None)] = None
     """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""
     templates: Templates | None = None
     """Prompts with {} for the label; null: data.templates, or the first evaluation set's."""
@@ -142,7 +142,7 @@ class RunConfig(Section):
         return as_tuple(self.teacher)
 
     @property
-    def train_sources(self) -> tuple[TableSource | FolderSource | ScenesSource, ...]:
+    def train_sources(self) -> tuple[Source, ...]:
         """The sources of training."""
         return as_tuple(self.data.train)
 

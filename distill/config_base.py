@@ -40,6 +40,11 @@ Positive = Annotated[float, Strict(), Field(gt=0, allow_inf_nan=False)]
 NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 
 
+def later(default: Any) -> Any:
+    """Leave a field out of dumps at its default, so that recipes without it keep their digests."""
+    return Field(exclude_if=lambda value: value == default)
+
+
 def by_kind(*models: type[Section], default: str | None = None) -> BeforeValidator:
     """Let the ``kind`` of a map choose its model, before pydantic tries the branches of a union.
 

@@ -1,9 +1,8 @@
 """The data sections of a recipe: sources of pictures, and the sets to measure on."""
 
-from pathlib import Path
 from typing import Annotated, Literal
 
-from pydantic import BeforeValidator, Field, Strict
+from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from distill.config_base import (
     Count,
@@ -15,45 +14,60 @@ from distill.config_base import (
     as_tuple,
     by_kind,
     by_type,
+    later,
     one_or_many,
     whole,
 )
-from export.runtime.errors import DataError
+from distill.data.labels import plain_template, read_labels, read_lines, read_templates
+from distill.data.schema import parse_schema
+from export.runtime.decode import MAX_PIXELS
 
 PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]
-Template = Annotated[str, Strict(), Field(pattern=r"\{\}")]
+PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
+Template = Annotated[str, Strict(), Field(pattern=r"\{c?\}"), AfterValidator(plain_template)]
 Templates = Annotated[tuple[Template, ...], Field(min_length=1)]
 Lines = Annotated[
     tuple[Text, ...] | Text | None,
     by_type(
-        "a list, or the name of a text file with one entry a line",
+        "a list, imagenet, or the name of a text file, a JSON list or a folder of classes",
         {list: tuple[Text, ...], tuple: tuple[Text, ...], str: Text},
     ),
 ]
 TemplateLines = Annotated[
     tuple[Template, ...] | Text | None,
     by_type(
-        "a list of templates, or the name of a text file with one template a line",
+        "a list of templates, openai, or the name of a text file with one template a line",
         {list: Templates, tuple: Templates, str: Text},
     ),
 ]
 
 
+def _schema(value: str) -> str:
+    parse_schema(value)
+    return value
+
+
 class TableSource(Section):
-    """A CSV, TSV or Parquet file: one row a picture and caption, several rows make one sample."""
+    """A file of rows: one row a picture and caption, several rows make one sample."""
 
     kind: Literal["table"] = "table"
-    """A CSV, TSV or Parquet file."""
+    """CSV, TSV, Parquet, JSON lines, or the JSON of Karpathy's splits or of COCO's captions."""
     path: Text
     """The file; pictures are looked for beside it, then in images/ or Images/ beside it."""
     weight: Positive | None = None
     """Share of the samples drawn from this source, relative to the others; null: its size."""
+    columns: Annotated[tuple[Text, ...] | None, Field(min_length=1), later(None)] = None
+    """Names of the columns of a CSV or TSV without a header; null: its first line names them."""
     image_column: Text = "image"
-    """Column with the picture's file name."""
+    """Column with the picture's file name; filepath where there is no image."""
     caption_column: Text | None = "caption"
-    """Column with the caption, empty for a picture without one; null: no picture has a caption."""
+    """Column with the caption, title where there is none; null: no picture has a caption."""
     label_column: Text | None = "label"
     """Column with the class, used where the table has it; null: pictures have no class."""
+    id_column: Annotated[Text | None, later(None)] = None
+    """Column by which pictures are held out, those of one id together; null: the file name."""
+    split: Annotated[Text | None, later(None)] = None
+    """Splits to read of a file with Karpathy's, such as train or train+restval; null: all."""
     image_root: Text | None = None
     """Folder that the file names start from; null: beside the table."""
 
@@ -67,8 +81,61 @@ class FolderSource(Section):
     """The folder; the names of the folders in it are the classes."""
     weight: Positive | None = None
     """Share of the samples drawn from this source, relative to the others; null: its size."""
+    classes: Annotated[Text | None, later(None)] = None
+    """JSON map of folder to class, or a label set in the folders' order; null: their names."""
     templates: Templates = ("a photo of a {}.",)
     """Captions of a picture; {} stands for the name of its class."""
+
+
+class ImagesSource(Section):
+    """A folder of pictures that nobody captioned or labelled."""
+
+    kind: Literal["images"] = "images"
+    """A folder of pictures without captions, with folders inside or not."""
+    path: Text
+    """The folder."""
+    weight: Positive | None = None
+    """Share of the samples drawn from this source, relative to the others; null: its size."""
+
+
+class Base64Source(Section):
+    """A text file of lines with tabs, one field of which is a picture in base64, as EasyNLP has."""
+
+    kind: Literal["base64"] = "base64"
+    """A TSV without a header, the pictures in it in base64."""
+    path: Text
+    """The file."""
+    weight: Positive | None = None
+    """Share of the samples drawn from this source, relative to the others; null: its size."""
+    input_schema: Annotated[str, Strict(), AfterValidator(_schema)] = "text:str:1,image:str:1"
+    """The columns in their order, each name:type:length; image:str:1 alone for pictures only."""
+    image_column: Text = "image"
+    """Column with the picture."""
+    caption_column: Text | None = "text"
+    """Column with the caption, used where there is a text; null: no picture has a caption."""
+    label_column: Text | None = "label"
+    """Column with the class, used where there is a label; null: pictures have no class."""
+
+
+class HubSource(Section):
+    """A data set of the Hugging Face hub, or a local copy of one."""
+
+    kind: Literal["hub"] = "hub"
+    """A data set of the Hugging Face hub, or a local copy of one."""
+    path: Text
+    """Name on the hub, a folder by save_to_disk, or a folder of Parquet or Arrow files."""
+    weight: Positive | None = None
+    """Share of the samples drawn from this source, relative to the others; null: its size."""
+    config_name: Text | None = None
+    """Which of the data set's configurations; null: the only one, or the default."""
+    split: Text | None = None
+    """Which of its splits, such as train+validation; null: train, or a local copy's only one."""
+    image_column: Text = "image"
+    """Column with the picture."""
+    caption_column: Text | None = "caption"
+    """Column with the caption or a list of them; null: no picture has a caption."""
+    label_column: Text | None = "label"
+    """Column with the class, used where there is one; null: pictures have no class."""
 
 
 class ScenesSource(Section):
@@ -92,9 +159,11 @@ class ScenesSource(Section):
     """How many of the pictures have a caption; null: all."""
 
 
-SOURCES = (TableSource, FolderSource, ScenesSource)
+SOURCES = (TableSource, FolderSource, ImagesSource, Base64Source, HubSource, ScenesSource)
 Source = Annotated[
-    TableSource | FolderSource | ScenesSource, Field(discriminator="kind"), by_kind(*SOURCES)
+    TableSource | FolderSource | ImagesSource | Base64Source | HubSource | ScenesSource,
+    Field(discriminator="kind"),
+    by_kind(*SOURCES),
 ]
 Sources = Annotated[Source | tuple[Source, ...], one_or_many(Source, "a source")]
 
@@ -107,11 +176,13 @@ class DataSection(Section):
     validation: Source | None = None
     """Where the loss terms are computed during training; null: see `evaluate`."""
     labels: Lines = None
-    """What pictures are told apart by: a list, a text or JSON file, or a folder of folders."""
+    """What to tell apart: a list, a text file, JSON list or folder of them; null: nothing."""
     templates: TemplateLines = None
-    """Prompts with {} for a label, or a text file with one a line; null: a photo of a {}."""
+    """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
     max_skipped: Share = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
+    max_pixels: PixelLimit = MAX_PIXELS
+    """A picture that says it has more is skipped before its pixels take memory."""
     workers: Natural = 2
     """Processes that read pictures; 0: none beside the main process."""
 
@@ -126,28 +197,25 @@ class EvaluationEntry(Section):
     data: Source
     """The pictures, with classes for zero_shot, with captions for retrieval, any for agreement."""
     templates: TemplateLines = None
-    """Prompts with {} for the class, or a text file with one a line; null: data.templates."""
+    """Prompts with {} for the class, a text file of them, or openai; null: data.templates."""
     classes: Lines = None
-    """The candidates, or their text file; null: the data's classes, data.labels for agreement."""
+    """The candidates, a file or folder of them, or imagenet; null: those of data or data.labels."""
     samples: Count | None = None
     """How many pictures are measured; null: all."""
 
     @property
     def template_list(self) -> tuple[str, ...] | None:
-        """The templates, read from their file where one is named."""
-        templates = _entries(self.templates, field=f"evaluate {self.name}: templates")
-        for template in templates or ():
-            if "{}" not in template:
-                raise DataError(
-                    f"{self.templates}: {template!r} is no template; each line needs a {{}} where "
-                    "the name of the class goes"
-                )
-        return templates
+        """The templates, read where they are named."""
+        if isinstance(self.templates, str):
+            return read_templates(self.templates, field=f"evaluate {self.name}: templates")
+        return self.templates
 
     @property
     def class_list(self) -> tuple[str, ...] | None:
-        """The names of the classes, read from their file where one is named."""
-        return _entries(self.classes, field=f"evaluate {self.name}: classes")
+        """The names of the classes, read where they are named."""
+        if isinstance(self.classes, str):
+            return read_labels(self.classes, field=f"evaluate {self.name}: classes")
+        return self.classes
 
 
 Evaluations = Annotated[
@@ -155,37 +223,19 @@ Evaluations = Annotated[
 ]
 
 
-def _entries(given: tuple[str, ...] | str | None, *, field: str) -> tuple[str, ...] | None:
-    return read_lines(Path(given), field=field) if isinstance(given, str) else given
-
-
-def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
-    """Return the lines of a text file that are not empty.
-
-    Raises:
-        DataError: the file cannot be read, or has none; the message names ``field``.
-    """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(
-            f"{field}: {path} cannot be read as a text file; give a file with one entry a line"
-        ) from error
-    lines = tuple(line.strip() for line in text.splitlines() if line.strip())
-    if not lines:
-        raise DataError(f"{field}: {path} is empty; give a file with one entry a line")
-    return lines
-
-
 __all__ = [
+    "Base64Source",
     "DataSection",
     "EvaluationEntry",
     "Evaluations",
     "FolderSource",
+    "HubSource",
+    "ImagesSource",
     "ScenesSource",
     "Source",
     "Sources",
     "TableSource",
     "Templates",
     "as_tuple",
+    "read_lines",
 ]

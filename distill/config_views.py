@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
-from distill.config_base import Count, Flag, Natural, Positive, Section, Share, Text, whole
+from distill.config_base import Count, Flag, Natural, Positive, Section, Share, Text, later, whole
 
 AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
@@ -59,6 +59,8 @@ class ViewsSection(Section):
     """Largest relative change of brightness, contrast and saturation."""
     rand_augment: RandAugment | None = None
     """timm's RandAugment after all that, such as rand-m9-n2-mstd0.5; null: none."""
+    draft: Annotated[Flag, later(False)] = False
+    """Whether JPEGs are decoded at a half, quarter or eighth where the crops need no more."""
 
 
 class CacheSection(Section):

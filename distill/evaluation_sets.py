@@ -8,7 +8,7 @@ from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.pairs import iterate
 from distill.data.sample import Source
 from distill.evaluate.compare import EvaluationSet
-from distill.labels import LabelSet, knows, label_templates, read_labels
+from distill.labels import LabelSet, knows, label_templates, name_labels
 
 
 def evaluation_sets(
@@ -53,7 +53,7 @@ def _classes(entry: EvaluationEntry, labels: LabelSet | None) -> tuple[str, ...]
     if entry.task != "agreement":
         return entry.class_list
     if entry.classes is not None:
-        return read_labels(entry.classes, field=f"evaluate {entry.name}: classes")
+        return name_labels(entry.classes, field=f"evaluate {entry.name}: classes")
     return None if labels is None else labels.names
 
 

@@ -13,7 +13,7 @@ from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder, Ve
 from distill.evaluate.grids import disagreement_grids
 from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
-from distill.labels import DEFAULT_TEMPLATES, LabelSet, label_templates, read_labels
+from distill.labels import DEFAULT_TEMPLATES, LabelSet, label_templates, name_labels
 from distill.parts import BOTH
 from distill.progress import is_main_process, make_console
 from distill.project import Project
@@ -234,7 +234,7 @@ def export(
     templates = _export_templates(project)
     named = None
     if config.export.labels is not None:
-        names = read_labels(config.export.labels, field="export.labels")
+        names = name_labels(config.export.labels, field="export.labels")
         named = LabelSet(names, templates)
     elif project.labels is not None:
         named = replace(project.labels, templates=templates)

@@ -1,6 +1,7 @@
 """What a recipe names, opened on first use: sources, teacher, student, loss, evaluation sets."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
@@ -13,7 +14,7 @@ from distill.config import Source as SourceEntry
 from distill.config_data import read_lines
 from distill.data.index import Position
 from distill.data.pairs import Captions
-from distill.data.sample import Skip, Source, check_source, split_by_hash
+from distill.data.sample import Limited, Skip, Source, check_source, split_by_hash
 from distill.data.sources import open_source
 from distill.evaluate.compare import EvaluationSet
 from distill.evaluation_sets import evaluation_sets
@@ -24,6 +25,7 @@ from distill.teacher.load import load_teacher
 from distill.teacher.protocol import Teacher
 from distill.train.processes import check_device
 from distill.views import ViewSettings
+from export.runtime.decode import MAX_PIXELS
 from export.runtime.errors import DataError, RecipeError, StudentError
 from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers
@@ -49,7 +51,8 @@ class Project:
     def _open(self, entry: SourceEntry) -> Source:
         source = open_source(entry, output=self.config.folder)
         check_source(source, max_skipped=self.config.data.max_skipped)
-        return source
+        limit = self.config.data.max_pixels
+        return source if limit == MAX_PIXELS else Limited(source, limit)
 
     @cached_property
     def _splits(self) -> list[tuple[Source, Source]]:
@@ -266,11 +269,11 @@ class Project:
             }
         )
 
-    @property
+    @cached_property
     def views(self) -> ViewSettings:
         """How training's views are drawn."""
         views = self.config.views
-        return ViewSettings(
+        settings = ViewSettings(
             seed=self.config.seed if views.seed is None else views.seed,
             kind=views.kind,
             scale=views.scale,
@@ -279,6 +282,11 @@ class Project:
             color_jitter=views.color_jitter,
             rand_augment=views.rand_augment,
         )
+        if not views.draft:
+            return settings
+        teacher = None if self.teacher is None else self.teacher.preprocessing
+        models = [look for look in (teacher, student_preprocessing(self.student)) if look]
+        return replace(settings, draft=settings.draft_for(models)) if models else settings
 
     @property
     def build_settings(self) -> BuildSettings:

@@ -173,7 +173,8 @@ def default_values(
     if data is not None:
         from distill.data.sources import guess_source
 
-        values["data"] = {"train": guess_source(data)}
+        train = guess_source(data, unlabelled=labels is not None)
+        values["data"] = {"train": train}
     if labels is not None or values.get("data", {}).get("train", {}).get("kind") == "images":
         _of_pictures_alone(values, student, labels)
     if output is not None:
@@ -213,9 +214,9 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str 
     if labels is None:
         return
     from distill.data.folder import class_folders
-    from distill.labels import LabelSet, knows, read_labels
+    from distill.labels import LabelSet, knows, name_labels
 
-    names = read_labels(labels, field="--labels")
+    names = name_labels(labels, field="--labels")
     values["losses"] |= ABOUT_LABELS
     data = values.setdefault("data", {})
     data["labels"] = labels

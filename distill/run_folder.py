@@ -15,7 +15,7 @@ from typing import Any, Literal
 from distill.config import RunConfig
 from distill.config_losses import Losses, expand
 from distill.data.sample import Skip
-from distill.labels import label_set, label_templates, read_labels
+from distill.labels import label_set, label_templates, name_labels
 from distill.recipe_yaml import inline, to_yaml
 from export.runtime.errors import RunError
 
@@ -106,7 +106,7 @@ class RunFolder:
             # Presets and labels are written out, so that the recipe stays what it was when they
             # change.
             written = self.config.model_copy(
-                update={"losses": _expanded_losses(self.config), **_read_labels(self.config)}
+                update={"losses": _expanded_losses(self.config), **_written_labels(self.config)}
             )
             self._write_state(state)
             _write(self.path / "recipe.yaml", to_yaml(written, comments=True))
@@ -264,17 +264,17 @@ def _export_values(config: RunConfig) -> dict[str, Any]:
     """Return the section of the export, with what the file of its labels holds."""
     values: dict[str, Any] = config.export.model_dump(mode="json", exclude={"labels"})
     if config.export.labels is not None:
-        values["labels"] = list(read_labels(config.export.labels, field="export.labels"))
+        values["labels"] = list(name_labels(config.export.labels, field="export.labels"))
     return values
 
 
-def _read_labels(config: RunConfig) -> dict[str, Any]:
+def _written_labels(config: RunConfig) -> dict[str, Any]:
     """Return the sections of a recipe that name files of labels, with what these hold."""
     labels = label_set(config.data)
     names = None if labels is None else labels.names
-    templates = label_templates(config.data) if labels is None else labels.templates
+    templates = label_templates(config.data)
     given = config.export.labels
-    own = None if given is None else read_labels(given, field="export.labels")
+    own = None if given is None else name_labels(given, field="export.labels")
     return {
         "data": config.data.model_copy(update={"labels": names, "templates": templates}),
         "export": config.export.model_copy(update={"labels": own}),

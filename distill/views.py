@@ -2,7 +2,7 @@
 
 import math
 import random
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from functools import cache
@@ -26,7 +26,8 @@ class ViewSettings:
     ``scale`` is the range of the crop's share of the area, ``ratio`` that of width over height,
     ``flip`` whether half of the views are mirrored, ``color_jitter`` the largest relative change
     of brightness, contrast and saturation, ``rand_augment`` the configuration of timm's
-    RandAugment, None for none.
+    RandAugment, None for none. ``draft`` is the shorter side in pixels that a JPEG keeps at least
+    while it is decoded, None for all of it.
     """
 
     seed: int
@@ -36,15 +37,30 @@ class ViewSettings:
     flip: bool
     color_jitter: float
     rand_augment: str | None = None
+    draft: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
         """Return the settings as plain values, only those that matter."""
         values = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
-            if (key, value) != ("rand_augment", None)
+            if value is not None
         }
-        return values if self.kind == "random" else {"kind": self.kind}
+        if self.kind == "random":
+            return values
+        return {key: values[key] for key in ("kind", "draft") if key in values}
+
+    def draft_for(self, models: Iterable[Preprocessing]) -> int:
+        """Return the ``draft`` that leaves the smallest crop as many pixels as these models see.
+
+        A side of a crop is at least the picture's shorter side times the root of the smallest
+        share of the area and of the most extreme ratio.
+        """
+        if self.kind == "center":
+            return max(model.resize_to or max(model.size) for model in models)
+        stretch = min(self.ratio[0], 1 / self.ratio[1], 1.0)
+        side = max(max(model.size) for model in models)
+        return math.ceil(side / math.sqrt(self.scale[0] * stretch))
 
 
 @dataclass(frozen=True)

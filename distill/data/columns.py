@@ -33,9 +33,8 @@ class SampleColumns:
         self._keys = Texts()
         self._captions = Texts()
         self._owners = array("q")
-        self._label_numbers: dict[str, int] = {}
-        self._label_names: list[str] = []
-        self._labels = array("q")
+        self._labels = _Marks()
+        self._groups = _Marks()
         self._order: NDArray[np.int64] = np.zeros(0, dtype=np.int64)
         self._bounds: NDArray[np.int64] = np.zeros(1, dtype=np.int64)
 
@@ -45,7 +44,6 @@ class SampleColumns:
     def add(self, key: str) -> int:
         """Add a picture and return its number."""
         self._keys.append(key)
-        self._labels.append(-1)
         return len(self._keys) - 1
 
     def add_caption(self, number: int, caption: str) -> None:
@@ -55,12 +53,11 @@ class SampleColumns:
 
     def add_label(self, number: int, label: str) -> str:
         """Give a picture its label and return the one that it has: the first that it was given."""
-        if self._labels[number] < 0:
-            if label not in self._label_numbers:
-                self._label_numbers[label] = len(self._label_names)
-                self._label_names.append(label)
-            self._labels[number] = self._label_numbers[label]
-        return self._label_names[self._labels[number]]
+        return self._labels.set(number, label)
+
+    def add_group(self, number: int, group: str) -> str:
+        """Give a picture its group and return the one that it has: the first that it was given."""
+        return self._groups.set(number, group)
 
     def freeze(self) -> None:
         """Group the captions by picture; to be called once, after the last row."""
@@ -81,5 +78,29 @@ class SampleColumns:
 
     def label(self, number: int) -> str | None:
         """Return a picture's label."""
-        place = self._labels[number]
-        return None if place < 0 else self._label_names[place]
+        return self._labels.get(number)
+
+    def group(self, number: int) -> str | None:
+        """Return a picture's group."""
+        return self._groups.get(number)
+
+
+class _Marks:
+    """A text at most for each picture, of which many have the same."""
+
+    def __init__(self) -> None:
+        self._numbers: dict[str, int] = {}
+        self._names: list[str] = []
+        self._marks = array("q")
+
+    def set(self, number: int, name: str) -> str:
+        self._marks.extend([-1] * (number + 1 - len(self._marks)))
+        if self._marks[number] < 0:
+            self._marks[number] = self._numbers.setdefault(name, len(self._names))
+            if len(self._names) < len(self._numbers):
+                self._names.append(name)
+        return self._names[self._marks[number]]
+
+    def get(self, number: int) -> str | None:
+        place = self._marks[number] if number < len(self._marks) else -1
+        return None if place < 0 else self._names[place]

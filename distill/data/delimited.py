@@ -2,7 +2,7 @@
 
 import csv
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
@@ -13,32 +13,38 @@ from export.runtime.errors import DataError
 SAVE_AGAIN = "save the table as UTF-8 text"
 
 
-def read_delimited(path: Path, names: ColumnNames) -> Iterator[Row | Skip]:
+def read_delimited(
+    path: Path, names: ColumnNames, columns: Sequence[str] | None = None
+) -> Iterator[Row | Skip]:
     """Read a CSV (strict quotes), a TSV (no quotes at all), or a ``.txt`` that is one of them.
 
-    A row with another number of fields than the header comes out as a skip. Blank lines are
-    passed over; white space around a field is dropped.
+    ``columns`` are the names of the columns where no header says them. A ``.csv`` whose first line
+    has tabs and no comma is a TSV, as open_clip's are. A row with another number of fields than
+    there are columns comes out as a skip. Blank lines are passed over; white space around a field
+    is dropped.
 
     Raises:
         DataError: the table cannot be read, is empty or lacks a column; names file and line.
     """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
-            yield from _read(path, file, names)
+            yield from _read(path, file, names, columns)
     except OSError as error:
         raise DataError(f"{path}: the table cannot be read: {error.strerror}") from error
 
 
-def _read(path: Path, file: TextIO, names: ColumnNames) -> Iterator[Row | Skip]:
+def _read(
+    path: Path, file: TextIO, names: ColumnNames, columns: Sequence[str] | None
+) -> Iterator[Row | Skip]:
     lines = _lines(path, file)
     first = next(lines, None)
     if first is None:
-        raise DataError(f"{path}: the table is empty; its first line must name the columns")
-    tabs = path.suffix.lower() == ".tsv" or (path.suffix.lower() == ".txt" and "\t" in first)
+        raise DataError(_empty(path, columns))
+    tabs = _has_tabs(path, first, columns)
     records = _records(path, itertools.chain([first], lines), tabs=tabs)
-    _, header = next(records, (0, []))
+    header = next(records, (0, []))[1] if columns is None else columns
     if not header:
-        raise DataError(f"{path}: the table is empty; its first line must name the columns")
+        raise DataError(_empty(path, columns))
     places = find_columns(header, names, table=str(path))
     empty = True
     for line, fields in records:
@@ -49,11 +55,30 @@ def _read(path: Path, file: TextIO, names: ColumnNames) -> Iterator[Row | Skip]:
             way_out = "" if tabs else "; a field that holds a comma or a quote stands in quotes"
             yield Skip(
                 f"{path}:{line}",
-                f"{len(fields)} fields where the header has {len(header)}{way_out}",
+                f"{len(fields)} fields where the header has {len(header)}{way_out}"
+                if columns is None
+                else f"{len(fields)} fields for {len(header)} columns{way_out}",
                 kind="row",
             )
     if empty:
-        raise DataError(f"{path}: the table has a header and no rows below it")
+        raise DataError(
+            f"{path}: the table has a header and no rows below it"
+            if columns is None
+            else _empty(path, columns)
+        )
+
+
+def _empty(path: Path, columns: Sequence[str] | None) -> str:
+    must = "; its first line must name the columns" if columns is None else ""
+    return f"{path}: the table is empty{must}"
+
+
+def _has_tabs(path: Path, first: str, columns: Sequence[str] | None) -> bool:
+    """Tell by its name and first line whether tabs part the columns."""
+    suffix = path.suffix.lower()
+    if suffix != ".csv" or "\t" not in first:
+        return suffix == ".tsv" or (suffix == ".txt" and "\t" in first)
+    return "," not in first if columns is None else first.count("\t") == len(columns) - 1
 
 
 def _row(path: Path, line: int, fields: list[str], places: ColumnPlaces) -> Row | Skip:
@@ -62,7 +87,8 @@ def _row(path: Path, line: int, fields: list[str], places: ColumnPlaces) -> Row 
         return Skip(f"{path}:{line}", "its picture has no name", kind="row")
     caption = "" if places.caption is None else fields[places.caption]
     label = "" if places.label is None else fields[places.label]
-    return Row(line, image, (caption,) if caption else (), label)
+    group = "" if places.id is None else fields[places.id]
+    return Row(line, image, (caption,) if caption else (), label, group)
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:

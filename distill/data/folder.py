@@ -7,6 +7,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distill.data.columns import Texts
+from distill.data.labels import name_folders
 from distill.data.rows import shorten
 from distill.data.sample import Sample, Skip, Source
 from export.runtime.errors import DataError
@@ -20,10 +21,16 @@ SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "t
 SHOWN = 8
 
 
-def open_folder(path: str | Path, *, templates: Sequence[str] = DEFAULT_TEMPLATES) -> Source:
+def open_folder(
+    path: str | Path,
+    *,
+    templates: Sequence[str] = DEFAULT_TEMPLATES,
+    classes: str | None = None,
+) -> Source:
     """Open a folder of class folders; captions are the templates, filled with the class.
 
-    The label is the name of the class folder; in captions "_" and "-" of it are spaces. A
+    The label is the name of the class folder, or what ``classes`` calls it (see
+    :func:`distill.data.labels.name_folders`); in captions "_" and "-" of it are spaces. A
     template holds ``{}`` or ``{c}`` where the class goes. Hidden files and folders are passed
     over; pictures that lie outside of the class folders are in the source's ``skipped``.
 
@@ -31,13 +38,13 @@ def open_folder(path: str | Path, *, templates: Sequence[str] = DEFAULT_TEMPLATE
         DataError: there are no class folders, or one has no pictures; a template has no place for
             the class.
     """
-    return FolderSource(Path(path), templates=templates)
+    return FolderSource(Path(path), templates=templates, classes=classes)
 
 
 class FolderSource:
     """The pictures of class folders, in the order of their paths."""
 
-    def __init__(self, path: Path, *, templates: Sequence[str]) -> None:
+    def __init__(self, path: Path, *, templates: Sequence[str], classes: str | None) -> None:
         """List every folder, without opening a picture."""
         self.name = str(path)
         self._root = path
@@ -46,8 +53,9 @@ class FolderSource:
             fill(template, "class")
         self._keys = Texts()
         self._classes = array("q")
-        self.class_names = class_folders(path)
-        for number, name in enumerate(self.class_names):
+        folders = class_folders(path)
+        self.class_names = folders if classes is None else name_folders(folders, classes)
+        for number, name in enumerate(folders):
             self._gather(path / name, name, number)
         self.skipped = tuple(
             Skip(str(path / name), "it lies outside of the class folders")
@@ -133,26 +141,36 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
-def walk(
-    folder: Path, *, prefix: str = "", above: frozenset[tuple[int, int]] = frozenset()
-) -> Iterator[str]:
+def walk(folder: Path) -> Iterator[str]:
     """Give the path of each file that is not hidden, relative to the folder, with "/".
 
-    Links to folders are followed, except to one that the walk is inside of.
+    Links to folders are followed; a folder that links lead to more than once is listed once.
+
+    Raises:
+        DataError: a folder may not be read.
     """
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
-    if here in above:
-        return
-    files, folders = listed(folder)
-    for name in files:
-        yield prefix + name
-    for name in folders:
-        yield from walk(folder / name, prefix=f"{prefix}{name}/", above=above | {here})
+    seen: set[tuple[int, int]] = set()
+    waiting = [""]
+    while waiting:
+        prefix = waiting.pop()
+        here = folder / prefix
+        try:
+            status = here.stat()
+        except OSError as error:
+            raise DataError(f"{here}: the folder cannot be read: {error.strerror}") from error
+        if (status.st_dev, status.st_ino) in seen:
+            continue
+        seen.add((status.st_dev, status.st_ino))
+        files, folders = listed(here)
+        for name in files:
+            yield prefix + name
+        waiting += [f"{prefix}{name}/" for name in reversed(folders)]
 
 
 def listed(folder: Path) -> tuple[list[str], list[str]]:
     """Return the sorted names of a folder's files and of its folders, without the hidden ones.
+
+    A link that leads nowhere counts as a file; pipes and devices are neither.
 
     Raises:
         DataError: the folder is missing or may not be read.
@@ -162,8 +180,12 @@ def listed(folder: Path) -> tuple[list[str], list[str]]:
     try:
         with os.scandir(folder) as entries:
             for entry in entries:
-                if not entry.name.startswith("."):
-                    (folders if _is_folder(entry) else files).append(entry.name)
+                if entry.name.startswith("."):
+                    continue
+                if _is_folder(entry):
+                    folders.append(entry.name)
+                elif entry.is_symlink() or entry.is_file():
+                    files.append(entry.name)
     except OSError as error:
         raise DataError(f"{folder}: the folder cannot be read: {error.strerror}") from error
     return sorted(files), sorted(folders)

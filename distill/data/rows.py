@@ -6,33 +6,40 @@ from dataclasses import dataclass
 
 from export.runtime.errors import DataError
 
+IMAGE_COLUMN = "image"
+CAPTION_COLUMN = "caption"
 LABEL_COLUMN = "label"
+# What open_clip and those after it call them.
+_OTHER_NAMES = {IMAGE_COLUMN: "filepath", CAPTION_COLUMN: "title"}
 SHOWN_COLUMNS = 12
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands, the picture as written, its captions and its label ('' for none).
+    """One row: where it stands, the picture as written, its captions, its label and id ('': none).
 
-    ``number`` is the line in CSV and TSV, else the row; both begin at 1.
+    ``number`` is the line in CSV, TSV and JSON lines, else the row; both begin at 1.
     """
 
     number: int
     image: str
     captions: tuple[str, ...]
     label: str
+    id: str = ""
 
 
 @dataclass(frozen=True)
 class ColumnNames:
     """The names of the columns to read; None where a column is not to be read.
 
-    The label column of the name that is the default (``label``) may be missing from a table.
+    The label column of the name that is the default (``label``) may be missing from a table. For
+    the defaults ``image`` and ``caption`` a table may say ``filepath`` and ``title``.
     """
 
-    image: str = "image"
-    caption: str | None = "caption"
+    image: str = IMAGE_COLUMN
+    caption: str | None = CAPTION_COLUMN
     label: str | None = LABEL_COLUMN
+    id: str | None = None
 
 
 @dataclass(frozen=True)
@@ -42,6 +49,7 @@ class ColumnPlaces:
     image: int
     caption: int | None
     label: int | None
+    id: int | None
 
 
 def find_columns(columns: Sequence[str], names: ColumnNames, *, table: str) -> ColumnPlaces:
@@ -55,17 +63,42 @@ def find_columns(columns: Sequence[str], names: ColumnNames, *, table: str) -> C
         label = None
     hint = ", or set caption_column: null for pictures without captions"
     return ColumnPlaces(
-        image=_find(columns, names.image, field="image_column", table=table),
+        image=_find(columns, _called(columns, names.image), field="image_column", table=table),
         caption=None
         if names.caption is None
-        else _find(columns, names.caption, field="caption_column", table=table, hint=hint),
+        else _find(
+            columns,
+            _called(columns, names.caption),
+            field="caption_column",
+            table=table,
+            hint=hint,
+        ),
         label=None if label is None else _find(columns, label, field="label_column", table=table),
+        id=None if names.id is None else _find(columns, names.id, field="id_column", table=table),
     )
+
+
+def unusable(text: str) -> str | None:
+    """Return why a text can be no caption, label or name, None where it can."""
+    if "\0" in text:
+        return "it holds a NUL byte"
+    if not text.isascii():
+        try:
+            text.encode("utf-8")
+        except UnicodeEncodeError:
+            return "it holds half a character (a lone surrogate)"
+    return None
 
 
 def shorten(text: str, *, limit: int = 80) -> str:
     """Return a text in quotes on one line, cut where it is long."""
     return repr(text if len(text) <= limit else text[: limit - 1] + "…")
+
+
+def _called(columns: Sequence[str], name: str) -> str:
+    """Return what the table calls a column."""
+    other = _OTHER_NAMES.get(name)
+    return name if other is None or name in columns or other not in columns else other
 
 
 def _find(columns: Sequence[str], name: str, *, field: str, table: str, hint: str = "") -> int:

@@ -1,7 +1,7 @@
 """Samples and sources: pictures with captions behind an index with random access."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal, Protocol
 
@@ -9,22 +9,48 @@ import numpy as np
 from PIL import Image
 
 from distill.counter import draw_integers
+from export.runtime.decode import MAX_PIXELS
 from export.runtime.errors import DataError
 from export.runtime.preprocess import decode
+
+
+class Stored(Protocol):
+    """The undecoded bytes of a picture inside of a larger file, read when they are asked for.
+
+    ``name`` is what messages call it, ``size`` the number of its bytes.
+    """
+
+    @property
+    def name(self) -> str:
+        """File and place."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """Number of bytes, known without reading them."""
+        ...
+
+    def read(self) -> bytes:
+        """Return the bytes; DataError where they cannot be read."""
+        ...
 
 
 @dataclass(frozen=True)
 class Sample:
     """One picture: a key that is stable and unique in its source, and what belongs to it.
 
-    ``image`` is the file or the undecoded bytes of one; ``captions`` holds several, one or none;
-    ``label`` is the name of its class where there is one.
+    ``image`` is the file, the undecoded bytes of one or where they are stored; ``captions`` holds
+    several, one or none; ``label`` is the name of its class where there is one. Samples of one
+    ``group`` are held out together, None for a sample by itself. A picture of more than
+    ``max_pixels`` is not read.
     """
 
     key: str
-    image: Path | bytes
+    image: Path | bytes | Stored
     captions: tuple[str, ...]
     label: str | None
+    group: str | None = None
+    max_pixels: int = MAX_PIXELS
 
 
 @dataclass(frozen=True)
@@ -73,40 +99,65 @@ class Subset:
         return self.source[int(self.indices[index])]
 
 
-def open_image(sample: Sample) -> Image.Image:
+class Limited:
+    """A source whose pictures of more than ``max_pixels`` cannot be read."""
+
+    def __init__(self, source: Source, max_pixels: int) -> None:
+        self.source = source
+        self.name = source.name
+        self.skipped = source.skipped
+        self.rows = source.rows
+        self._max_pixels = max_pixels
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def __getitem__(self, index: int) -> Sample:
+        return replace(self.source[index], max_pixels=self._max_pixels)
+
+
+def open_image(sample: Sample, *, draft: int | None = None) -> Image.Image:
     """Return the picture of a sample as RGB, its EXIF orientation applied.
 
+    ``draft`` is the shorter side that a JPEG keeps at least while it is decoded; None is all of it.
+
     Raises:
-        DataError: the picture is missing or cannot be read; the message names it.
+        DataError: the picture is missing, too large or cannot be read; the message names it.
     """
-    return decode(sample.image, name=None if isinstance(sample.image, Path) else sample.key)
+    image = sample.image
+    if isinstance(image, Path):
+        return decode(image, max_pixels=sample.max_pixels, draft=draft)
+    data, name = (image, sample.key) if isinstance(image, bytes) else (image.read(), image.name)
+    return decode(data, name=name, max_pixels=sample.max_pixels, draft=draft)
 
 
 def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset, Subset]:
     """Split a source into (kept, held out), each of them at least one sample.
 
-    A sample is held out where the hash of its key, and of nothing else, falls under ``share``; of
-    more than ``at_most`` those with the smallest hashes are. Both parts keep the source's order.
+    A sample is held out where the hash of its group (its key, where it has none), and of nothing
+    else, falls under ``share``; of more than ``at_most`` those with the smallest hashes are. A
+    group is never parted, so that the first may be larger. Both parts keep the source's order.
 
     Raises:
-        DataError: the source has fewer than two samples.
+        DataError: the source has fewer than two samples, or all of them are one group.
     """
-    count = len(source)
-    if count < 2:
-        raise DataError(
-            f"{source.name}: {count} picture cannot be split into a part to train on and a part "
-            "that is held out; give more pictures, or set data.validation"
-        )
+    samples = (source[index] for index in range(len(source)))
     hashes = np.fromiter(
-        (draw_integers("split", source[index].key)[0] for index in range(count)),
+        (draw_integers("split", sample.group or sample.key)[0] for sample in samples),
         dtype=np.uint64,
-        count=count,
+        count=len(source),
     )
+    values, groups, counts = np.unique(hashes, return_inverse=True, return_counts=True)
+    if len(values) < 2:
+        what = "picture" if len(source) < 2 else "pictures with the same id"
+        raise DataError(
+            f"{source.name}: {len(source)} {what} cannot be split into a part to train on and a "
+            "part that is held out; give more pictures, or set data.validation"
+        )
     limit = np.uint64(min(int(share * 2**64), 2**64 - 1))
-    under = int(np.count_nonzero(hashes < limit))
-    number = max(1, min(under, at_most, count - 1))
-    held_out = np.zeros(count, dtype=bool)
-    held_out[np.argsort(hashes, kind="stable")[:number]] = True
+    fitting = (values < limit) & (np.cumsum(counts) <= at_most)
+    number = max(1, min(int(np.count_nonzero(fitting)), len(values) - 1))
+    held_out = groups < number
     return Subset(source, np.flatnonzero(~held_out)), Subset(source, np.flatnonzero(held_out))
 
 

@@ -5,13 +5,18 @@ from typing import Any
 
 from distill.config_data import ScenesSource
 from distill.config_data import Source as SourceConfig
+from distill.data.base64_lines import open_base64
 from distill.data.folder import is_picture, listed, open_folder, walk
+from distill.data.hub import SAVED, open_hub
+from distill.data.images import open_images
+from distill.data.rows import ColumnNames
 from distill.data.sample import Source
 from distill.data.scenes import render_scenes
-from distill.data.table import TABLE_SUFFIXES, open_table
+from distill.data.table import TABLE_SUFFIXES, Form, open_table
 from export.runtime.errors import DataError
 
 SHOWN = 8
+TABLES_IN_FOLDERS = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
 
 
 def open_source(config: SourceConfig, *, output: Path) -> Source:
@@ -27,10 +32,29 @@ def open_source(config: SourceConfig, *, output: Path) -> Source:
                 image_column=config.image_column,
                 caption_column=config.caption_column,
                 label_column=config.label_column,
+                id_column=config.id_column,
                 image_root=config.image_root,
+                form=Form(config.columns, config.split),
             )
         case "folder":
-            return open_folder(config.path, templates=config.templates)
+            return open_folder(config.path, templates=config.templates, classes=config.classes)
+        case "images":
+            return open_images(config.path)
+        case "base64":
+            return open_base64(
+                config.path,
+                input_schema=config.input_schema,
+                image_column=config.image_column,
+                caption_column=config.caption_column,
+                label_column=config.label_column,
+            )
+        case "hub":
+            return open_hub(
+                config.path,
+                config_name=config.config_name,
+                split=config.split,
+                names=ColumnNames(config.image_column, config.caption_column, config.label_column),
+            )
         case "scenes":
             table = render_scenes(
                 output / scenes_name(config) if config.path is None else Path(config.path),
@@ -43,17 +67,22 @@ def open_source(config: SourceConfig, *, output: Path) -> Source:
             return open_table(table)
 
 
-def guess_source(path: str) -> dict[str, Any]:
+def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     """Return the data section that a path on the command line stands for: its kind and path.
 
-    A ``.csv``, ``.tsv``, ``.txt`` or ``.parquet`` file is a table, a folder with exactly one such
-    file is that table, a folder of folders of pictures is classes.
+    A file with a suffix of tables is a table, and a folder with exactly one such file (but for
+    ``.json``, which may be anything) is that table. A folder by ``save_to_disk`` is a local copy
+    of a data set, a folder of folders of pictures is classes, a folder of pictures is just that;
+    ``unlabelled`` says that pictures both in it and in folders inside are that too.
 
     Raises:
         DataError: it is anything else; the message says what was looked for and found.
     """
     place = Path(path)
-    looked_for = f"a table ({', '.join(TABLE_SUFFIXES)}), or a folder with one table or of classes"
+    looked_for = (
+        f"a table ({', '.join(TABLE_SUFFIXES)}), or a folder with one table, of pictures, or of "
+        "classes"
+    )
     if place.is_file():
         if place.suffix.lower() in TABLE_SUFFIXES:
             return {"kind": "table", "path": path}
@@ -61,7 +90,9 @@ def guess_source(path: str) -> dict[str, Any]:
     if not place.is_dir():
         raise DataError(f"{path}: {looked_for} was looked for; found nothing")
     files, folders = listed(place)
-    tables = [name for name in files if Path(name).suffix.lower() in TABLE_SUFFIXES]
+    if not set(SAVED).isdisjoint(files):
+        return {"kind": "hub", "path": path}
+    tables = [name for name in files if Path(name).suffix.lower() in TABLES_IN_FOLDERS]
     if len(tables) == 1:
         return {"kind": "table", "path": str(place / tables[0])}
     if len(tables) > 1:
@@ -69,13 +100,26 @@ def guess_source(path: str) -> dict[str, Any]:
             f"{path}: found {len(tables)} tables in it ({_some(tables)}); name the one to read, "
             f"such as {place / tables[0]}"
         )
-    if any(is_picture(file) for name in folders for file in walk(place / name)):
-        return {"kind": "folder", "path": path}
+    if unlabelled and any(map(is_picture, files)):
+        return {"kind": "images", "path": path}
+    return {"kind": _kind_of_folder(place, files, folders, looked_for), "path": path}
+
+
+def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_for: str) -> str:
+    """Return ``images`` where the pictures lie in the folder itself, ``folder`` for classes."""
     pictures = sum(map(is_picture, files))
+    nested = any(is_picture(file) for name in folders for file in walk(place / name))
+    if pictures and nested:
+        raise DataError(
+            f"{place}: found {pictures} pictures in it and others in folders inside; say what the "
+            f"folders are by kind: images (nothing) or kind: folder (classes) in a recipe, as in "
+            f"--set 'data.train={{kind: images, path: {place}}}' without --data"
+        )
+    if pictures or nested:
+        return "images" if pictures else "folder"
     raise DataError(
-        f"{path}: {looked_for} was looked for; found no table, {len(folders)} folders without "
-        f"pictures, {pictures} pictures directly in it and {len(files) - pictures} other files; "
-        "put the pictures of each class into a folder of its name, or write a table of them"
+        f"{place}: {looked_for} was looked for; found no table, {len(folders)} folders without "
+        f"pictures, no pictures and {len(files)} other files"
     )
 
 

@@ -1,29 +1,53 @@
-"""Tables: CSV, TSV or Parquet with a column of pictures, one of captions and perhaps labels."""
+"""Tables: a column of pictures, one of captions and perhaps labels, in any form of file."""
 
 import posixpath
 from array import array
 from collections.abc import Iterator
+from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
+from distill.data.arrow import EmbeddedSource, fill_row
 from distill.data.columns import SampleColumns
 from distill.data.delimited import read_delimited
+from distill.data.json_rows import read_json, read_json_lines
 from distill.data.parquet import Parquet
-from distill.data.rows import LABEL_COLUMN, ColumnNames, Row, shorten
+from distill.data.rows import (
+    CAPTION_COLUMN,
+    IMAGE_COLUMN,
+    LABEL_COLUMN,
+    ColumnNames,
+    Row,
+    shorten,
+)
 from distill.data.sample import Sample, Skip, Source
 from export.runtime.errors import DataError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet")
+TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")
+DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
 PICTURE_FOLDERS = ("images", "Images")
+
+
+@dataclass(frozen=True)
+class Form:
+    """What a file does not say by itself.
+
+    ``columns`` are the names of the columns of a CSV or TSV without a header; ``split`` is which
+    of Karpathy's splits to read, several joined by "+".
+    """
+
+    columns: tuple[str, ...] | None = None
+    split: str | None = None
 
 
 def open_table(
     path: str | Path,
     *,
-    image_column: str = "image",
-    caption_column: str | None = "caption",
+    image_column: str = IMAGE_COLUMN,
+    caption_column: str | None = CAPTION_COLUMN,
     label_column: str | None = LABEL_COLUMN,
+    id_column: str | None = None,
     image_root: str | Path | None = None,
+    form: Form | None = None,
 ) -> Source:
     """Open a table: several rows of one picture are one sample with several captions.
 
@@ -31,6 +55,7 @@ def open_table(
     ``image_root`` alone where that is given. Those that are missing, and rows that cannot be
     used, are in the source's ``skipped``. An empty caption is none; ``caption_column=None`` leaves
     all of them out. The column ``label`` is read where there is one, any other must be there.
+    Pictures of one ``id_column`` are held out together.
 
     Raises:
         DataError: the table or a column of it cannot be read, or none of its pictures is there.
@@ -44,15 +69,30 @@ def open_table(
         raise DataError(
             f"{path}: tables end in {', '.join(TABLE_SUFFIXES)}, not in {shorten(suffix)}"
         )
-    names = ColumnNames(image_column, caption_column, label_column)
+    names = ColumnNames(image_column, caption_column, label_column, id_column)
+    form = form or Form()
+    if form.columns is not None and suffix not in DELIMITED_SUFFIXES:
+        raise DataError(
+            f"{path}: columns: only {', '.join(DELIMITED_SUFFIXES)} may lack a header; remove it"
+        )
+    if form.split is not None and suffix != ".json":
+        raise DataError(f"{path}: split: only Karpathy's JSON has splits; remove it")
     if suffix == ".parquet":
         parquet = Parquet(path, names)
         if parquet.embedded:
-            return EmbeddedSource(path, parquet)
-        rows = parquet.rows()
-    else:
-        rows = read_delimited(path, names)
+            return EmbeddedSource(str(path), parquet)
+    rows = parquet.rows() if suffix == ".parquet" else _rows(path, names, form)
     return TableSource(path, rows, roots=_roots(path, image_root))
+
+
+def _rows(path: Path, names: ColumnNames, form: Form) -> Iterator[Row | Skip]:
+    match path.suffix.lower():
+        case ".jsonl":
+            return read_json_lines(path, names)
+        case ".json":
+            return read_json(path, names, split=form.split)
+        case _:
+            return read_delimited(path, names, form.columns)
 
 
 class TableSource:
@@ -80,6 +120,7 @@ class TableSource:
             image=self._roots[self._places[number]] / key,
             captions=self._columns.captions(number),
             label=self._columns.label(number),
+            group=self._columns.group(number),
         )
 
     def _gather(self, path: Path, rows: Iterator[Row | Skip]) -> None:
@@ -101,7 +142,7 @@ class TableSource:
                     skipped.append(Skip(_where(path, row), reason))
             number = by_key[key]
             if number is not None:
-                clash = _fill(self._columns, number, row)
+                clash = fill_row(self._columns, number, row)
                 if clash is not None:
                     skipped.append(Skip(_where(path, row), clash, kind="row"))
         self.skipped = tuple(skipped)
@@ -118,53 +159,6 @@ class TableSource:
                     self._places.append(place)
                 return by_file[name]
         return None
-
-
-class EmbeddedSource:
-    """The pictures inside of a Parquet file, one for each row."""
-
-    def __init__(self, path: Path, parquet: Parquet) -> None:
-        self.name = str(path)
-        self._parquet = parquet
-        self._columns = SampleColumns()
-        seen: set[str] = set()
-        for row in parquet.rows():
-            # A row is only ever skipped for the name of its picture, which is not needed here.
-            assert isinstance(row, Row)
-            key = row.image or f"row-{row.number}"
-            key = f"{key}#row-{row.number}" if key in seen else key
-            seen.add(key)
-            _fill(self._columns, self._columns.add(key), row)
-        self._columns.freeze()
-        self._pictures: Any = parquet.pictures()
-        self.skipped: tuple[Skip, ...] = ()
-        self.rows = len(self)
-
-    def __len__(self) -> int:
-        return len(self._columns)
-
-    def __getitem__(self, index: int) -> Sample:
-        number = range(len(self))[index]
-        return Sample(
-            key=self._columns.key(number),
-            image=self._parquet.picture(self._pictures, number),
-            captions=self._columns.captions(number),
-            label=self._columns.label(number),
-        )
-
-
-def _fill(columns: SampleColumns, number: int, row: Row) -> str | None:
-    """Add a row to its picture, or say why it does not fit."""
-    if row.label:
-        label = columns.add_label(number, row.label)
-        if label != row.label:
-            return (
-                f"label {shorten(row.label)} where an earlier row of the same picture has "
-                f"{shorten(label)}"
-            )
-    for caption in row.captions:
-        columns.add_caption(number, caption)
-    return None
 
 
 def _roots(path: Path, image_root: str | Path | None) -> list[Path]:
@@ -187,7 +181,9 @@ def _is_file(file: Path) -> bool:
 
 def _where(path: Path, row: Row) -> str:
     return (
-        f"{path}: row {row.number}" if path.suffix.lower() == ".parquet" else f"{path}:{row.number}"
+        f"{path}: row {row.number}"
+        if path.suffix.lower() in (".parquet", ".json")
+        else f"{path}:{row.number}"
     )
 
 

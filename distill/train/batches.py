@@ -159,7 +159,7 @@ class StepDataset(Dataset[Batch]):
         number = place.times_shown % inputs.view_count
         pixels = hidden = teacher_pixels = None
         if inputs.student is not None or inputs.teacher is not None:
-            image = open_image(sample)
+            image = open_image(sample, draft=inputs.views.draft)
             view = draw_view(inputs.views, sample.key, number, size=image.size)
             pixels = None if inputs.student is None else render_view(image, view, inputs.student)
             if inputs.teacher is not None:

@@ -10,6 +10,9 @@ from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError
 
+# Pillow refuses more by itself, and a limit can only be lower.
+MAX_PIXELS = 178_956_970
+
 ImageSource = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
 
 _SIXTEEN_BIT = ("I", "I;16", "I;16L", "I;16B", "I;16N")
@@ -17,7 +20,13 @@ _WITH_ALPHA = ("RGBA", "RGBa", "LA", "La", "PA")
 _HINT = "JPEG, PNG, WebP, GIF, BMP and TIFF can be read"
 
 
-def decode(source: ImageSource, *, name: str | None = None) -> Image.Image:
+def decode(
+    source: ImageSource,
+    *,
+    name: str | None = None,
+    max_pixels: int = MAX_PIXELS,
+    draft: int | None = None,
+) -> Image.Image:
     """Give a picture as 8-bit RGB, upright.
 
     The EXIF orientation is applied, what is transparent shows white, 16 bits of grey become 8,
@@ -26,9 +35,12 @@ def decode(source: ImageSource, *, name: str | None = None) -> Image.Image:
     Args:
         source: A path, the bytes of a file, a Pillow image, or RGB pixels as uint8 ``[H, W, 3]``.
         name: What messages call the picture; a path names itself.
+        max_pixels: A file that says it has more is refused before its pixels are read.
+        draft: Shorter side, in pixels, that a JPEG keeps at least while its decoder halves it up
+            to three times; ``None`` decodes all of it.
 
     Raises:
-        DataError: The picture is missing, damaged or of no kind that can be read.
+        DataError: The picture is missing, damaged, too large or of no kind that can be read.
     """
     label = name or describe(source)
     if isinstance(source, np.ndarray):
@@ -36,9 +48,9 @@ def decode(source: ImageSource, *, name: str | None = None) -> Image.Image:
     if isinstance(source, Image.Image):
         return _guarded(lambda: _to_rgb(source), label)
     if isinstance(source, bytes | bytearray | memoryview):
-        return _guarded(lambda: _open(io.BytesIO(source)), label)
+        return _guarded(lambda: _open(io.BytesIO(source), max_pixels, draft), label)
     if isinstance(source, str | os.PathLike):
-        return _guarded(lambda: _open(Path(source)), label)
+        return _guarded(lambda: _open(Path(source), max_pixels, draft), label)
     raise DataError(
         f"{label}: found a {type(source).__name__}, expected a path, bytes, a Pillow image or a "
         "uint8 array [H, W, 3]"
@@ -56,8 +68,15 @@ def describe(source: object) -> str:
     return str(getattr(source, "filename", "") or "the picture")
 
 
-def _open(source: Path | io.BytesIO) -> Image.Image:
+def _open(source: Path | io.BytesIO, max_pixels: int, draft: int | None) -> Image.Image:
     with Image.open(source) as image:
+        if image.width * image.height > max_pixels:
+            raise DataError(
+                f"{image.width} x {image.height} pixels, more than the {max_pixels:,} that are "
+                "read; save it smaller, or raise the limit (data.max_pixels in a recipe)"
+            )
+        if draft is not None:
+            image.draft(None, (draft, draft))
         return _to_rgb(image)
 
 
@@ -72,6 +91,10 @@ def _guarded(read: Callable[[], Image.Image], label: str) -> Image.Image:
         raise DataError(f"{label}: a folder, expected a picture") from error
     except UnidentifiedImageError as error:
         raise DataError(f"{label}: not a picture, or damaged at its beginning; {_HINT}") from error
+    except Image.DecompressionBombError as error:
+        raise DataError(
+            f"{label}: the picture cannot be read (more than {MAX_PIXELS:,} pixels); save it smaller"
+        ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
         reason = " ".join(str(error).split()) or type(error).__name__
         raise DataError(f"{label}: the picture cannot be read ({reason})") from error

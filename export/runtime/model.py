@@ -135,8 +135,8 @@ class EdgeModel:
         # One list of labels usually meets many pictures.
         cached = self._labels
         if cached is None or cached[0] != key:
-            prompts = [prompt.replace("{}", label) for label in key[0] for prompt in key[1]]
-            embeddings = self.embed_texts(prompts).reshape(len(key[0]), len(key[1]), -1)
+            texts = [prompt.replace("{}", label) for label in key[0] for prompt in key[1]]
+            embeddings = self.embed_texts(texts).reshape(len(key[0]), len(key[1]), -1)
             cached = (key, _normalised(embeddings.mean(axis=1)))
             self._labels = cached
         return cached[1].copy()

@@ -1,0 +1,133 @@
+"""Data sets of the Hugging Face hub and local copies of them, read by its datasets library."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from distill.data.arrow import ArrowColumns, EmbeddedSource, reason
+from distill.data.rows import ColumnNames, Row, shorten
+from distill.data.sample import Skip, Source
+from export.runtime.errors import DataError
+
+SAVED = ("dataset_dict.json", "state.json")
+TRAIN = "train"
+
+
+def open_hub(
+    path: str,
+    *,
+    config_name: str | None = None,
+    split: str | None = None,
+    names: ColumnNames | None = None,
+) -> Source:
+    """Open a data set by its name on the hub, or a folder that holds a copy of one.
+
+    A folder is what ``save_to_disk`` wrote, or holds Parquet or Arrow files. ``split`` is in the
+    library's own terms (``train+validation``); unless given it is ``train``, or the only one that
+    a folder has. Pictures are embedded, and stay undecoded until they are opened.
+
+    Raises:
+        DataError: there is no such data set, it cannot be had here, or a column does not fit.
+    """
+    folder = Path(path)
+    if folder.is_file():
+        raise DataError(
+            f"{path}: a file, where kind: hub takes a name on the hub or a folder; kind: table "
+            "reads a Parquet file"
+        )
+    if folder.is_dir():
+        data = _local(folder, config_name=config_name, split=split)
+    else:
+        data = _remote(path, config_name=config_name, split=split or TRAIN)
+    columns = ArrowColumns(data.features, names or ColumnNames(), table=path)
+    if not columns.embedded:
+        raise DataError(
+            f"{path}: column {shorten(columns.image)} (image_column) holds no pictures but texts; "
+            "kind: table reads names of files"
+        )
+    return EmbeddedSource(path, _Table(path, data, columns))
+
+
+class _Table:
+    """A dataset in memory-mapped files."""
+
+    def __init__(self, path: str, data: Any, columns: ArrowColumns) -> None:
+        self._path = path
+        self._columns = columns
+        self.image = columns.image
+        with _guarded(path):
+            # Arrow believes what a file says of its buffers, and would read beyond their ends.
+            self._data = columns.undecoded(data)
+            self._data.data.validate(full=True)
+
+    def rows(self) -> Iterator[Row | Skip]:
+        with _guarded(self._path):
+            yield from self._columns.rows(self._data.flatten())
+
+    def pictures(self) -> Any:
+        return self._data
+
+
+def _local(folder: Path, *, config_name: str | None, split: str | None) -> Any:
+    from datasets import DatasetDict, load_dataset, load_dataset_builder, load_from_disk
+
+    with _guarded(str(folder)):
+        if not any((folder / name).is_file() for name in SAVED):
+            builder = load_dataset_builder(str(folder), config_name)
+            files = getattr(builder.config, "data_files", None) or [TRAIN]
+            chosen = split or _only(folder, list(map(str, files)))
+            return load_dataset(str(folder), config_name, split=chosen)
+        data = load_from_disk(str(folder))
+        if isinstance(data, DatasetDict):
+            return _part(folder, data, split)
+        if split is not None and data.split is not None and split != str(data.split):
+            raise DataError(
+                f"{folder}: split: {split} was asked for, and this is a copy of {data.split} "
+                "alone; leave split out, or give another copy"
+            )
+        return data
+
+
+def _part(folder: Path, data: Any, split: str | None) -> Any:
+    from datasets import concatenate_datasets
+
+    names = (split or _only(folder, list(data))).split("+")
+    for name in names:
+        if name not in data:
+            raise DataError(
+                f"{folder}: there is no split {shorten(name)}; there are {', '.join(data)}"
+            )
+    return concatenate_datasets([data[name] for name in names])
+
+
+def _only(folder: Path, splits: Sequence[str]) -> str:
+    if TRAIN in splits:
+        return TRAIN
+    if len(splits) == 1:
+        return splits[0]
+    raise DataError(f"{folder}: its splits are {', '.join(splits) or 'none'}; set split to one")
+
+
+def _remote(name: str, *, config_name: str | None, split: str) -> Any:
+    from datasets import load_dataset
+
+    try:
+        with _guarded(name):
+            return load_dataset(name, config_name, split=split)
+    except DataError as error:
+        raise DataError(
+            f"{error}; there is no such folder here either. Where the hub is out of reach, get a "
+            f"copy elsewhere (datasets.load_dataset({name!r}).save_to_disk(FOLDER)) and give its "
+            "folder"
+        ) from error
+
+
+@contextmanager
+def _guarded(path: str) -> Iterator[None]:
+    try:
+        yield
+    except DataError:
+        raise
+    except Exception as error:  # The library raises nearly anything on damaged copies.
+        raise DataError(f"{path}: the data set cannot be read: {reason(error)}") from error
