@@ -1,7 +1,7 @@
 """Building a cache: shard by shard, so that a killed run goes on at the last whole one."""
 
 import os
-from collections.abc import Callable, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -90,12 +90,14 @@ def build_cache(
     *,
     settings: BuildSettings,
     progress: Progress,
+    parts: Collection[Part] = PARTS,
     extra_texts: Sequence[str] = (),
     sharing: Sharing = NOTHING_SHARED,
 ) -> tuple[Cache, list[Skip]]:
     """Add to a cache what the source needs and it lacks; return it with the pictures left out.
 
-    ``progress`` is told the part, how many of its rows are done and how many there are.
+    ``progress`` is told the part, how many of its rows are done and how many there are. Of the
+    source only ``parts`` are embedded: its pictures, its captions, or both.
     ``extra_texts`` are embedded as captions are. Each of several processes embeds its share of
     what is missing, into shards of its own; all must call this, with the same arguments.
 
@@ -112,7 +114,12 @@ def build_cache(
             merge_parts(folder, identity, new)
         sharing.wait()
         cache = open_cache(folder, teacher, settings)
-        missing = cache.missing(source, extra_texts=extra_texts)
+        missing = cache.missing(
+            source,
+            images="images" in parts,
+            captions="captions" in parts,
+            extra_texts=extra_texts,
+        )
         # Nobody writes before all have seen the same.
         sharing.wait()
         if missing:

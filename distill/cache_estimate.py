@@ -13,6 +13,7 @@ import torch
 from rich.console import Console
 
 from distill.cache_build import BuildSettings, open_cache
+from distill.cache_manifest import PARTS
 from distill.cache_rows import StoredAs, draw_rows, row_digests
 from distill.cache_stage import cache_folders
 from distill.config import RunConfig
@@ -139,11 +140,13 @@ def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> W
     counts = np.zeros(4, np.int64)
     for number, (folder, source) in enumerate(zip(folders, project.sources, strict=True)):
         cache = open_cache(folder, teacher, project.build_settings)
-        texts = dict.fromkeys(text for sample in _samples(source) for text in sample.captions)
+        images, captions = (part in project.teacher_parts for part in PARTS)
+        every = (text for sample in _samples(source) for text in sample.captions)
+        texts = dict.fromkeys(every if captions else ())
         extra = () if number else project.bank_texts
-        missing = cache.missing(source, extra_texts=extra)
-        captions = len(texts | dict.fromkeys(extra))
-        counts += [len(source), captions, len(missing.pictures), len(missing.captions)]
+        missing = cache.missing(source, images=images, captions=captions, extra_texts=extra)
+        pictures, count = len(source) if images else 0, len(texts | dict.fromkeys(extra))
+        counts += [pictures, count, len(missing.pictures), len(missing.captions)]
     return Work(*counts.tolist())
 
 

@@ -41,6 +41,7 @@ def build_caches(
                 teacher,
                 settings=project.build_settings,
                 progress=_Bars(stack),
+                parts=project.teacher_parts,
                 extra_texts=() if caches else project.bank_texts,
                 sharing=_sharing(accelerator, caches),
             )

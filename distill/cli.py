@@ -69,7 +69,16 @@ StudentName = Annotated[
 ]
 DataPath = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="A table, a folder with one, or a folder of classes."),
+    typer.Option(
+        metavar="PATH", help="A table, a folder with one, a folder of classes, or of pictures."
+    ),
+]
+LabelFile = Annotated[
+    str | None,
+    typer.Option(
+        metavar="FILE",
+        help="What to tell apart, one label a line; makes a student of images alone.",
+    ),
 ]
 
 
@@ -144,14 +153,16 @@ def run(
     teacher: TeacherName = None,
     student: StudentName = None,
     data: DataPath = None,
+    labels: LabelFile = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run folder.")] = None,
     overrides: Overrides = None,
 ) -> None:
     """Cache, train, evaluate and export, by a recipe or by the default one."""
-    named = (teacher, student, data)
+    named = (teacher, student, data, labels)
     if recipe is not None and any(value is not None for value in named):
         raise RecipeError(
-            f"{recipe}: given beside --teacher, --student or --data; give a recipe or those"
+            f"{recipe}: given beside --teacher, --student, --data or --labels; give a recipe or "
+            "those"
         )
     if recipe is None and data is None:
         raise RecipeError("run: give a RECIPE, or --data with the pictures to learn from")
@@ -160,7 +171,7 @@ def run(
         from distill.recipe import default_values, resolve
     config = (
         resolve(
-            default_values(teacher=teacher, student=student, data=data, output=out),
+            default_values(teacher=teacher, student=student, data=data, labels=labels, output=out),
             overrides=overrides or (),
             where="command line",
         )
@@ -175,6 +186,7 @@ def recipe(
     teacher: TeacherName = None,
     student: StudentName = None,
     data: DataPath = None,
+    labels: LabelFile = None,
     out: Annotated[Path | None, typer.Option(metavar="FOLDER", help="The run folder.")] = None,
     schema: Annotated[bool, typer.Option("--schema", help="Print the JSON schema.")] = False,
 ) -> None:
@@ -184,7 +196,7 @@ def recipe(
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
-    values = default_values(teacher=teacher, student=student, data=data, output=out)
+    values = default_values(teacher=teacher, student=student, data=data, labels=labels, output=out)
     typer.echo(to_yaml(resolve(values, where="command line"), comments=True), nl=False)
 
 
@@ -233,12 +245,21 @@ def export(
         typer.Option(metavar="BUNDLE", help="Where to; in the run folder unless given."),
     ] = None,
     checkpoint: Which = Checkpoint.LAST,
+    labels: Annotated[
+        str | None,
+        typer.Option(metavar="FILE", help="Labels that the bundle classifies with, one a line."),
+    ] = None,
     overrides: Overrides = None,
 ) -> None:
     """Write the student as ONNX, verified against torch."""
     with _train_extra("export"):
+        from distill.labels import name_labels
         from distill.pipeline import export as write_bundle
-    write_bundle(run_folder, out=out, checkpoint=checkpoint.value, overrides=overrides or ())
+    changes = list(overrides or ())
+    if labels is not None:
+        named = name_labels(labels, field="--labels")
+        changes.append(f"export.labels={json.dumps(named, ensure_ascii=False)}")
+    write_bundle(run_folder, out=out, checkpoint=checkpoint.value, overrides=changes)
 
 
 @_command("classify")
@@ -246,8 +267,11 @@ def classify(
     bundle: BundlePath,
     picture: Annotated[Path, typer.Argument(metavar="PICTURE", help="The picture.")],
     labels: Annotated[
-        str, typer.Option(metavar="A,B|FILE", help="Labels, or a file with one a line.")
-    ],
+        str | None,
+        typer.Option(
+            metavar="A,B|FILE", help="Labels, or a file with one a line; else the bundle's own."
+        ),
+    ] = None,
     top: Annotated[int, typer.Option(min=1, help="How many labels to show, best first.")] = 5,
 ) -> None:
     """Tell which label fits a picture, by a bundle; needs no torch."""
@@ -255,7 +279,7 @@ def classify(
     from rich.table import Table
     from rich.text import Text
 
-    names = _labels(labels)
+    names = None if labels is None else _labels(labels)
     from export.runtime import EdgeModel
 
     ranking = EdgeModel.load(bundle).classify(picture, names)

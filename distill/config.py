@@ -13,13 +13,14 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distill.config_base import Natural, Section, Text, as_tuple, whole
+from distill.config_base import Natural, Section, Text, as_tuple, later, whole
 from distill.config_checks import cross_errors
 from distill.config_data import (
     DataSection,
     EvaluationEntry,
     Evaluations,
     FolderSource,
+    Lines,
     ScenesSource,
     Source,
     TableSource,
@@ -67,8 +68,10 @@ Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
 class ExportSection(Section):
     """The bundle that leaves the house."""
 
+    labels: Annotated[Lines, later(None)] = None
+    """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""
     templates: Templates | None = None
-    """Prompts with {} for the class; null: those of the first evaluation set."""
+    """Prompts with {} for the label; null: data.templates, or the first evaluation set's."""
     opset: Opset = 18
     """ONNX operator set."""
     tolerance: Tolerance = 1e-4

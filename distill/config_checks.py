@@ -190,4 +190,10 @@ def _evaluations(config: "RunConfig") -> Iterator[tuple[str, str]]:
         path = f"evaluate.{number}" if isinstance(config.evaluate, tuple) else "evaluate"
         for field in ("templates", "classes"):
             if entry.task == "retrieval" and getattr(entry, field) is not None:
-                yield f"{path}.{field}", "only zero_shot has a use for it; leave it out"
+                yield f"{path}.{field}", "only zero_shot and agreement use it; leave it out"
+        if entry.task != "agreement":
+            continue
+        if not config.teachers:
+            yield f"{path}.task", "agreement is with the teacher, and the recipe has none"
+        if entry.classes is None and config.data.labels is None:
+            yield f"{path}.classes", "missing, as data.labels is; agreement is about labels"

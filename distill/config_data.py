@@ -175,6 +175,10 @@ class DataSection(Section):
     """The pictures to learn from: one source, or a list of them."""
     validation: Source | None = None
     """Where the loss terms are computed during training; null: see `evaluate`."""
+    labels: Lines = None
+    """What to tell apart: a list, a text file, JSON list or folder of them; null: nothing."""
+    templates: TemplateLines = None
+    """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
     max_skipped: Share = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
     max_pixels: PixelLimit = MAX_PIXELS
@@ -188,14 +192,14 @@ class EvaluationEntry(Section):
 
     name: Text
     """What the report calls the set; no two alike."""
-    task: Literal["zero_shot", "retrieval"]
-    """Classification by prompts, or finding the picture of a caption and the reverse."""
+    task: Literal["zero_shot", "retrieval", "agreement"]
+    """Classes by prompts, captions and pictures, or how often student and teacher agree."""
     data: Source
-    """The pictures, with classes for zero_shot and captions for retrieval."""
+    """The pictures, with classes for zero_shot, with captions for retrieval, any for agreement."""
     templates: TemplateLines = None
-    """Prompts with {} for the class, a text file of them, or openai; null: a photo of a {}."""
+    """Prompts with {} for the class, a text file of them, or openai; null: data.templates."""
     classes: Lines = None
-    """The candidates; a text file, JSON list or folder of them; imagenet; null: the labels."""
+    """The candidates, a file or folder of them, or imagenet; null: those of data or data.labels."""
     samples: Count | None = None
     """How many pictures are measured; null: all."""
 

@@ -104,9 +104,9 @@ class PromptKlEntry(TermEntry):
     temperature: Positive = 1.0
     """What both models' logits are divided by."""
     bank: Text | None = None
-    """A file with one text a line; null: captions of the training data."""
+    """A file with one text a line; null: data.labels, or captions of the training data."""
     bank_size: Count = 1024
-    """How many captions are drawn where no file is named."""
+    """How many captions are drawn where no file and no labels are given."""
 
 
 class CorpusContrastiveEntry(TermEntry):

@@ -2,23 +2,27 @@
 
 import json
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, Literal
 
 from distill.cache_stage import build_caches, check_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import check_set, compare
-from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder, Vectors
+from distill.evaluate.grids import disagreement_grids
 from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
+from distill.labels import DEFAULT_TEMPLATES, LabelSet, label_templates, name_labels
+from distill.parts import BOTH
 from distill.progress import is_main_process, make_console
-from distill.project import DEFAULT_TEMPLATES, Project
+from distill.project import Project
 from distill.recipe import default_values, load_recipe, resolve
 from distill.run_folder import RunFolder
 from distill.train.checkpoint import latest_checkpoint
 from distill.train.processes import check_device, check_trackers, start_accelerator
 from distill.train.stage import train_stage
-from export.runtime.errors import RecipeError, RunError
+from export.runtime.errors import ExportError, RecipeError, RunError
 from students.model import load_student
 
 Stage = Literal["cache", "train", "evaluate", "export"]
@@ -32,27 +36,31 @@ def run(
     teacher: str | Path | None = None,
     student: str | None = None,
     data: str | Path | None = None,
+    labels: str | Path | None = None,
     out: str | Path | None = None,
     overrides: Sequence[str] = (),
     stages: Sequence[Stage] = STAGES,
 ) -> RunFolder:
     """Run the stages of a recipe, or of the default recipe for a teacher, a student and data.
 
-    A stage that is finished is skipped, an unfinished one goes on.
+    With ``labels`` the student is an image tower that classifies with them. A stage that is
+    finished is skipped, an unfinished one goes on.
 
     Raises:
         ClipDistillError: something that the user named is wrong; nothing is created then.
     """
-    teacher, data = _text(teacher), _text(data)
-    if recipe is not None and any(value is not None for value in (teacher, student, data)):
-        raise RecipeError("give either a recipe, or --teacher, --student and --data")
+    teacher, data, labels = _text(teacher), _text(data), _text(labels)
+    if recipe is not None and any(value is not None for value in (teacher, student, data, labels)):
+        raise RecipeError("give either a recipe, or --teacher, --student, --data and --labels")
     if isinstance(recipe, RunConfig):
         config = recipe
     elif recipe is not None:
         more = [*overrides, *([] if out is None else [f"output={json.dumps(str(out))}"])]
         config = load_recipe(Path(recipe), overrides=more)
     else:
-        values = default_values(teacher=teacher, student=student, data=data, output=out)
+        values = default_values(
+            teacher=teacher, student=student, data=data, labels=labels, output=out
+        )
         config = resolve(values, overrides=overrides, where="command line")
     folder = RunFolder(config)
     folder.check()
@@ -184,6 +192,7 @@ def evaluate(
         report,
         _place(folder, checkpoint),
         history=history if history.exists() else None,
+        grids=disagreement_grids(report, sets),
         notes=_notes(project, folder.path, checkpoint),
         title=folder.path.name,
     )
@@ -217,15 +226,24 @@ def export(
         ExportError: the student cannot be exported, or the graphs differ from it.
     """
     from export.bundle import export_student
+    from export.labels import Labels
 
     folder, project = _finished_run(Path(run_folder), overrides)
     config = project.config
-    sets = config.evaluation_entries
-    templates = config.export.templates or (sets[0].template_list if sets else None)
+    student = student_folder(folder.path, checkpoint)
+    templates = _export_templates(project)
+    named = None
+    if config.export.labels is not None:
+        names = name_labels(config.export.labels, field="export.labels")
+        named = LabelSet(names, templates)
+    elif project.labels is not None:
+        named = replace(project.labels, templates=templates)
+    vectors = None if named is None else _embedded(named, project, student)
     result = export_student(
-        student_folder(folder.path, checkpoint),
+        student,
         _place(folder, checkpoint) / "bundle" if out is None else Path(out),
-        templates=templates or DEFAULT_TEMPLATES,
+        templates=templates,
+        labels=None if named is None or vectors is None else Labels(named.names, vectors),
         opset=config.export.opset,
         tolerance=config.export.tolerance,
     )
@@ -234,6 +252,37 @@ def export(
     if out is None and checkpoint == "last":
         folder.finish("export")
     return result.folder
+
+
+def _export_templates(project: Project) -> tuple[str, ...]:
+    """Return the templates of the bundle: its own, those of the labels, or of the first set."""
+    config = project.config
+    given = config.export.templates or label_templates(config.data)
+    sets = config.evaluation_entries
+    return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
+
+
+def _embedded(labels: LabelSet, project: Project, folder: Path) -> Vectors | None:
+    """Embed labels by the student's own text tower, or by the teacher where it has none.
+
+    A student without an image tower has no use for them: None.
+
+    Raises:
+        ExportError: neither of them reads texts.
+    """
+    student = load_student(folder)
+    if student.image_processor is None:
+        return None
+    encoder = StudentEncoder(student)
+    vectors = labels.embed(encoder.encode_texts)
+    if vectors is None and project.teacher is not None:
+        vectors = labels.embed(TeacherEncoder(project.teacher).encode_texts)
+    if vectors is None:
+        raise ExportError(
+            "export.labels: the student has no text tower and the recipe no teacher to embed them; "
+            "leave the labels out, or give the teacher"
+        )
+    return vectors
 
 
 def student_folder(run_folder: Path, checkpoint: Checkpoint) -> Path:
@@ -273,12 +322,16 @@ def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[s
     """Return what a reader of the report has to know beside the numbers."""
     notes = []
     if not project.evaluation_sets:
-        notes.append("Nothing could be measured: the data has neither labels nor captions.")
+        notes.append(
+            "Nothing could be measured: the data has neither labels nor captions, and the recipe "
+            "no data.labels."
+        )
     elif project.config.holds_out:
         held_out = max(len(entry.source) for entry in project.evaluation_sets)
         notes.append(
             f"The recipe names no evaluation data: {held_out:,} pictures were held out of training."
         )
+    notes += _one_tower(project)
     if not (run_folder / "student").exists():
         notes.append("Training is not finished: this is the student of the newest checkpoint.")
     if checkpoint == "best":
@@ -288,6 +341,19 @@ def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[s
             f"{best['set']}: its score there flatters it."
         )
     return notes
+
+
+def _one_tower(project: Project) -> list[str]:
+    """Say whose the other side is where the student has one tower."""
+    towers = project.towers
+    if towers == BOTH or not project.evaluation_sets:
+        return []
+    missing, has, theirs = (
+        ("image", "texts", "images") if towers.text else ("text", "pictures", "texts")
+    )
+    return [
+        f"The student has no {missing} tower: its {has} are compared with the teacher's {theirs}."
+    ]
 
 
 def _best_state(run_folder: Path) -> str:

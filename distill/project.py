@@ -8,15 +8,19 @@ from pathlib import Path
 import torch
 
 from distill.cache_build import BuildSettings
+from distill.cache_manifest import Part
 from distill.config import RunConfig, StudentHf, StudentTowers
 from distill.config import Source as SourceEntry
 from distill.config_data import read_lines
 from distill.data.index import Position
-from distill.data.pairs import Captions, iterate
+from distill.data.pairs import Captions
 from distill.data.sample import Limited, Skip, Source, check_source, split_by_hash
 from distill.data.sources import open_source
 from distill.evaluate.compare import EvaluationSet
+from distill.evaluation_sets import evaluation_sets
+from distill.labels import LabelSet, label_set
 from distill.losses import Term, WeightedLoss
+from distill.parts import Towers, teacher_parts
 from distill.teacher.load import load_teacher
 from distill.teacher.protocol import Teacher
 from distill.train.processes import check_device
@@ -32,7 +36,6 @@ from students.switches import checkpoint_gradients
 # Where a recipe names nothing to validate on, this share of the training data is held out.
 HELD_OUT_SHARE = 0.05
 HELD_OUT_AT_MOST = 2000
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
 
 
 class Project:
@@ -84,12 +87,40 @@ class Project:
             return ()
         if term.options["bank"] is not None:
             return read_lines(Path(term.options["bank"]), field="losses.prompt_kl.bank")
+        if self.labels is not None:
+            return self.labels.prompts
         if self.captions.total == 0:
             raise DataError(
                 "losses.prompt_kl.bank: missing, and no picture of data.train has a caption to "
-                "take instead; name a file with one text a line"
+                "take instead; name a file with one text a line, or labels in data.labels"
             )
         return self.captions.draw(term.options["bank_size"])
+
+    @property
+    def bank_templates(self) -> int:
+        """How many texts of the bank make one row of it: the prompts of a label."""
+        term = self.config.terms.get("prompt_kl")
+        own = term is not None and term.options["bank"] is not None
+        return 1 if own or self.labels is None else len(self.labels.templates)
+
+    @cached_property
+    def labels(self) -> LabelSet | None:
+        """The labels that loss, evaluation and bundle share; None where the recipe has none."""
+        return label_set(self.config.data)
+
+    @property
+    def towers(self) -> Towers:
+        """Which towers the student has; an earlier student has to be loaded for it."""
+        section = self.config.student
+        if section.start is None and isinstance(section, StudentTowers):
+            return Towers(image=section.image is not None, text=section.text is not None)
+        student = self.student
+        return Towers(image=student.image_processor is not None, text=student.tokenizer is not None)
+
+    @property
+    def teacher_parts(self) -> frozenset[Part]:
+        """Which of pictures and captions the teacher has to embed."""
+        return teacher_parts(self.towers, self.config.terms)
 
     @cached_property
     def position(self) -> Position:
@@ -122,26 +153,9 @@ class Project:
     @cached_property
     def evaluation_sets(self) -> list[EvaluationSet]:
         """The recipe's evaluation sets, or those made of what is held out."""
-        config = self.config
-        if config.evaluation_entries:
-            return [
-                EvaluationSet(
-                    name=entry.name,
-                    task=entry.task,
-                    source=self._open(entry.data),
-                    classes=entry.class_list,
-                    templates=entry.template_list or DEFAULT_TEMPLATES,
-                    samples=entry.samples,
-                )
-                for entry in config.evaluation_entries
-            ]
-        source = self.validation_source
-        if source is None:
-            return []
-        name = "held_out" if config.holds_out else "validation"
-        # A folder's captions are made from its classes and say nothing that these do not.
-        entries = [config.data.validation] if config.data.validation else config.train_sources
-        return _sets_of(source, name, captioned=any(entry.kind != "folder" for entry in entries))
+        return evaluation_sets(
+            self.config, self._open, validation=self.validation_source, labels=self.labels
+        )
 
     @cached_property
     def teacher(self) -> Teacher | None:
@@ -224,6 +238,23 @@ class Project:
                     f"losses.{name}: needs captions, but no picture of data.train has one; "
                     "give a source with captions, or leave the term out"
                 )
+        self._check_captions()
+
+    def _check_captions(self) -> None:
+        """See that a text tower that has learned nothing yet finds captions to learn from.
+
+        Raises:
+            DataError: there are none.
+        """
+        section, towers = self.config.student, self.towers
+        if self.captions.total or not towers.text:
+            return
+        if towers.image and not (isinstance(section, StudentTowers) and section.start is None):
+            return
+        raise DataError(
+            "student.text: the text tower would learn nothing, since no picture of data.train has "
+            "a caption; set student.text: null for a student of pictures alone, or give captions"
+        )
 
     @cached_property
     def loss(self) -> WeightedLoss:
@@ -281,25 +312,6 @@ def load_start(folder: str) -> Student:
         return load_student(folder)
     except (ValueError, OSError) as error:
         raise StudentError(f"student.start: {error}") from error
-
-
-def _sets_of(source: Source, name: str, *, captioned: bool) -> list[EvaluationSet]:
-    """Return what a source can be measured on: classes where labelled, retrieval by captions."""
-    samples = list(iterate(source))
-    labelled = len({sample.label for sample in samples if sample.label is not None}) > 1
-    captioned = captioned and any(sample.captions for sample in samples)
-    tasks: list[str] = (["zero_shot"] if labelled else []) + (["retrieval"] if captioned else [])
-    return [
-        EvaluationSet(
-            name=name if len(tasks) == 1 else f"{name}_{task}",
-            task=task,
-            source=source,
-            classes=None,
-            templates=DEFAULT_TEMPLATES,
-            samples=None,
-        )
-        for task in tasks
-    ]
 
 
 def student_preprocessing(student: Student) -> Preprocessing | None:

@@ -22,6 +22,9 @@ DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
 TEACHER_KINDS = ("hf", "openai", "open_clip", "student")
 # What the weights are called that OpenAI distributes, unlike those of transformers.
 _TEACHER_FILES = (".pt", ".pth")
+# What a student of images alone learns by, and beside it where there are labels.
+PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
+ABOUT_LABELS = {"prompt_kl": 1.0}
 _PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
 # MODEL:PRETRAINED, as open_clip lists its weights; hf-hub:NAME and local-dir:FOLDER have no tag.
 _TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
@@ -151,6 +154,7 @@ def default_values(
     teacher: str | None = None,
     student: str | None = None,
     data: str | None = None,
+    labels: str | None = None,
     output: str | Path | None = None,
 ) -> dict[str, Any]:
     """Return the values of the default recipe, for `resolve`.
@@ -161,12 +165,15 @@ def default_values(
             ``.pt`` files, the folder of a run, else what ``hf`` takes; CLIP ViT-L/14 of the hub
             unless given.
         student: Name of a timm backbone, or the folder of a dual encoder of transformers.
-        data: A table, a folder with one, or a folder of class folders; scenes unless given.
+        data: A table, a folder with one, a folder of class folders or of pictures; scenes unless
+            given.
+        labels: A file with the labels that pictures are told apart by: the student is an image
+            tower then, and learns from pictures alone.
         output: The run folder.
 
     Raises:
         RecipeError: the teacher is of an unknown kind.
-        DataError: the data is nothing that can be read.
+        DataError: the data is nothing that can be read, or the labels are not.
     """
     values: dict[str, Any] = {"teacher": _teacher_values(teacher or DEFAULT_TEACHER)}
     if student is not None:
@@ -174,7 +181,10 @@ def default_values(
     if data is not None:
         from distill.data.sources import guess_source
 
-        values["data"] = {"train": guess_source(data)}
+        train = guess_source(data, unlabelled=labels is not None)
+        values["data"] = {"train": train}
+    if labels is not None or values.get("data", {}).get("train", {}).get("kind") == "images":
+        _of_pictures_alone(values, student, labels)
     if output is not None:
         values["output"] = str(output)
     return values
@@ -210,6 +220,33 @@ def _student_values(name: str) -> dict[str, Any]:
     if (Path(name) / "config.json").is_file():
         return {"kind": "hf", "model": name}
     return {"kind": "towers", "image": {"backbone": name}}
+
+
+def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str | None) -> None:
+    """Make a recipe one of an image tower that learns from the teacher without captions."""
+    section = values.setdefault("student", {"kind": "towers"})
+    if section["kind"] != "towers":
+        raise RecipeError(
+            f"--student {student}: a dual encoder, but without captions the student is an image "
+            "tower alone; give the name of a timm backbone"
+        )
+    section["text"] = None
+    values["losses"] = dict(PICTURES_ALONE)
+    if labels is None:
+        return
+    from distill.data.folder import class_folders
+    from distill.labels import LabelSet, knows, name_labels
+
+    names = name_labels(labels, field="--labels")
+    values["losses"] |= ABOUT_LABELS
+    data = values.setdefault("data", {})
+    data["labels"] = labels
+    train = data.get("train", {})
+    # Folders of another name than a label's are an order of somebody's, and no classes.
+    if train.get("kind") == "folder" and not knows(
+        LabelSet(names), class_folders(Path(train["path"]))
+    ):
+        data["train"] = {"kind": "images", "path": train["path"]}
 
 
 def json_schema() -> dict[str, Any]:

@@ -15,6 +15,7 @@ from typing import Any, Literal
 from distill.config import RunConfig
 from distill.config_losses import Losses, expand
 from distill.data.sample import Skip
+from distill.labels import label_set, label_templates, name_labels
 from distill.recipe_yaml import inline, to_yaml
 from export.runtime.errors import RunError
 
@@ -37,6 +38,7 @@ _IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
     ),
 }
 _LONGEST_LIST = 8
+_LONGEST_VALUE = 200
 _ELSEWHERE = "another output (--out, or --set output=…)"
 
 
@@ -101,8 +103,11 @@ class RunFolder:
             state = self._read() or {"format": FORMAT, "stages": {}}
             for stage in ("cache", "train"):
                 self._record(state, stage, finished=self._is_finished(state, stage))
-            # Presets are written out, so that the recipe stays what it was when they change.
-            written = self.config.model_copy(update={"losses": _expanded_losses(self.config)})
+            # Presets and labels are written out, so that the recipe stays what it was when they
+            # change.
+            written = self.config.model_copy(
+                update={"losses": _expanded_losses(self.config), **_written_labels(self.config)}
+            )
             self._write_state(state)
             _write(self.path / "recipe.yaml", to_yaml(written, comments=True))
         except OSError as error:
@@ -220,12 +225,15 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     }
     if stage == "train":
         return train
+    labels = {"labels": _label_values(config)} if config.data.labels is not None else {}
     if stage == "export":
-        return {**train, "export": values["export"]}
+        return {**train, "export": _export_values(config), **labels}
     entries = [entry.model_dump(mode="json") for entry in config.evaluation_entries]
     # Where no set is named, the validation data is what is measured on.
     named = {} if entries else {"validation": values["data"]["validation"]}
-    return {**train, "evaluate": entries, **named}
+    templates = label_templates(config.data)
+    spoken = {} if templates is None else {"templates": list(templates)}
+    return {**train, "evaluate": entries, **named, **spoken, **labels}
 
 
 def _expanded_losses(config: RunConfig) -> Losses:
@@ -240,7 +248,37 @@ def _loss_values(config: RunConfig) -> dict[str, Any]:
     bank = values.get("prompt_kl", {}).get("bank")
     if bank is not None and Path(bank).is_file():
         values["prompt_kl"]["bank_sha256"] = hashlib.sha256(Path(bank).read_bytes()).hexdigest()
+    if bank is None and "prompt_kl" in values and config.data.labels is not None:
+        values["prompt_kl"]["labels"] = _label_values(config)
     return values
+
+
+def _label_values(config: RunConfig) -> dict[str, Any]:
+    labels = label_set(config.data)
+    if labels is None:
+        return {}
+    return {"names": list(labels.names), "templates": list(labels.templates)}
+
+
+def _export_values(config: RunConfig) -> dict[str, Any]:
+    """Return the section of the export, with what the file of its labels holds."""
+    values: dict[str, Any] = config.export.model_dump(mode="json", exclude={"labels"})
+    if config.export.labels is not None:
+        values["labels"] = list(name_labels(config.export.labels, field="export.labels"))
+    return values
+
+
+def _written_labels(config: RunConfig) -> dict[str, Any]:
+    """Return the sections of a recipe that name files of labels, with what these hold."""
+    labels = label_set(config.data)
+    names = None if labels is None else labels.names
+    templates = label_templates(config.data)
+    given = config.export.labels
+    own = None if given is None else name_labels(given, field="export.labels")
+    return {
+        "data": config.data.model_copy(update={"labels": names, "templates": templates}),
+        "export": config.export.model_copy(update={"labels": own}),
+    }
 
 
 def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
@@ -263,7 +301,12 @@ def _differences(held: Any, asked: Any, path: str = "") -> list[str]:
             for number, (old, new) in enumerate(zip(held, asked, strict=True))
             for line in _differences(old, new, paths[0] if paths else f"{path}.{number}")
         ]
-    return [] if held == asked else [f"{path} was {inline(held)} and is now {inline(asked)}"]
+    return [] if held == asked else [f"{path} was {_brief(held)} and is now {_brief(asked)}"]
+
+
+def _brief(value: Any) -> str:
+    text = inline(value)
+    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}…"
 
 
 def _some(phrases: list[str], separator: str = ", ") -> str:

@@ -12,6 +12,7 @@ import onnx
 import tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from export.labels import LABELS_FILE, Labels, write_labels
 from export.onnx import (
     IMAGE_INPUT,
     IMAGE_OUTPUT,
@@ -39,7 +40,7 @@ from students.model import StudentModel, load_student
 IMAGE_FILE = "image.onnx"
 TEXT_FILE = "text.onnx"
 TOKENIZER_FILE = "tokenizer.json"
-_FILES = (manifest.FILE, IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE)
+_FILES = (manifest.FILE, IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE, LABELS_FILE)
 
 
 @dataclass(frozen=True)
@@ -65,6 +66,7 @@ def export_student(
     out: Path,
     *,
     templates: Sequence[str] = ("a photo of a {}.",),
+    labels: Labels | None = None,
     opset: int = 18,
     tolerance: float = 1e-4,
     force: bool = False,
@@ -78,6 +80,7 @@ def export_student(
         folder: A student, or any other dual encoder of transformers.
         out: The bundle.
         templates: Prompts that the bundle classifies with, each with ``{}`` for the label.
+        labels: Labels that it carries, embedded with these prompts.
         opset: ONNX operator set of the graphs.
         tolerance: The largest absolute difference between embeddings that passes.
         force: Replace ``out`` even if other files than a bundle's lie there.
@@ -109,6 +112,7 @@ def export_student(
             logit_scale=scale,
             logit_bias=0.0 if bias is None else bias.item(),
             templates=prompts,
+            labels=None if labels is None else write_labels(build, labels, image or text),
         )
         manifest.write(build, description)
         # What was written must also load: a contradiction would otherwise meet the device first.

@@ -67,12 +67,13 @@ def open_source(config: SourceConfig, *, output: Path) -> Source:
             return open_table(table)
 
 
-def guess_source(path: str) -> dict[str, Any]:
+def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     """Return the data section that a path on the command line stands for: its kind and path.
 
     A file with a suffix of tables is a table, and a folder with exactly one such file (but for
     ``.json``, which may be anything) is that table. A folder by ``save_to_disk`` is a local copy
-    of a data set, a folder of folders of pictures is classes, a folder of pictures is just that.
+    of a data set, a folder of folders of pictures is classes, a folder of pictures is just that;
+    ``unlabelled`` says that pictures both in it and in folders inside are that too.
 
     Raises:
         DataError: it is anything else; the message says what was looked for and found.
@@ -99,6 +100,8 @@ def guess_source(path: str) -> dict[str, Any]:
             f"{path}: found {len(tables)} tables in it ({_some(tables)}); name the one to read, "
             f"such as {place / tables[0]}"
         )
+    if unlabelled and any(map(is_picture, files)):
+        return {"kind": "images", "path": path}
     return {"kind": _kind_of_folder(place, files, folders, looked_for), "path": path}
 
 

@@ -1,27 +1,30 @@
 """Comparison: every encoder on every evaluation set, on the same samples."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.sample import Skip, Source
+from distill.evaluate.agreement import agreement_on, any_pictures
 from distill.evaluate.encoder import Encoder
 from distill.evaluate.pictures import Options
 from distill.evaluate.result import Metrics, SetResult
 from distill.evaluate.retrieval import captioned_pictures, retrieval
 from distill.evaluate.zero_shot import label_pictures, zero_shot
+from distill.labels import LabelSet
 from export.runtime.errors import RecipeError
 
 FORMAT = 1
-HEADLINES = {"zero_shot": "top1", "retrieval": "mean_recall"}
+HEADLINES = {"zero_shot": "top1", "retrieval": "mean_recall", "agreement": "agreement@1"}
 
 
 @dataclass(frozen=True)
 class EvaluationSet:
-    """One data set to measure on; the task is ``zero_shot`` or ``retrieval``.
+    """One data set to measure on; the task is ``zero_shot``, ``retrieval`` or ``agreement``.
 
-    ``classes`` (all labels of the source unless given) and ``templates`` are zero-shot's.
+    ``classes`` and ``templates`` belong to zero_shot, which takes all labels of the source unless
+    given some, and to agreement.
     """
 
     name: str
@@ -48,10 +51,13 @@ def check_set(entry: EvaluationSet) -> None:
     Raises:
         DataError: it lacks labels or captions, or a label is none of its classes.
     """
-    if entry.task == "zero_shot":
-        label_pictures(entry.source, classes=entry.classes, samples=entry.samples)
-    else:
-        captioned_pictures(entry.source, samples=entry.samples)
+    match entry.task:
+        case "zero_shot":
+            label_pictures(entry.source, classes=entry.classes, samples=entry.samples)
+        case "agreement":
+            any_pictures(entry.source, samples=entry.samples)
+        case _:
+            captioned_pictures(entry.source, samples=entry.samples)
 
 
 def measure(
@@ -75,6 +81,14 @@ def measure(
             )
         case "retrieval":
             return retrieval(encoders, entry.source, samples=entry.samples, options=options)
+        case "agreement":
+            return agreement_on(
+                encoders,
+                entry.source,
+                labels=LabelSet(tuple(entry.classes or ()), tuple(entry.templates)),
+                samples=entry.samples,
+                options=options or Options(),
+            )
         case _:
             raise RecipeError(
                 f"evaluate.{entry.name}: task is {entry.task!r}; "
@@ -92,8 +106,9 @@ def compare(
     """Return the content of ``report.json``, and the pictures that could not be read.
 
     ``retained`` is an encoder's headline divided by the reference's, ``agreement`` the share of
-    first hits that are the reference's. What does not exist is None: an encoder without both
-    towers, no reference, a reference at 0. Progress is shown unless ``options`` say otherwise.
+    first hits that are the reference's. An encoder of one tower is compared with the reference's
+    other side, and ``borrowed`` says so. What does not exist is None: an encoder without both
+    sides, no reference, a reference at 0. Progress is shown unless ``options`` say otherwise.
 
     Raises:
         RecipeError: two sets or two encoders have the same name, or a task is unknown.
@@ -110,7 +125,8 @@ def compare(
         ],
         "sets": [],
     }
-    options = options or Options(progress=True)
+    lender = next((encoder for encoder in encoders if encoder.name == reference), None)
+    options = replace(options or Options(progress=True), lender=lender)
     for entry in sets:
         shown = replace(options, title=f"measuring {entry.name}")
         result = measure(encoders, entry, options=shown)
@@ -127,13 +143,26 @@ def compare(
                 "agreement": {
                     encoder.name: result.agreement(encoder.name, reference) for encoder in encoders
                 },
+                **_one_sided(result),
             }
         )
     return report, skipped
 
 
+def _one_sided(result: SetResult) -> dict[str, Any]:
+    """Return what only some sets have: borrowed sides, and pictures that models disagree on."""
+    apart = {
+        name: [asdict(entry) for entry in entries] for name, entries in result.disagreements.items()
+    }
+    return {
+        **({"borrowed": dict(result.borrowed)} if result.borrowed else {}),
+        **({"disagreements": apart} if apart else {}),
+    }
+
+
 def _retained(result: SetResult, name: str, reference: str) -> float | None:
-    if reference not in result.results:
+    # The reference agrees with itself whatever it is worth.
+    if reference not in result.results or result.task == "agreement":
         return None
     _, ours = headline(result.task, result.results[name])
     _, theirs = headline(result.task, result.results[reference])

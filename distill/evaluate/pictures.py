@@ -24,12 +24,14 @@ class Options:
     """What does not belong to a set.
 
     Beyond the share ``max_skipped`` of unreadable pictures, measuring stops with an error. With
-    ``progress`` bars that begin with ``title`` are shown.
+    ``progress`` bars that begin with ``title`` are shown. ``lender`` is the teacher, whose texts or
+    images a model of one tower is compared with, and with whom others agree or not.
     """
 
     max_skipped: float = 0.01
     progress: bool = False
     title: str = "measuring"
+    lender: Encoder | None = None
 
 
 @dataclass(frozen=True)

@@ -13,10 +13,15 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.evaluate.curves import draw_curves, read_history
+from distill.evaluate.grids import Grid
 from distill.evaluate.result import METRIC_TITLES
 
 MISSING = "–"
-TASKS = {"zero_shot": "zero-shot classification", "retrieval": "retrieval"}
+TASKS = {
+    "zero_shot": "zero-shot classification",
+    "retrieval": "retrieval",
+    "agreement": "agreement with the teacher about labels",
+}
 
 
 def write_report(
@@ -24,6 +29,7 @@ def write_report(
     folder: Path,
     *,
     history: Path | None = None,
+    grids: Sequence[Grid] = (),
     notes: Sequence[str] = (),
     title: str = "Distillation report",
 ) -> None:
@@ -33,13 +39,14 @@ def write_report(
         report: What `compare` returns.
         folder: An existing folder.
         history: The run's ``metrics.jsonl`` for the curves; left out where it is missing.
+        grids: Pictures that stand below the tables of their sets.
         notes: Sentences that stand above the tables.
         title: The heading.
     """
     text = json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
     _write(folder / "report.json", text + "\n")
     curves = draw_curves(read_history(history)) if history and history.is_file() else []
-    page = render_page(report, curves=curves, notes=notes, title=title)
+    page = render_page(report, curves=curves, grids=grids, notes=notes, title=title)
     _write(folder / "report.html", page)
 
 
@@ -47,6 +54,7 @@ def render_page(
     report: Mapping[str, Any],
     *,
     curves: Sequence[tuple[str, str]] = (),
+    grids: Sequence[Grid] = (),
     notes: Sequence[str] = (),
     title: str = "Distillation report",
 ) -> str:
@@ -61,7 +69,13 @@ def render_page(
         title=title,
         notes=notes,
         curves=curves,
-        sets=[_describe_set(entry, report["models"]) for entry in report["sets"]],
+        sets=[
+            {
+                **_describe_set(entry, report["models"]),
+                "grids": [grid for grid in grids if grid.set_name == entry["name"]],
+            }
+            for entry in report["sets"]
+        ],
     )
     return page
 
@@ -69,10 +83,11 @@ def render_page(
 def _describe_set(entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return a set as a table for people: columns, and a row of finished cells per model."""
     metrics = list(next(iter(entry["results"].values()), {}))
+    # Where agreement is what is measured, its share says all.
+    shares_shown = [] if entry["task"] == "agreement" else ["retained", "agreement"]
     columns = [
         *(METRIC_TITLES.get(name, name) for name in metrics),
-        "retained",
-        "agreement",
+        *shares_shown,
         "parameters",
         "size",
     ]
@@ -81,8 +96,7 @@ def _describe_set(entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]])
         name = model["name"]
         shares = [
             *(entry["results"][name][metric] for metric in metrics),
-            entry["retained"][name],
-            entry["agreement"][name],
+            *(entry[share][name] for share in shares_shown),
         ]
         sizes = [format_count(model["parameters"]), format_bytes(model["bytes"])]
         rows.append((name, [*(format_percent(share) for share in shares), *sizes]))
@@ -92,6 +106,10 @@ def _describe_set(entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]])
         "samples": f"{entry['samples']:,}",
         "columns": columns,
         "rows": rows,
+        "borrowed": [
+            f"{name}: the {side} are the teacher's"
+            for name, side in entry.get("borrowed", {}).items()
+        ],
     }
 
 
@@ -121,6 +139,8 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         for name, cells in described["rows"]:
             table.add_row(name, *cells[: len(shown)])
         console.print(table)
+        for line in described["borrowed"]:
+            console.print(Text(line))
 
 
 def format_percent(share: float | None) -> str:

@@ -1,6 +1,7 @@
 """What measuring a set gives, the same for every task."""
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 
 from distill.data.sample import Skip
 from distill.evaluate.metrics import Ids, agreement
@@ -19,7 +20,19 @@ METRIC_TITLES = {
     "text_to_image_recall@5": "t→i R@5",
     "text_to_image_recall@10": "t→i R@10",
     "mean_recall": "mean R",
+    "agreement@1": "agrees",
+    "agreement@5": "in its top 5",
 }
+
+
+@dataclass(frozen=True)
+class Disagreement:
+    """A picture by its index in the source and its key, and the label that either gives it."""
+
+    index: int
+    key: str
+    reference: str
+    found: str
 
 
 @dataclass(frozen=True)
@@ -28,6 +41,8 @@ class SetResult:
 
     ``results`` are fractions of 1, None where an encoder lacks a tower. ``first`` are the ids of
     its first hits, an array per direction. ``skipped`` are the pictures that could not be read.
+    ``borrowed`` says of an encoder of one tower whether its images or texts are the teacher's;
+    ``disagreements`` are pictures that an encoder labels otherwise than the teacher.
     """
 
     task: str
@@ -35,6 +50,8 @@ class SetResult:
     results: dict[str, Metrics]
     first: dict[str, tuple[Ids, ...] | None]
     skipped: list[Skip]
+    borrowed: Mapping[str, str] = field(default_factory=dict)
+    disagreements: Mapping[str, list[Disagreement]] = field(default_factory=dict)
 
     def agreement(self, name: str, reference: str) -> float | None:
         """Return how often an encoder's first hit is the reference's: the mean over directions."""

@@ -6,6 +6,7 @@ import numpy as np
 
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder
+from distill.evaluate.lend import borrowed, both_sides
 from distill.evaluate.metrics import Ids, rank_both_ways, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_captions, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
@@ -30,10 +31,10 @@ def retrieval(
     picture that it belongs to.
 
     Args:
-        encoders: What to measure; one without both towers gets None.
+        encoders: What to measure; one of a single tower gets None where nobody lends the other.
         source: Pictures with captions, several or one; samples without any are left out.
         samples: How many pictures at most; all unless given.
-        options: Tolerance for unreadable pictures, and the progress bar.
+        options: Tolerance for unreadable pictures, the progress bar, and who lends a tower.
 
     Raises:
         DataError: there is no caption, or pictures cannot be read.
@@ -46,19 +47,26 @@ def retrieval(
     owners = np.repeat(np.arange(len(captions)), [len(group) for group in captions])
     results: dict[str, Metrics] = {}
     first: dict[str, tuple[Ids, ...] | None] = {}
+    sides = both_sides(
+        encoders,
+        pictures,
+        lambda encoder: encode_captions(encoder, texts, options=options),
+        source=source,
+        options=options,
+    )
     for encoder in encoders:
-        images = pictures.embeddings[encoder.name]
-        vectors = None if images is None else encode_captions(encoder, texts, options=options)
-        if images is None or vectors is None:
+        side = sides[encoder.name]
+        if side is None:
             results[encoder.name] = dict.fromkeys(METRICS)
             first[encoder.name] = None
             continue
-        rankings = rank_both_ways(images, vectors, owners)
+        rankings = rank_both_ways(side.images, side.texts, owners)
         recalls = [share_in_top(way.ranks, k) for way in rankings for k in CUTS]
         values = [*recalls, sum(recalls) / len(recalls)]
         results[encoder.name] = dict(zip(METRICS, values, strict=True))
         first[encoder.name] = tuple(way.first for way in rankings)
-    return SetResult("retrieval", len(captions), results, first, pictures.skipped)
+    lent = borrowed(sides)
+    return SetResult("retrieval", len(captions), results, first, pictures.skipped, borrowed=lent)
 
 
 def captioned_pictures(source: Source, *, samples: int | None) -> list[int]:

@@ -8,6 +8,7 @@ import numpy as np
 from distill.data.folder import DEFAULT_TEMPLATES, fill, insert
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder
+from distill.evaluate.lend import borrowed, both_sides
 from distill.evaluate.metrics import Embeddings, Ids, mean_per_class_recall, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
@@ -31,29 +32,37 @@ def zero_shot(
     ``mean_per_class_recall``, the mean of top-1 over the classes that occur.
 
     Args:
-        encoders: What to measure; one without both towers gets None.
+        encoders: What to measure; one of a single tower gets None where nobody lends the other.
         source: Pictures with labels; samples without one are left out.
         classes: All candidates; unless given, the labels of the whole source.
         templates: Prompts with ``{}`` for the class's name.
         samples: How many samples at most; all unless given.
-        options: Tolerance for unreadable pictures, and the progress bar.
+        options: Tolerance for unreadable pictures, the progress bar, and who lends a tower.
 
     Raises:
         DataError: there is no label, a label is no class, or pictures cannot be read.
     """
     names, labels = label_pictures(source, classes=classes, samples=samples)
-    pictures = encode_pictures(encoders, source, list(labels), options=options or Options())
+    options = options or Options()
+    pictures = encode_pictures(encoders, source, list(labels), options=options)
     truth = np.array([labels[index] for index in pictures.indices], dtype=np.int64)
     results: dict[str, Metrics] = {}
     first: dict[str, tuple[Ids, ...] | None] = {}
+    sides = both_sides(
+        encoders,
+        pictures,
+        lambda encoder: embed_classes(encoder, names, templates),
+        source=source,
+        options=options,
+    )
     for encoder in encoders:
-        images = pictures.embeddings[encoder.name]
-        texts = None if images is None else embed_classes(encoder, names, templates)
-        if images is None or texts is None:
+        side = sides[encoder.name]
+        if side is None:
             results[encoder.name] = dict.fromkeys(METRICS)
             first[encoder.name] = None
             continue
-        ranking = rank(images, texts, query_ids=truth, candidate_ids=np.arange(len(names)))
+        candidates = np.arange(len(names))
+        ranking = rank(side.images, side.texts, query_ids=truth, candidate_ids=candidates)
         values = (
             share_in_top(ranking.ranks, 1),
             share_in_top(ranking.ranks, 5),
@@ -61,7 +70,8 @@ def zero_shot(
         )
         results[encoder.name] = dict(zip(METRICS, values, strict=True))
         first[encoder.name] = (ranking.first,)
-    return SetResult("zero_shot", len(truth), results, first, pictures.skipped)
+    lent = borrowed(sides)
+    return SetResult("zero_shot", len(truth), results, first, pictures.skipped, borrowed=lent)
 
 
 def label_pictures(

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from distill.cache import CachedTeacher
+from distill.cache_manifest import PARTS, Part
 from distill.train.batches import Partners
 from distill.weighted import Banks
 
@@ -14,8 +15,8 @@ from distill.weighted import Banks
 class TeacherBanks:
     """What a run's terms take from the teacher beside the rows of the batch.
 
-    ``prompts`` ``[M, D]`` stays the same for the whole run; of the corpus in ``cached``,
-    ``samples`` captions and pictures are drawn anew for each step.
+    ``prompts`` ``[M, D]`` stays the same for the whole run; of those ``parts`` of the corpus in
+    ``cached`` that terms ask for, ``samples`` are drawn anew for each step.
     """
 
     seed: int
@@ -23,15 +24,21 @@ class TeacherBanks:
     prompts: Tensor | None = None
     cached: CachedTeacher | None = None
     samples: int = 0
+    parts: frozenset[Part] = frozenset(PARTS)
 
     def at(self, step: int) -> Banks:
         """Return the banks of a step: the same on every process, whatever came before."""
-        image = text = None
-        if self.cached is not None:
-            image = self.cached.corpus("images", self.samples, self.seed, step).to(self.device)
-            text = self.cached.corpus("captions", self.samples, self.seed, step).to(self.device)
         prompts = None if self.prompts is None else self.prompts.to(self.device)
-        return Banks(prompts=prompts, corpus_image=image, corpus_text=text)
+        return Banks(
+            prompts=prompts,
+            corpus_image=self._corpus("images", step),
+            corpus_text=self._corpus("captions", step),
+        )
+
+    def _corpus(self, part: Part, step: int) -> Tensor | None:
+        if self.cached is None or part not in self.parts:
+            return None
+        return self.cached.corpus(part, self.samples, self.seed, step).to(self.device)
 
     def with_partners(self, banks: Banks, partners: Partners, *, step: int, first: int) -> Banks:
         """Return the banks with the true partners of this process's rows.
@@ -40,13 +47,17 @@ class TeacherBanks:
         """
         if self.cached is None:
             return banks
-        captions = self.cached.corpus_ids("captions", self.samples, self.seed, step)
-        pictures = self.cached.corpus_ids("images", self.samples, self.seed, step)
         return replace(
             banks,
-            image_partners=_find(partners.captions, captions, first),
-            text_partners=_find(partners.pictures, pictures, first),
+            image_partners=self._partners("captions", partners.captions, step, first),
+            text_partners=self._partners("images", partners.pictures, step, first),
         )
+
+    def _partners(self, part: Part, wanted: Tensor, step: int, first: int) -> Tensor | None:
+        if self.cached is None or part not in self.parts:
+            return None
+        ids = self.cached.corpus_ids(part, self.samples, self.seed, step)
+        return _find(wanted, ids, first)
 
 
 def _find(wanted: Tensor, ids: Tensor, first: int) -> Tensor:

@@ -17,6 +17,7 @@ from distill.counter import draw_integers, draw_permutation
 from distill.data.index import Place, Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip, Source, open_image
+from distill.parts import BOTH, Towers
 from distill.train.piece import Piece
 from distill.views import ViewSettings, draw_view, render_view
 from distill.weighted import Mask
@@ -74,7 +75,8 @@ class Inputs:
     """How samples become what the models take; None where a model has or needs no such tower.
 
     ``teacher`` is the preprocessing of a live teacher, ``cached`` one whose embeddings are looked
-    up; ``piece_rows`` is the most rows of a piece, None for all of them in one.
+    up, both for the student's ``towers`` alone; ``piece_rows`` is the most rows of a piece, None
+    for all of them in one.
     """
 
     views: ViewSettings
@@ -82,6 +84,7 @@ class Inputs:
     student: Preprocessing | None
     teacher: Preprocessing | None = None
     cached: CachedTeacher | None = None
+    towers: Towers = BOTH
     tokenizer: Any = None
     tokenizing: Mapping[str, Any] = field(default_factory=dict)
     mask: Mask | None = None
@@ -120,7 +123,9 @@ class StepDataset(Dataset[Batch]):
             pair_ids=torch.tensor([row.pair_id for row in rows], dtype=torch.int64),
             pieces=[self._piece(rows[i : i + count]) for i in range(0, len(rows), count)],
             teacher_pixels=_stack([row.teacher_pixels for row in rows]),
-            teacher_image=None if cached is None else cached.images(sources, keys, views),
+            teacher_image=cached.images(sources, keys, views)
+            if cached is not None and self._inputs.towers.image
+            else None,
             teacher_text=cached.captions(captions) if cached is not None and captions else None,
             partners=_partners(rows) if self._inputs.find_partners else None,
             skipped=skipped,
@@ -165,7 +170,9 @@ class StepDataset(Dataset[Batch]):
                 pixels.shape[:2],
                 draw=("mask", inputs.views.seed, sample.key, place.times_shown),
             )
-        caption = self._captions.choose(sample, times_shown=place.times_shown)
+        caption = None
+        if inputs.towers.text:
+            caption = self._captions.choose(sample, times_shown=place.times_shown)
         digest = -1 if caption is None or caption.borrowed else _digest(caption.text)
         return _Row(
             source=place.source,

@@ -6,6 +6,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.cache import CachedTeacher
 from distill.cache_stage import build_caches
+from distill.labels import ensemble
+from distill.parts import corpus_parts
 from distill.progress import make_console
 from distill.project import Project, student_preprocessing
 from distill.run_folder import RunFolder
@@ -108,8 +110,9 @@ def _work(
             views=project.views,
             view_count=config.cache.views,
             student=look,
-            teacher=None if live is None else live.preprocessing,
+            teacher=None if live is None or look is None else live.preprocessing,
             cached=teacher if isinstance(teacher, CachedTeacher) else None,
+            towers=project.towers,
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
             mask=project.loss.mask,
@@ -124,6 +127,7 @@ def _work(
         source=project.validation_source,
         captions=project.captions,
         headline_set=sets[0].limited(config.train.validation_samples) if sets else None,
+        student=student,
         teacher=project.teacher if config.train.teacher != "absent" else None,
         loss=project.loss,
         banks=banks,
@@ -161,13 +165,15 @@ def _banks(
         return None
     if "prompt_kl" in terms:
         embed = teacher.captions if isinstance(teacher, CachedTeacher) else teacher.encode_texts
-        prompts = embed(project.bank_texts).to(device)
+        rows = embed(project.bank_texts).cpu().numpy()
+        prompts = torch.from_numpy(ensemble(rows, project.bank_templates)).to(device)
     return TeacherBanks(
         seed=project.config.seed,
         device=device,
         prompts=prompts,
         cached=teacher if samples and isinstance(teacher, CachedTeacher) else None,
         samples=samples,
+        parts=corpus_parts(project.towers, terms),
     )
 
 

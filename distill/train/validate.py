@@ -11,7 +11,10 @@ from distill.data.pairs import Captions, group_rows
 from distill.data.sample import Source, open_image
 from distill.evaluate.compare import EvaluationSet, headline, measure
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.lend import Remembered
+from distill.evaluate.pictures import Options
 from distill.losses import Embeddings, WeightedLoss
+from distill.parts import BOTH, Towers
 from distill.teacher.protocol import Teacher
 from distill.train.banks import TeacherBanks
 from export.runtime.errors import DataError
@@ -22,8 +25,8 @@ class StudentValidator:
     """Computes the loss terms on a validation source and the headline of an evaluation set.
 
     Pictures are prepared as in evaluation, each has one caption of its own or one borrowed from
-    the training data, and the rows stand in batches as large as in training. The teacher is asked
-    once, in the beginning.
+    the training data, and the rows stand in batches as large as in training. A tower that the
+    student lacks reads nothing. The teacher is asked once, in the beginning.
     """
 
     def __init__(
@@ -32,6 +35,7 @@ class StudentValidator:
         source: Source | None,
         captions: Captions,
         headline_set: EvaluationSet | None,
+        student: Student,
         teacher: Teacher | None,
         loss: WeightedLoss,
         banks: TeacherBanks | None,
@@ -47,15 +51,25 @@ class StudentValidator:
         self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
         self._batch_size = batch_size
         self._device = device
-        self._rows = None if source is None else _Rows(source, captions, samples)
+        towers = Towers(
+            image=student.image_processor is not None, text=student.tokenizer is not None
+        )
+        self._rows = None if source is None else _Rows(source, captions, samples, towers)
         self._teacher: Embeddings | None = None
-        if self._rows is not None and teacher is not None:
-            encoder = TeacherEncoder(teacher)
+        self._lender: Remembered | None = None
+        if teacher is None:
+            return
+        encoder = TeacherEncoder(teacher)
+        if self._rows is not None:
             self._teacher = self._rows.embed(
                 encoder,
                 scale=torch.tensor(teacher.logit_scale),
                 bias=torch.tensor(teacher.logit_bias),
             )
+        if headline_set is not None and (towers != BOTH or headline_set.task == "agreement"):
+            self._lender = Remembered(encoder)
+            self._headline(student)
+            self._lender.release()
 
     def __call__(self, student: Student) -> dict[str, Any]:
         """Return loss, terms and headline, as they stand in ``metrics.jsonl``."""
@@ -63,12 +77,18 @@ class StudentValidator:
         encoder = StudentEncoder(student, device=str(self._device))
         if self._rows is not None and self._rows.keys and self._loss is not None:
             line = self._terms(student, encoder, self._rows, self._loss)
-        if self._headline_set is not None:
-            entry = self._headline_set
-            name, value = headline(entry.task, measure([encoder], entry).results[encoder.name])
-            if value is not None:
-                line["headline"] = {"set": entry.name, "metric": name, "value": value}
-        return line
+        found = self._headline(student)
+        return line if found is None else {**line, "headline": found}
+
+    def _headline(self, student: Student) -> dict[str, Any] | None:
+        entry = self._headline_set
+        # Agreement is with somebody.
+        if entry is None or (entry.task == "agreement" and self._lender is None):
+            return None
+        encoder = StudentEncoder(student, device=str(self._device))
+        measured = measure([encoder], entry, options=Options(lender=self._lender))
+        name, value = headline(entry.task, measured.results[encoder.name])
+        return None if value is None else {"set": entry.name, "metric": name, "value": value}
 
     @torch.no_grad()
     def _terms(
@@ -98,9 +118,10 @@ class StudentValidator:
 
 
 class _Rows:
-    """The readable validation samples with a caption each."""
+    """The readable validation samples with a caption each, as far as there are towers for them."""
 
-    def __init__(self, source: Source, captions: Captions, samples: int) -> None:
+    def __init__(self, source: Source, captions: Captions, samples: int, towers: Towers) -> None:
+        self._towers = towers
         self._samples = []
         self.captions: list[str] = []
         self.keys: list[int] = []
@@ -108,10 +129,11 @@ class _Rows:
         for number in range(min(samples, len(source))):
             sample = source[number]
             try:
-                open_image(sample)
+                if towers.image:
+                    open_image(sample)
             except DataError:
                 continue
-            caption = captions.choose(sample, times_shown=0)
+            caption = captions.choose(sample, times_shown=0) if towers.text else None
             self._samples.append(sample)
             self.keys.append(_digest(sample.key))
             if caption is not None:
@@ -120,7 +142,9 @@ class _Rows:
             self.texts.append(-1 if borrowed else _digest(self.captions[-1]))
 
     def embed(self, encoder: Encoder, *, scale: Tensor, bias: Tensor | None) -> Embeddings:
-        image = encoder.encode_images(open_image(sample) for sample in self._samples)
+        image = None
+        if self._towers.image:
+            image = encoder.encode_images(open_image(sample) for sample in self._samples)
         text = encoder.encode_texts(self.captions) if self.captions else None
         return Embeddings(
             image=None if image is None else torch.from_numpy(image),

@@ -60,6 +60,21 @@ class TextPart:
 
 
 @dataclass(frozen=True)
+class LabelPart:
+    """The labels that a bundle carries.
+
+    Attributes:
+        file: Their embeddings beside the manifest, a ``.npy`` of float32 ``[N, width]``.
+        sha256: Digest of that file, in hexadecimal.
+        names: The label of each row.
+    """
+
+    file: str
+    sha256: str
+    names: tuple[str, ...]
+
+
+@dataclass(frozen=True)
 class Manifest:
     """A bundle's description; one of the towers may be absent.
 
@@ -71,6 +86,7 @@ class Manifest:
         logit_scale: What similarities are multiplied by before the softmax.
         logit_bias: What is then added.
         templates: Prompts, each with ``{}`` for the label; their embeddings are averaged.
+        labels: The labels that it carries, embedded with the templates, or ``None``.
     """
 
     name: str
@@ -80,6 +96,7 @@ class Manifest:
     logit_scale: float
     logit_bias: float
     templates: tuple[str, ...]
+    labels: LabelPart | None = None
 
     @property
     def width(self) -> int:
@@ -93,7 +110,8 @@ class Manifest:
         """The files that the bundle consists of, the manifest among them."""
         image = () if self.image is None else (self.image.file,)
         text = () if self.text is None else (self.text.file, self.text.tokenizer)
-        return (FILE, *image, *text)
+        labels = () if self.labels is None else (self.labels.file,)
+        return (FILE, *image, *text, *labels)
 
 
 def read(folder: Path) -> Manifest:
@@ -147,7 +165,9 @@ def check_templates(templates: Any, where: str) -> tuple[str, ...]:
 
 
 def _values(manifest: Manifest) -> dict[str, Any]:
-    image, text = manifest.image, manifest.text
+    image, text, labels = manifest.image, manifest.text, manifest.labels
+    # Bundles without labels stay readable for runtimes that know of none.
+    carried = {} if labels is None else {"labels": {**vars(labels), "names": list(labels.names)}}
     return {
         "format": FORMAT,
         "name": manifest.name,
@@ -159,6 +179,7 @@ def _values(manifest: Manifest) -> dict[str, Any]:
         "logit_scale": manifest.logit_scale,
         "logit_bias": manifest.logit_bias,
         "templates": list(manifest.templates),
+        **carried,
     }
 
 
@@ -170,8 +191,8 @@ def _parse(values: Any) -> Manifest:
             f"format: found {found!r}, and this version reads {FORMAT}; export the student again, "
             "or install the clip-distill that wrote the bundle"
         )
-    keys = ("format", *Manifest.__dataclass_fields__)
-    values = fields.mapping(values, "the manifest", required=keys)
+    keys = ("format", *(key for key in Manifest.__dataclass_fields__ if key != "labels"))
+    values = fields.mapping(values, "the manifest", required=keys, optional=("labels",))
     image = None if values["image"] is None else _image_part(values["image"])
     text = None if values["text"] is None else _text_part(values["text"])
     if image is None and text is None:
@@ -188,6 +209,7 @@ def _parse(values: Any) -> Manifest:
         logit_scale=fields.number(values["logit_scale"], "logit_scale", positive=True),
         logit_bias=fields.number(values["logit_bias"], "logit_bias"),
         templates=check_templates(values["templates"], "templates"),
+        labels=None if values.get("labels") is None else _label_part(values["labels"]),
     )
 
 
@@ -220,6 +242,21 @@ def _text_part(values: Any) -> TextPart:
         padding=cast(Literal["longest", "full"], padding),
         pad_token_id=fields.integer(values["pad_token_id"], "text.pad_token_id"),
         mask_padding=fields.flag(values["mask_padding"], "text.mask_padding"),
+    )
+
+
+def _label_part(values: Any) -> LabelPart:
+    values = fields.mapping(values, "labels", required=tuple(LabelPart.__dataclass_fields__))
+    names = tuple(
+        fields.text(name, "labels.names")
+        for name in fields.sequence(values["names"], "labels.names")
+    )
+    if not names or len(set(names)) < len(names):
+        raise BundleError("labels.names: expected at least one label, each of them once")
+    return LabelPart(
+        file=_file(values["file"], "labels.file"),
+        sha256=fields.text(values["sha256"], "labels.sha256"),
+        names=names,
     )
 
 

@@ -13,6 +13,7 @@ from PIL import Image
 from . import manifest as manifest_file
 from .decode import ImageSource, decode, describe
 from .errors import BundleError, DataError, RecipeError
+from .label_bank import LabelBank, checked_labels
 from .manifest import ImagePart, Manifest, TextPart, check_templates
 from .session import check_graph, open_session, run_graph
 from .tokenizer import Tokenizer
@@ -35,6 +36,10 @@ class EdgeModel:
         self._image = None if image is None else _image_session(folder, image, threads)
         self._text = None if text is None else _text_session(folder, text, threads)
         self._tokenizer = None if text is None else Tokenizer(folder / text.tokenizer, text)
+        bank = manifest.labels
+        self._bank = (
+            None if bank is None else LabelBank(folder / bank.file, bank, width=manifest.width)
+        )
         self._labels: tuple[tuple[Sequence[str], Sequence[str]], np.ndarray] | None = None
 
     @classmethod
@@ -66,53 +71,72 @@ class EdgeModel:
         """What is added to scaled similarities."""
         return self.manifest.logit_bias
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The labels that the bundle carries, embedded; none where it carries none."""
+        return () if self._bank is None else self._bank.names
+
     def classify(
-        self, image: ImageSource, labels: Sequence[str], *, templates: Sequence[str] | None = None
+        self,
+        image: ImageSource,
+        labels: Sequence[str] | None = None,
+        *,
+        templates: Sequence[str] | None = None,
     ) -> list[tuple[str, float]]:
         """Say which label fits a picture best.
 
         Args:
             image: A path, the bytes of a file, a Pillow image or RGB pixels as uint8 ``[H, W, 3]``.
-            labels: The candidates, each once.
+            labels: The candidates, each once; ``None`` takes those that the bundle carries.
             templates: Prompts with ``{}`` for the label; ``None`` takes the bundle's.
 
         Returns:
             Every label with its probability, best first; the probabilities add up to 1.
 
         Raises:
-            BundleError: The bundle lacks a tower that this needs.
+            BundleError: The bundle lacks a tower or the labels that this needs.
             DataError: The picture cannot be read.
             RecipeError: The labels or templates are none that can be used.
         """
-        self._need_both()
-        labels = _checked_labels(labels)
-        label_embeddings = self.embed_labels(labels, templates=templates)
+        if self._image is None:
+            raise BundleError(f"{self.folder}: classifying needs an image tower, and it has none")
+        names = self._candidates(labels)
+        label_embeddings = self.embed_labels(names, templates=templates)
         cosines = (self.embed_images([image])[0] @ label_embeddings.T).astype(np.float64)
         logits = self.logit_scale * cosines + self.logit_bias
         probabilities = _softmax(logits)
         # By logits, since small probabilities all become 0.
         order = np.argsort(-logits, kind="stable")
-        return [(labels[index], float(probabilities[index])) for index in order]
+        return [(names[index], float(probabilities[index])) for index in order]
 
     def embed_labels(
-        self, labels: Sequence[str], *, templates: Sequence[str] | None = None
+        self, labels: Sequence[str] | None = None, *, templates: Sequence[str] | None = None
     ) -> np.ndarray:
         """Embed labels, each as the normalised mean over its prompts; float32 ``[N, D]``.
 
+        Labels that the bundle carries are looked up, and need no text tower.
+
         Args:
-            labels: The labels, each once.
+            labels: The labels, each once; ``None`` takes those that the bundle carries.
             templates: Prompts with ``{}`` for the label; ``None`` takes the bundle's.
 
         Raises:
-            BundleError: The bundle has no text tower.
+            BundleError: The bundle has no text tower, and does not carry all of the labels.
             RecipeError: The labels or templates are none that can be used.
         """
-        key = (_checked_labels(labels), _checked_templates(templates, self.manifest.templates))
+        names = self._candidates(labels)
+        prompts = _checked_templates(templates, self.manifest.templates)
+        if self._bank is not None and prompts == self.manifest.templates:
+            rows = self._bank.rows(names)
+            if rows is not None:
+                return rows
+        self._need_texts(names, asked=templates)
+        key = (names, prompts)
         # One list of labels usually meets many pictures.
         cached = self._labels
         if cached is None or cached[0] != key:
-            prompts = [prompt.replace("{}", label) for label in key[0] for prompt in key[1]]
-            embeddings = self.embed_texts(prompts).reshape(len(key[0]), len(key[1]), -1)
+            texts = [prompt.replace("{}", label) for label in key[0] for prompt in key[1]]
+            embeddings = self.embed_texts(texts).reshape(len(key[0]), len(key[1]), -1)
             cached = (key, _normalised(embeddings.mean(axis=1)))
             self._labels = cached
         return cached[1].copy()
@@ -168,11 +192,35 @@ class EdgeModel:
             rows.append(run_graph(session, self.folder / part.file, part.output, inputs))
         return np.concatenate(rows)
 
-    def _need_both(self) -> None:
-        if self._image is None:
-            raise BundleError(f"{self.folder}: classifying needs an image tower, and it has none")
-        if self._text is None:
-            raise BundleError(f"{self.folder}: classifying needs a text tower, and it has none")
+    def _candidates(self, labels: Sequence[str] | None) -> tuple[str, ...]:
+        if labels is not None:
+            return checked_labels(labels)
+        if self._bank is None:
+            raise BundleError(
+                f"{self.folder}: the bundle carries no labels; give labels, or export the student "
+                "again with --labels"
+            )
+        return self._bank.names
+
+    def _need_texts(self, labels: Sequence[str], *, asked: Sequence[str] | None) -> None:
+        """Say why labels cannot be embedded, where there is no text tower."""
+        if self._text is not None:
+            return
+        if self._bank is None:
+            raise BundleError(
+                f"{self.folder}: classifying needs a text tower, and it has none, nor labels of "
+                "its own; export the student again with --labels"
+            )
+        if asked is not None and self._bank.rows(labels) is not None:
+            raise BundleError(
+                f"{self.folder}: other templates need a text tower, and it has none; leave them "
+                "out, or export the student again with them"
+            )
+        raise BundleError(
+            f"{self.folder}: without a text tower it knows only the {len(self._bank.names)} labels "
+            f"that it carries, and {self._bank.explain(labels)} is none of them; take some of "
+            "those, or export the student again with --labels"
+        )
 
 
 def _image_session(
@@ -208,22 +256,6 @@ def _batches(items: Iterable[Any], size: int) -> Iterator[list[Any]]:
     iterator = iter(items)
     while batch := list(islice(iterator, size)):
         yield batch
-
-
-def _checked_labels(labels: Sequence[Any]) -> tuple[str, ...]:
-    if isinstance(labels, str):
-        raise RecipeError(f"labels: found one text {labels!r}, expected a list of texts")
-    found = tuple(labels)
-    if not found:
-        raise RecipeError("labels: found none, expected at least one")
-    seen: set[str] = set()
-    for label in found:
-        if not isinstance(label, str) or not label.strip():
-            raise RecipeError(f"labels: found {label!r}, expected a text that is not empty")
-        if label in seen:
-            raise RecipeError(f"labels: found {label!r} twice, expected each label once")
-        seen.add(label)
-    return found
 
 
 def _checked_templates(

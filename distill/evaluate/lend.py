@@ -1,0 +1,121 @@
+"""What a model of one tower borrows: the teacher's texts for its pictures, or the reverse."""
+
+import hashlib
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+from PIL import Image
+
+from distill.data.sample import Source
+from distill.evaluate.encoder import Encoder, Vectors
+from distill.evaluate.pictures import Options, Pictures, encode_pictures
+from export.runtime.errors import TeacherError
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Images ``[N, D]`` and texts ``[M, D]`` that are compared; ``borrowed`` is not the model's."""
+
+    images: Vectors
+    texts: Vectors
+    borrowed: Literal["images", "texts"] | None
+
+
+def both_sides(
+    encoders: Sequence[Encoder],
+    pictures: Pictures,
+    embed_texts: Callable[[Encoder], Vectors | None],
+    *,
+    source: Source,
+    options: Options,
+) -> dict[str, Sides | None]:
+    """Return what is compared for each encoder, by name.
+
+    What an encoder lacks comes from ``options.lender``, where there is one of its width. None
+    stands for an encoder that remains without one of the two sides.
+    """
+    lender = options.lender
+    texts: dict[str, Vectors | None] = {}
+    images = dict(pictures.embeddings)
+
+    def texts_of(encoder: Encoder) -> Vectors | None:
+        if encoder.name not in texts:
+            texts[encoder.name] = embed_texts(encoder)
+        return texts[encoder.name]
+
+    def images_of(encoder: Encoder) -> Vectors | None:
+        if encoder.name not in images:
+            seen = encode_pictures([encoder], source, pictures.indices, options=options)
+            images[encoder.name] = seen.embeddings[encoder.name]
+        return images[encoder.name]
+
+    sides: dict[str, Sides | None] = {}
+    for encoder in encoders:
+        borrowed: Literal["images", "texts"] | None = None
+        mine = images[encoder.name]
+        read = None if mine is None and lender is None else texts_of(encoder)
+        if lender is not None and mine is None:
+            mine, borrowed = images_of(lender), "images"
+        elif lender is not None and read is None:
+            read, borrowed = texts_of(lender), "texts"
+        sides[encoder.name] = None
+        if mine is not None and read is not None and mine.shape[1] == read.shape[1]:
+            sides[encoder.name] = Sides(mine, read, borrowed)
+    return sides
+
+
+def borrowed(sides: dict[str, Sides | None]) -> dict[str, str]:
+    """Return which side each encoder has borrowed, for those that have."""
+    return {name: found.borrowed for name, found in sides.items() if found and found.borrowed}
+
+
+class Remembered:
+    """An encoder that is asked once about each picture and text, and can then be let go."""
+
+    def __init__(self, encoder: Encoder) -> None:
+        self._encoder: Encoder | None = encoder
+        self._known: dict[bytes, Vectors] = {}
+        self.name = encoder.name
+        self.parameters = encoder.parameters
+        self.bytes = encoder.bytes
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors | None:
+        """Embed RGB pictures of any size."""
+        pictures = list(images)
+        digests = [_digest(f"{image.size}".encode(), image.tobytes()) for image in pictures]
+        new = [number for number, digest in enumerate(digests) if digest not in self._known]
+        if new:
+            vectors = self._ask().encode_images(pictures[number] for number in new)
+            if vectors is None:
+                return None
+            self._known.update(zip((digests[number] for number in new), vectors, strict=True))
+        return np.stack([self._known[digest] for digest in digests])
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors | None:
+        """Embed texts."""
+        digests = [_digest(b"text", text.encode("utf-8", "surrogatepass")) for text in texts]
+        new = {d: text for d, text in zip(digests, texts, strict=True) if d not in self._known}
+        if new:
+            vectors = self._ask().encode_texts(list(new.values()))
+            if vectors is None:
+                return None
+            self._known.update(zip(new, vectors, strict=True))
+        return np.stack([self._known[digest] for digest in digests])
+
+    def release(self) -> None:
+        """Let go of the encoder; from here on only what is known can be asked for."""
+        self._encoder = None
+
+    def _ask(self) -> Encoder:
+        if self._encoder is None:
+            raise TeacherError(
+                f"{self.name}: a validation picture or caption changed during training; put the "
+                "data back, and the same command goes on"
+            )
+        return self._encoder
+
+
+def _digest(kind: bytes, content: bytes) -> bytes:
+    return hashlib.blake2b(content, digest_size=16, key=hashlib.sha256(kind).digest()).digest()

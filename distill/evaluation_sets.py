@@ -1,0 +1,88 @@
+"""The sets that a run is measured on: those that its recipe names, or what is held out."""
+
+from collections.abc import Callable
+
+from distill.config import EvaluationEntry, RunConfig
+from distill.config import Source as SourceEntry
+from distill.data.folder import DEFAULT_TEMPLATES
+from distill.data.pairs import iterate
+from distill.data.sample import Source
+from distill.evaluate.compare import EvaluationSet
+from distill.labels import LabelSet, knows, label_templates, name_labels
+
+
+def evaluation_sets(
+    config: RunConfig,
+    open_entry: Callable[[SourceEntry], Source],
+    *,
+    validation: Source | None,
+    labels: LabelSet | None,
+) -> list[EvaluationSet]:
+    """Return the recipe's evaluation sets, or those made of its validation data.
+
+    Raises:
+        DataError: data, labels or templates of a set cannot be used.
+    """
+    templates = label_templates(config.data) or DEFAULT_TEMPLATES
+    if config.evaluation_entries:
+        return [
+            EvaluationSet(
+                name=entry.name,
+                task=entry.task,
+                source=open_entry(entry.data),
+                classes=_classes(entry, labels),
+                templates=entry.template_list or templates,
+                samples=entry.samples,
+            )
+            for entry in config.evaluation_entries
+        ]
+    if validation is None:
+        return []
+    # A folder's captions are made from its classes and say nothing that these do not.
+    entries = [config.data.validation] if config.data.validation else config.train_sources
+    return _sets_of(
+        validation,
+        "held_out" if config.holds_out else "validation",
+        captioned=any(entry.kind != "folder" for entry in entries),
+        labels=labels if config.teachers else None,
+        templates=templates,
+    )
+
+
+def _classes(entry: EvaluationEntry, labels: LabelSet | None) -> tuple[str, ...] | None:
+    if entry.task != "agreement":
+        return entry.class_list
+    if entry.classes is not None:
+        return name_labels(entry.classes, field=f"evaluate {entry.name}: classes")
+    return None if labels is None else labels.names
+
+
+def _sets_of(
+    source: Source,
+    name: str,
+    *,
+    captioned: bool,
+    labels: LabelSet | None,
+    templates: tuple[str, ...],
+) -> list[EvaluationSet]:
+    """Return what a source can be measured on: classes, captions, agreement about labels."""
+    samples = list(iterate(source))
+    found = {sample.label for sample in samples if sample.label is not None}
+    captioned = captioned and any(sample.captions for sample in samples)
+    classes = {
+        "zero_shot": labels.names if labels is not None and knows(labels, found) else None,
+        "agreement": None if labels is None else labels.names,
+    }
+    there = {"zero_shot": len(found) > 1, "retrieval": captioned, "agreement": labels is not None}
+    tasks = [task for task, is_there in there.items() if is_there]
+    return [
+        EvaluationSet(
+            name=name if len(tasks) == 1 else f"{name}_{task}",
+            task=task,
+            source=source,
+            classes=classes.get(task),
+            templates=templates,
+            samples=None,
+        )
+        for task in tasks
+    ]
