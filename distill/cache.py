@@ -34,6 +34,8 @@ def image_size(sample: Sample) -> int:
     """Return the size of a sample's picture in bytes, 0 where its file is gone."""
     if isinstance(sample.image, bytes):
         return len(sample.image)
+    if not isinstance(sample.image, Path):
+        return sample.image.size
     try:
         return sample.image.stat().st_size
     except OSError:

@@ -139,7 +139,7 @@ class RunConfig(Section):
         return as_tuple(self.teacher)
 
     @property
-    def train_sources(self) -> tuple[TableSource | FolderSource | ScenesSource, ...]:
+    def train_sources(self) -> tuple[Source, ...]:
         """The sources of training."""
         return as_tuple(self.data.train)
 

@@ -18,6 +18,7 @@ from distill.config_base import (
     one_or_many,
     whole,
 )
+from distill.config_shards import ShardsSource
 from export.runtime.errors import DataError
 
 PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]
@@ -92,9 +93,11 @@ class ScenesSource(Section):
     """How many of the pictures have a caption; null: all."""
 
 
-SOURCES = (TableSource, FolderSource, ScenesSource)
+SOURCES = (TableSource, FolderSource, ScenesSource, ShardsSource)
 Source = Annotated[
-    TableSource | FolderSource | ScenesSource, Field(discriminator="kind"), by_kind(*SOURCES)
+    TableSource | FolderSource | ScenesSource | ShardsSource,
+    Field(discriminator="kind"),
+    by_kind(*SOURCES),
 ]
 Sources = Annotated[Source | tuple[Source, ...], one_or_many(Source, "a source")]
 
@@ -110,6 +113,8 @@ class DataSection(Section):
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
     workers: Natural = 2
     """Processes that read pictures; 0: none beside the main process."""
+    lanes: Count | None = None
+    """How many shards are read side by side; null: 64, or fewer where they do not fit."""
 
 
 class EvaluationEntry(Section):
@@ -179,6 +184,7 @@ __all__ = [
     "Evaluations",
     "FolderSource",
     "ScenesSource",
+    "ShardsSource",
     "Source",
     "Sources",
     "TableSource",

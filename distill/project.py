@@ -13,6 +13,7 @@ from distill.config_data import read_lines
 from distill.data.index import Position
 from distill.data.pairs import Captions, iterate
 from distill.data.sample import Skip, Source, check_source, split_by_hash
+from distill.data.shards import shard_lengths, stated_classes, stated_templates
 from distill.data.sources import open_source
 from distill.evaluate.compare import EvaluationSet
 from distill.losses import Term, WeightedLoss
@@ -44,7 +45,12 @@ class Project:
         return [self._open(entry) for entry in self.config.train_sources]
 
     def _open(self, entry: SourceEntry) -> Source:
-        source = open_source(entry, output=self.config.folder)
+        folder = self.config.cache.folder
+        source = open_source(
+            entry,
+            output=self.config.folder,
+            index_folder=None if folder is None else Path(folder) / "shards",
+        )
         check_source(source, max_skipped=self.config.data.max_skipped)
         return source
 
@@ -95,6 +101,8 @@ class Project:
             weights=[entry.weight for entry in self.config.train_sources],
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
+            shards=[shard_lengths(source) for source in self.sources],
+            lanes=self.config.data.lanes,
         )
 
     @property
@@ -124,12 +132,13 @@ class Project:
                 EvaluationSet(
                     name=entry.name,
                     task=entry.task,
-                    source=self._open(entry.data),
-                    classes=entry.class_list,
-                    templates=entry.template_list or DEFAULT_TEMPLATES,
+                    source=source,
+                    classes=entry.class_list or stated_classes(source),
+                    templates=entry.template_list or stated_templates(source) or DEFAULT_TEMPLATES,
                     samples=entry.samples,
                 )
                 for entry in config.evaluation_entries
+                for source in [self._open(entry.data)]
             ]
         source = self.validation_source
         if source is None:

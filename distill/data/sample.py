@@ -13,16 +13,29 @@ from export.runtime.errors import DataError
 from export.runtime.preprocess import decode
 
 
+class Stored(Protocol):
+    """The undecoded bytes of a picture that stand somewhere else until they are asked for."""
+
+    @property
+    def size(self) -> int:
+        """How many bytes they are."""
+        ...
+
+    def read(self) -> bytes:
+        """Return them; DataError where they cannot be read."""
+        ...
+
+
 @dataclass(frozen=True)
 class Sample:
     """One picture: a key that is stable and unique in its source, and what belongs to it.
 
-    ``image`` is the file or the undecoded bytes of one; ``captions`` holds several, one or none;
-    ``label`` is the name of its class where there is one.
+    ``image`` is the file, the undecoded bytes of one, or where these are to be read; ``captions``
+    holds several, one or none; ``label`` is the name of its class where there is one.
     """
 
     key: str
-    image: Path | bytes
+    image: Path | bytes | Stored
     captions: tuple[str, ...]
     label: str | None
 
@@ -79,7 +92,10 @@ def open_image(sample: Sample) -> Image.Image:
     Raises:
         DataError: the picture is missing or cannot be read; the message names it.
     """
-    return decode(sample.image, name=None if isinstance(sample.image, Path) else sample.key)
+    if isinstance(sample.image, Path):
+        return decode(sample.image)
+    content = sample.image if isinstance(sample.image, bytes) else sample.image.read()
+    return decode(content, name=sample.key)
 
 
 def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset, Subset]:

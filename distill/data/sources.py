@@ -8,14 +8,18 @@ from distill.config_data import Source as SourceConfig
 from distill.data.folder import is_picture, listed, open_folder, walk
 from distill.data.sample import Source
 from distill.data.scenes import render_scenes
+from distill.data.shard_paths import is_shards
+from distill.data.shards import open_shards
 from distill.data.table import TABLE_SUFFIXES, open_table
 from export.runtime.errors import DataError
 
 SHOWN = 8
 
 
-def open_source(config: SourceConfig, *, output: Path) -> Source:
+def open_source(config: SourceConfig, *, output: Path, index_folder: Path | None = None) -> Source:
     """Open what a data section of a recipe names; scenes without a path are rendered in ``output``.
+
+    ``index_folder`` is for indices of shards that cannot stand beside them.
 
     Raises:
         DataError: the data cannot be used.
@@ -41,17 +45,27 @@ def open_source(config: SourceConfig, *, output: Path) -> Source:
                 captioned=config.captioned,
             )
             return open_table(table)
+        case "shards":
+            return open_shards(
+                config.path,
+                caption_key=config.caption_key,
+                classnames=config.classnames,
+                index_folder=index_folder,
+            )
 
 
 def guess_source(path: str) -> dict[str, Any]:
     """Return the data section that a path on the command line stands for: its kind and path.
 
     A ``.csv``, ``.tsv``, ``.txt`` or ``.parquet`` file is a table, a folder with exactly one such
-    file is that table, a folder of folders of pictures is classes.
+    file is that table, a folder of folders of pictures is classes. A ``.tar``, a pattern of them,
+    an address or a folder with tars is shards.
 
     Raises:
         DataError: it is anything else; the message says what was looked for and found.
     """
+    if is_shards(path):
+        return {"kind": "shards", "path": path}
     place = Path(path)
     looked_for = f"a table ({', '.join(TABLE_SUFFIXES)}), or a folder with one table or of classes"
     if place.is_file():

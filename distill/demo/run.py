@@ -11,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 from distill.config import RunConfig
+from distill.data.sample import open_image
 from distill.data.scenes import PROMPTS, Split, class_names, render_scenes
 from distill.data.table import open_table
 from distill.evaluate.compare import compare
@@ -177,7 +178,7 @@ def _classify(bundle: Path, tables: Tables, console: Console) -> None:
     table = Table("picture", "is", "the bundle says", "probability", box=None)
     for number in range(SHOWN):
         sample = source[number]
-        label, probability = model.classify(sample.image, labels)[0]
+        label, probability = model.classify(open_image(sample), labels)[0]
         table.add_row(sample.key, sample.label, label, f"{probability:.0%}")
     console.print(table)
 
