@@ -66,7 +66,7 @@ StudentName = Annotated[
 ]
 DataPath = Annotated[
     str | None,
-    typer.Option(metavar="PATH", help="A table, a folder with one, or a folder of classes."),
+    typer.Option(metavar="PATH", help="A table, a folder with one or of classes, or tars."),
 ]
 
 
@@ -236,6 +236,25 @@ def export(
     with _train_extra("export"):
         from distill.pipeline import export as write_bundle
     write_bundle(run_folder, out=out, checkpoint=checkpoint.value, overrides=overrides or ())
+
+
+@_command("shards")
+def shards(
+    data: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe, or data as --data takes it.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the tars go.")],
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, metavar="N", help="Shrink pictures to a shorter side of N pixels."),
+    ] = None,
+    per_shard: Annotated[int, typer.Option(min=1, metavar="N", help="Samples in a tar.")] = 1000,
+    overrides: Overrides = None,
+) -> None:
+    """Write the pictures and captions of any data as WebDataset tars."""
+    with _train_extra("shards"):
+        from distill.shards_stage import write_data
+    write_data(data, out, size=size, per_shard=per_shard, overrides=overrides or ())
 
 
 @_command("classify")

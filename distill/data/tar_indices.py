@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
-from distill.data.shard_paths import TarFile, is_remote, one_line, open_tar
+from distill.data.shard_paths import TarFile, is_remote, look_at, one_line, open_tar
 from distill.data.tar_index import SUFFIX, TarIndex, build_index, load_index
 from distill.progress import progress_bar
 from export.runtime.errors import DataError
@@ -60,6 +60,16 @@ def _existing(tar: TarFile, places: Sequence[Path], caption_key: str | None) -> 
         if newer and index.fits(size=tar.size, stamp=tar.stamp, caption_key=caption_key):
             return index
     return None
+
+
+def index_beside(path: Path) -> None:
+    """Write the index of a local tar beside it.
+
+    Raises:
+        DataError: it cannot be read, or holds no sample.
+    """
+    tar = look_at(str(path))
+    _build(tar, _places(tar, None, path.parent)[:1], None)
 
 
 def _build(tar: TarFile, places: Sequence[Path], caption_key: str | None) -> TarIndex:

@@ -17,7 +17,7 @@ TEXT_SUFFIXES = ("txt", "json", "cls")
 LABEL_KEY = "label"
 # Keys that are looked at where the recipe names none, the one before and the one after txt.
 CAPTIONS_KEY, CAPTION_KEY = "captions", "caption"
-_LONGEST_TEXT = 1 << 20
+LONGEST_TEXT = 1 << 20
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _MOST_CLASSES = 2**31
 _BESIDE_SECOND = "it stands beside a second picture of its name"
@@ -121,7 +121,7 @@ class _Gatherer:
         if part == "picture":
             group.picture = member
             return
-        content = b"" if member.size > _LONGEST_TEXT else self._read(member)
+        content = b"" if member.size > LONGEST_TEXT else self._read(member)
         group.texts[part] = (member, content)
 
     def _shadow(self, group: _Group, suffix: str) -> Iterator[Skip]:
@@ -185,8 +185,8 @@ class _Texts:
         self.wrong: list[Skip] = []
         self._texts: dict[str, str] = {}
         for part, (member, content) in group.texts.items():
-            if member.size > _LONGEST_TEXT:
-                self._skip(member, f"{member.size:,} bytes of text, more than {_LONGEST_TEXT:,}")
+            if member.size > LONGEST_TEXT:
+                self._skip(member, f"{member.size:,} bytes of text, more than {LONGEST_TEXT:,}")
                 continue
             try:
                 self._texts[part] = content.decode("utf-8-sig").strip()
@@ -209,7 +209,8 @@ class _Texts:
         label = self._texts["cls"] if part == "cls" else self._json.get(LABEL_KEY)
         if label is None or label == "":
             return None
-        if isinstance(label, str) and _NUMBER.fullmatch(label):
+        # In JSON a text is a name, whatever it looks like.
+        if part == "cls" and _NUMBER.fullmatch(label):
             label = int(label)
         named = isinstance(label, str) and _is_text(label)
         if named or (type(label) is int and 0 <= label < _MOST_CLASSES):

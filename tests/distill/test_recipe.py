@@ -79,8 +79,8 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "tokenizer, image_processor"
         ),
         (
-            "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, scenes; "
-            "did you mean table?"
+            "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, scenes, "
+            "shards; did you mean table?"
         ),
         "r.yaml: data.train.0.path: found '', must be a text of at least one character",
         "r.yaml: data.train.0.weight: found -1, must be > 0",
@@ -89,7 +89,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "r.yaml: data.train.1.path: missing, must be given: the folder; the names of the "
             "folders in it are the classes"
         ),
-        "r.yaml: data.train.2.kind: missing, must be one of table, folder, scenes",
+        "r.yaml: data.train.2.kind: missing, must be one of table, folder, scenes, shards",
         "r.yaml: losses.kl_divergence.temperature: found 0, must be > 0",
         "r.yaml: losses.embedding_alignment: found -1, must be ≥ 0",
         "r.yaml: train.batch_size: found -3, must be ≥ 1",
