@@ -15,6 +15,7 @@ from distill.config_data import read_lines
 from distill.data.index import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Limited, Skip, Source, check_source, split_by_hash
+from distill.data.shards import shard_lengths
 from distill.data.sources import open_source
 from distill.evaluate.compare import EvaluationSet
 from distill.evaluation_sets import evaluation_sets
@@ -50,7 +51,12 @@ class Project:
         return [self._open(entry) for entry in self.config.train_sources]
 
     def _open(self, entry: SourceEntry) -> Source:
-        source = open_source(entry, output=self.config.folder)
+        folder = self.config.cache.folder
+        source = open_source(
+            entry,
+            output=self.config.folder,
+            index_folder=None if folder is None else Path(folder) / "shards",
+        )
         check_source(source, max_skipped=self.config.data.max_skipped)
         limit = self.config.data.max_pixels
         return source if limit == MAX_PIXELS else Limited(source, limit)
@@ -130,6 +136,8 @@ class Project:
             weights=[entry.weight for entry in self.config.train_sources],
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
+            shards=[shard_lengths(source) for source in self.sources],
+            lanes=self.config.data.lanes,
         )
 
     @property

@@ -54,6 +54,12 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         f"{project.config.train.batch_size} pairs a step on "
         f"{accelerator.num_processes} process(es), {accelerator.device}"
     )
+    lanes = project.position.lanes
+    if lanes is not None and lanes % accelerator.num_processes:
+        console.print(
+            f"train: {accelerator.num_processes} processes read the same shards, since they do not "
+            f"divide the {lanes} lane(s); write more shards, or set data.lanes"
+        )
     if trainer.frozen_norms:
         console.print("train: batch norm is frozen, since several processes run on CPUs")
     elif _cuts_batch_norms(project, accelerator):
@@ -100,8 +106,6 @@ def _work(
     config, student = project.config, project.student
     live = None if isinstance(teacher, CachedTeacher) else teacher
     look = student_preprocessing(student)
-    rows = config.train.batch_size // accelerator.num_processes
-    first = accelerator.process_index * rows
     dataset = StepDataset(
         project.sources,
         project.position,
@@ -119,7 +123,8 @@ def _work(
             find_partners="corpus_contrastive" in config.terms,
             piece_rows=config.train.micro_batch_size,
         ),
-        rows=slice(first, first + rows),
+        # Every W-th row: these are the lanes of shards that no other process reads.
+        rows=slice(accelerator.process_index, None, accelerator.num_processes),
     )
     banks = _banks(project, teacher, accelerator.device)
     sets = project.evaluation_sets

@@ -93,7 +93,8 @@ def _guarded(read: Callable[[], Image.Image], label: str) -> Image.Image:
         raise DataError(f"{label}: not a picture, or damaged at its beginning; {_HINT}") from error
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"{label}: the picture cannot be read (more than {MAX_PIXELS:,} pixels); save it smaller"
+            f"{label}: the picture cannot be read (more than {MAX_PIXELS:,} pixels); "
+            "save it smaller"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
         reason = " ".join(str(error).split()) or type(error).__name__

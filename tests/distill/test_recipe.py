@@ -67,8 +67,10 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     train: {batch_size: -3, batch_sise: 4, device: gpu, betas: [0.9, 1.0], log_every: 1.5}
     """
     assert mistakes(recipe(text)) == [
-        "r.yaml: teacher.kind: found 'opnai', must be one of hf, openai, open_clip, student; did you "
-        "mean openai?",
+        (
+            "r.yaml: teacher.kind: found 'opnai', must be one of hf, openai, open_clip, student; "
+            "did you mean openai?"
+        ),
         "r.yaml: teacher.model: found 3, must be a text; put it in quotes",
         "r.yaml: teacher.weight: found 0, must be > 0",
         "r.yaml: student.kind: found 'tower', must be one of towers, hf; did you mean towers?",
@@ -81,7 +83,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
         ),
         (
             "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, images, "
-            "base64, hub, scenes; did you mean table?"
+            "base64, hub, scenes, shards; did you mean table?"
         ),
         "r.yaml: data.train.0.path: found '', must be a text of at least one character",
         "r.yaml: data.train.0.weight: found -1, must be > 0",
@@ -92,7 +94,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
         ),
         (
             "r.yaml: data.train.2.kind: missing, must be one of table, folder, images, base64, "
-            "hub, scenes"
+            "hub, scenes, shards"
         ),
         "r.yaml: losses.kl_divergence.temperature: found 0, must be > 0",
         "r.yaml: losses.embedding_alignment: found -1, must be ≥ 0",
