@@ -12,7 +12,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.class_files import CLASSNAMES, ClassFiles
-from distill.data.sample import Sample, Skip, Source, Subset
+from distill.data.sample import Limited, Sample, Skip, Source, Subset
 from distill.data.shard_paths import TAR, find_tars, look_at
 from distill.data.tar_index import TarIndex
 from distill.data.tar_indices import find_indices
