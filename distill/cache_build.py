@@ -365,14 +365,14 @@ class PictureViews(Dataset[Picture]):
         size = image_size(sample)
         try:
             image = open_image(sample, draft=self._views.draft)
+            pixels = [
+                render_view(
+                    image,
+                    draw_view(self._views, sample.key, number, size=image.size),
+                    self._preprocessing,
+                )
+                for number in range(self._count)
+            ]
         except DataError as error:
             return Picture(sample.key, size, None, str(error))
-        pixels = [
-            render_view(
-                image,
-                draw_view(self._views, sample.key, number, size=image.size),
-                self._preprocessing,
-            )
-            for number in range(self._count)
-        ]
         return Picture(sample.key, size, np.stack(pixels), "")

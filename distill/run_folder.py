@@ -131,9 +131,12 @@ class RunFolder:
         path = self.path / "skipped.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         new = [
+            # A name that is no Unicode is written as the escape that JSON has for it.
             json.dumps(
                 {"where": skip.where, "reason": skip.reason, "kind": skip.kind}, ensure_ascii=False
             )
+            .encode("utf-8", "backslashreplace")
+            .decode("utf-8")
             for skip in skips
         ]
         kept = list(dict.fromkeys([*lines, *new]))
