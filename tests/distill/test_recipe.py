@@ -56,7 +56,7 @@ def mistakes(path: Path, *overrides: str) -> list[str]:
 
 def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     text = """
-    teacher: {kind: opnai, model: 3, weight: 0}
+    teacher: {kind: tf, model: 3, weight: 0}
     student: {kind: tower, width: 0, image: {backbone: 1}, colour: red}
     data:
       train:
@@ -67,8 +67,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     train: {batch_size: -3, batch_sise: 4, device: gpu, betas: [0.9, 1.0], log_every: 1.5}
     """
     assert mistakes(recipe(text)) == [
-        "r.yaml: teacher.kind: found 'opnai', must be one of hf, openai, open_clip, student; did you "
-        "mean openai?",
+        "r.yaml: teacher.kind: found 'tf', must be one of hf, openai, open_clip, student",
         "r.yaml: teacher.model: found 3, must be a text; put it in quotes",
         "r.yaml: teacher.weight: found 0, must be > 0",
         "r.yaml: student.kind: found 'tower', must be one of towers, hf; did you mean towers?",
