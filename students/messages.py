@@ -1,5 +1,7 @@
 """Keeping what libraries say to what a person can use."""
 
+import pickle
+import re
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -8,6 +10,8 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 _LONGEST = 300
+# What a pickle wanted to call, in the words of torch.
+_ASKED = re.compile(r"\bGLOBAL (\S+)")
 ERRORS = (
     OSError,
     ValueError,
@@ -27,6 +31,16 @@ def shorten(error: BaseException) -> str:
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
+def refusal(error: pickle.UnpicklingError) -> str:
+    """Say why weights were refused, without torch's advice to load them all the same."""
+    if asked := _ASKED.search(str(error)):
+        return (
+            f"refused, since it asks to call {asked.group(1)}, and reading weights runs no code "
+            "that comes with them; save the state dict alone, with safetensors or torch.save"
+        )
+    return "it is damaged, or holds something else than weights"
+
+
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
     """Turn what a library raises about a user's file or field into one line that opens with it.
@@ -37,6 +51,8 @@ def one_line(what: str) -> Iterator[None]:
     """
     try:
         yield
+    except pickle.UnpicklingError as error:
+        raise OSError(f"{what}: {refusal(error)}") from error
     except ERRORS as error:
         kind = ValueError if isinstance(error, ValueError | StrictDataclassError) else OSError
         raise kind(f"{what}: {shorten(error)}") from error

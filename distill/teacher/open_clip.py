@@ -131,6 +131,7 @@ def _in_folder(folder: Path, model: str) -> _Found:
     try:
         values = json.loads(file.read_text(encoding="utf-8"))
         config, look = values["model_cfg"], values.get("preprocess_cfg", {})
+        _ = config["embed_dim"], config["vision_cfg"], config["text_cfg"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise TeacherError(
             f"teacher.model: {file} is missing or damaged, so this is no model of open_clip; name "
@@ -278,9 +279,11 @@ def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeac
     text = dict(found.config["text_cfg"])
     tokenizer = _tokenizer(found, text, model)
     precision = PRECISIONS[dtype]
-    if name := text.get("hf_model_name"):
-        # Its norms are not open_clip's, which alone take both precisions at once.
-        precision = precision if precision == "fp32" else f"pure_{precision}"
+    name = text.get("hf_model_name")
+    if precision != "fp32" and (name or "multimodal_cfg" in found.config):
+        # Not all norms of these take two precisions at once.
+        precision = f"pure_{precision}"
+    if name:
         folder = find_model(name, field=f"teacher.model: {model}, hf_model_name", weights=False)
         text |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
     with one_line(f"teacher.model: {model} cannot be built"), silent():

@@ -69,7 +69,8 @@ class OpenClipTokenizer:
         """Return what its tokens depend on, as JSON can hold it."""
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
-            words: Any = self._tokenizer.encoder
+            # In the order of their numbers.
+            words: Any = " ".join(self._tokenizer.encoder)
         elif inner.is_fast:
             words = inner.backend_tokenizer.to_str()
         else:

@@ -7,7 +7,6 @@ unpickler that knows tensors and nothing else; the code of the archive is never 
 """
 
 import pickle
-import re
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -21,10 +20,8 @@ from open_clip.factory import load_state_dict
 from torch import Tensor
 
 from export.runtime.errors import TeacherError
-from students.messages import ERRORS, shorten
+from students.messages import ERRORS, refusal, shorten
 
-# What a pickle wanted to call, in torch's words and in ours.
-_REFUSED = re.compile(r"\bGLOBAL (\S+)")
 _STORED = {
     "DoubleStorage": torch.float64,
     "FloatStorage": torch.float32,
@@ -42,7 +39,7 @@ _LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorli
 
 
 @contextmanager
-def reading(file: Path, *, field: str = "teacher.model") -> Iterator[None]:
+def reading(file: Path) -> Iterator[None]:
     """Turn what reading a weights file raises into one line.
 
     Raises:
@@ -51,15 +48,12 @@ def reading(file: Path, *, field: str = "teacher.model") -> Iterator[None]:
     try:
         yield
     except pickle.UnpicklingError as error:
-        if found := _REFUSED.search(str(error)):
-            raise TeacherError(_wants(file, found.group(1), field)) from error
-        # torch's text recommends to load it without weights_only.
-        raise TeacherError(_unreadable(file, "it is damaged, or no such file", field)) from error
+        raise TeacherError(_unreadable(file, refusal(error))) from error
     except (*ERRORS, EOFError, zipfile.BadZipFile, IndexError, StopIteration) as error:
-        raise TeacherError(_unreadable(file, shorten(error), field)) from error
+        raise TeacherError(_unreadable(file, shorten(error))) from error
 
 
-def read_weights(file: Path, *, field: str = "teacher.model") -> dict[str, Tensor]:
+def read_weights(file: Path) -> dict[str, Tensor]:
     """Read the tensors of a TorchScript archive, a plain state dict or a safetensors file.
 
     A state dict may lie inside a checkpoint, and its names may begin with ``module.``.
@@ -67,7 +61,7 @@ def read_weights(file: Path, *, field: str = "teacher.model") -> dict[str, Tenso
     Raises:
         TeacherError: The file is damaged, holds no tensors by name, or wants to run code; one line.
     """
-    with reading(file, field=field):
+    with reading(file):
         state = read_torchscript(file) if is_torchscript(file) else load_state_dict(str(file))
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds something else than tensors by name")
@@ -127,6 +121,7 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle" and name in _LISTS:
             return list
+        # In torch's words, which the refusal is made of.
         raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no part of a module of tensors")
 
     def persistent_load(self, pid: Any) -> Tensor:
@@ -153,13 +148,5 @@ def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
             yield from _tensors(inner, f"{name}.{key}" if name else str(key))
 
 
-def _wants(file: Path, wanted: str, field: str) -> str:
-    return (
-        f"{field}: {file} is refused, since it asks to call {wanted}, and reading weights runs no "
-        "code that comes with them; save the state dict alone, with safetensors or torch.save, "
-        "and name that file"
-    )
-
-
-def _unreadable(file: Path, reason: str, field: str) -> str:
-    return f"{field}: {file} cannot be read as weights: {reason}"
+def _unreadable(file: Path, reason: str) -> str:
+    return f"teacher.model: {file} cannot be read as weights: {reason}"

@@ -56,7 +56,7 @@ def mistakes(path: Path, *overrides: str) -> list[str]:
 
 def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     text = """
-    teacher: {kind: opnai, model: 3, weight: 0}
+    teacher: {kind: tf, model: 3, weight: 0}
     student: {kind: tower, width: 0, image: {backbone: 1}, colour: red}
     data:
       train:
@@ -67,10 +67,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     train: {batch_size: -3, batch_sise: 4, device: gpu, betas: [0.9, 1.0], log_every: 1.5}
     """
     assert mistakes(recipe(text)) == [
-        (
-            "r.yaml: teacher.kind: found 'opnai', must be one of hf, openai, open_clip, student; "
-            "did you mean openai?"
-        ),
+        "r.yaml: teacher.kind: found 'tf', must be one of hf, openai, open_clip, student",
         "r.yaml: teacher.model: found 3, must be a text; put it in quotes",
         "r.yaml: teacher.weight: found 0, must be > 0",
         "r.yaml: student.kind: found 'tower', must be one of towers, hf; did you mean towers?",
@@ -373,10 +370,59 @@ def test_default_values_of_the_command_line(tmp_path: Path) -> None:
         "output": "runs/x",
     }
     assert default_values(teacher="a/b")["teacher"] == {"kind": "hf", "model": "a/b"}
+    assert default_values(teacher=str(folder))["teacher"] == {"kind": "hf", "model": str(folder)}
     assert default_values(student=str(folder))["student"] == {"kind": "hf", "model": str(folder)}
     assert default_values()["teacher"]["model"] == "openai/clip-vit-large-patch14"
     with pytest.raises(RecipeError, match="found the kind 'tf', must be one of hf, openai"):
         default_values(teacher="tf:a/b")
+
+
+@pytest.mark.parametrize(
+    ("name", "values"),
+    [
+        ("ViT-L/14", {"kind": "openai", "model": "ViT-L/14"}),
+        ("ViT-L/14@336px", {"kind": "openai", "model": "ViT-L/14@336px"}),
+        ("RN50", {"kind": "openai", "model": "RN50"}),
+        ("a/ViT-B-32.pt", {"kind": "openai", "model": "a/ViT-B-32.pt"}),
+        ("hf:RN50", {"kind": "hf", "model": "RN50"}),
+        ("openai:b.bin", {"kind": "openai", "model": "b.bin"}),
+        ("student:runs/a", {"kind": "student", "model": "runs/a"}),
+        (
+            "open_clip:ViT-B-32:laion2b_s34b_b79k",
+            {"kind": "open_clip", "model": "ViT-B-32", "pretrained": "laion2b_s34b_b79k"},
+        ),
+        ("open_clip:hf-hub:a/b", {"kind": "open_clip", "model": "hf-hub:a/b"}),
+        ("open_clip:a/folder", {"kind": "open_clip", "model": "a/folder"}),
+    ],
+)
+def test_a_teacher_by_its_name(name: str, values: dict[str, str]) -> None:
+    assert default_values(teacher=name)["teacher"] == values
+    assert resolve(default_values(teacher=name), where="r").teachers[0].kind == values["kind"]
+
+
+def test_the_folder_of_a_run_is_a_student(tmp_path: Path) -> None:
+    (tmp_path / "student").mkdir()
+    name = str(tmp_path)
+    assert default_values(teacher=name)["teacher"] == {"kind": "student", "model": name}
+    (tmp_path / "config.json").write_text("{}")
+    assert default_values(teacher=name)["teacher"] == {"kind": "hf", "model": name}
+
+
+def test_a_teacher_without_a_kind_is_one_of_transformers(
+    recipe: Any,
+) -> None:
+    run = load_recipe(recipe("teacher: {model: x}"))
+    assert run.teachers[0].kind == "hf"
+    several = load_recipe(recipe("teacher: [{model: x}, {kind: openai, model: RN50}]"))
+    assert [entry.kind for entry in several.teachers] == ["hf", "openai"]
+    unknown, other_kinds = mistakes(recipe("teacher: {model: x, pretraned: y, quick_gelu: true}"))
+    assert unknown.endswith("unknown key; allowed are kind, model, weight, dtype")
+    assert "teacher.quick_gelu: only kind: open_clip has this key; remove it" in other_kinds
+    known = "teacher: {kind: open_clip, model: x, quick_gelu: 1, pretraned: y}"
+    assert mistakes(recipe(known)) == [
+        "r.yaml: teacher.quick_gelu: found 1, must be true or false",
+        "r.yaml: teacher.pretraned: unknown key; did you mean pretrained?",
+    ]
 
 
 def test_data_of_the_command_line_is_guessed(tmp_path: Path) -> None:

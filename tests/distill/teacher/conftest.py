@@ -1,13 +1,19 @@
 """Dual encoders of transformers, small enough for tests, as folders that a teacher loads from."""
 
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
 from transformers import (
+    AltCLIPConfig,
+    AltCLIPModel,
     BertConfig,
     BertModel,
     BertTokenizer,
+    ChineseCLIPConfig,
+    ChineseCLIPImageProcessorPil,
+    ChineseCLIPModel,
     CLIPConfig,
     CLIPImageProcessorPil,
     CLIPModel,
@@ -56,13 +62,51 @@ def save_clip(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     return folder
 
 
-def save_siglip(folder: Path) -> Path:
-    # As SigLIP's own, this tokenizer declares no attention mask.
+def bert_tokenizer(**options: Any) -> BertTokenizer:
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS]
     pieces += [f"##{letter}" for letter in LETTERS]
+    return BertTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, **options)
+
+
+def save_chinese_clip(folder: Path) -> Path:
+    tokenizer = bert_tokenizer(model_max_length=52)
+    tokenizer.save_pretrained(folder)
+    ChineseCLIPImageProcessorPil(
+        size={"height": 32, "width": 32}, do_center_crop=False
+    ).save_pretrained(folder)
+    text = {**TEXT, "vocab_size": len(tokenizer), "pad_token_id": 0}
+    config = ChineseCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
+    torch.manual_seed(4)
+    ChineseCLIPModel(config).save_pretrained(folder)
+    return folder
+
+
+def save_alt_clip(folder: Path) -> Path:
+    # As those of XLM-R do, its marks stand around the text, and its padding has the number 1.
+    pieces = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS]
     tokenizer = BertTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)}, model_input_names=["input_ids"]
+        vocab={piece: i for i, piece in enumerate(pieces)},
+        cls_token="<s>",
+        pad_token="<pad>",
+        sep_token="</s>",
+        unk_token="<unk>",
+        mask_token="<unk>",
     )
+    tokenizer.save_pretrained(folder)
+    CLIPImageProcessorPil(
+        size={"shortest_edge": 32}, crop_size={"height": 32, "width": 32}
+    ).save_pretrained(folder)
+    text = {**TEXT, "vocab_size": len(tokenizer), "pad_token_id": 1, "project_dim": 16}
+    text |= {"type_vocab_size": 1}
+    config = AltCLIPConfig(text_config=text, vision_config=VISION, projection_dim=24)
+    torch.manual_seed(5)
+    AltCLIPModel(config).save_pretrained(folder)
+    return folder
+
+
+def save_siglip(folder: Path) -> Path:
+    # As SigLIP's own, this tokenizer declares no attention mask.
+    tokenizer = bert_tokenizer(model_input_names=["input_ids"])
     tokenizer.save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     text = {**TEXT, "vocab_size": len(tokenizer), "max_position_embeddings": 64}
@@ -77,11 +121,7 @@ def save_siglip(folder: Path) -> Path:
 
 
 def save_pair(folder: Path) -> Path:
-    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS]
-    pieces += [f"##{letter}" for letter in LETTERS]
-    tokenizer = BertTokenizer(
-        vocab={piece: i for i, piece in enumerate(pieces)}, model_max_length=12
-    )
+    tokenizer = bert_tokenizer(model_max_length=12)
     tokenizer.save_pretrained(folder)
     ViTImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
     torch.manual_seed(3)
@@ -111,3 +151,13 @@ def siglip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def pair_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return save_pair(tmp_path_factory.mktemp("pair"))
+
+
+@pytest.fixture(scope="session")
+def chinese_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_chinese_clip(tmp_path_factory.mktemp("chinese"))
+
+
+@pytest.fixture(scope="session")
+def alt_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return save_alt_clip(tmp_path_factory.mktemp("alt"))

@@ -1,6 +1,7 @@
 """A teacher of transformers gives what transformers gives, and stays frozen."""
 
 import math
+import os
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -53,6 +54,9 @@ def by_transformers(folder: Path, **padding: Any) -> tuple[torch.Tensor, torch.T
         ("clip_folder", {"padding": True, "max_length": 20}, 24, 20),
         ("siglip_folder", {"padding": "max_length", "max_length": 64}, 32, 64),
         ("pair_folder", {"padding": True, "max_length": 12}, 24, 12),
+        ("chinese_folder", {"padding": True, "max_length": 20}, 24, 20),
+        # Its positions count from the padding token's number onwards.
+        ("alt_folder", {"padding": True, "max_length": 18}, 24, 18),
     ],
 )
 def test_embeddings_are_those_of_transformers(
@@ -78,8 +82,41 @@ def test_scale_and_bias_are_the_models_own(clip_folder: Path, siglip_folder: Pat
     assert siglip.logit_bias == -12.5
 
 
-def test_a_text_alone_and_among_longer_ones_is_the_same(siglip_folder: Path) -> None:
-    teacher = load_hf_teacher(str(siglip_folder))
+KINDS = ("clip", "siglip", "pair", "chinese", "alt")
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_logits_are_those_of_the_model(kind: str, request: pytest.FixtureRequest) -> None:
+    folder: Path = request.getfixturevalue(f"{kind}_folder")
+    teacher = load_hf_teacher(str(folder))
+    image, text = teacher.encode_images(pixels_for(teacher)), teacher.encode_texts(TEXTS)
+    logits = image @ text.T * teacher.logit_scale + teacher.logit_bias
+    padding = "max_length" if kind == "siglip" else True
+    length = teacher.context_length
+    tokens = AutoTokenizer.from_pretrained(folder)(
+        TEXTS, return_tensors="pt", truncation=True, padding=padding, max_length=length
+    )
+    processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
+    with torch.no_grad():
+        expected = AutoModel.from_pretrained(folder)(
+            **tokens, **processor(pictures(), return_tensors="pt")
+        ).logits_per_image
+    torch.testing.assert_close(logits, expected, rtol=0, atol=2e-4)
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_texts_of_any_length_are_cut_and_counted(kind: str, request: pytest.FixtureRequest) -> None:
+    teacher = load_hf_teacher(str(request.getfixturevalue(f"{kind}_folder")))
+    texts = ["", "a " * (teacher.context_length - 2), "a " * teacher.context_length, "b " * 50_000]
+    assert teacher.encode_texts(texts).isfinite().all()
+    assert teacher.truncated == 2
+
+
+@pytest.mark.parametrize("kind", KINDS)
+def test_a_text_alone_and_among_longer_ones_is_the_same(
+    kind: str, request: pytest.FixtureRequest
+) -> None:
+    teacher = load_hf_teacher(str(request.getfixturevalue(f"{kind}_folder")))
     together, alone = teacher.encode_texts(["x", "a b c d e f g h"]), teacher.encode_texts(["x"])
     torch.testing.assert_close(together[:1], alone, rtol=0, atol=1e-6)
 
@@ -212,6 +249,25 @@ def test_folders_of_other_things_are_refused(clip_folder: Path, tmp_path: Path) 
     folder = copy(clip_folder, tmp_path / "damaged", without="")
     (folder / "model.safetensors").write_bytes(b"nothing of use")
     assert "cannot be loaded" in fail(str(folder))
+
+
+class Runs:
+    """Pickled, it asks for a call."""
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return os.mkdir, ("ran",)
+
+
+def test_a_pickle_that_wants_to_run_code_is_refused(
+    clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    folder = copy(clip_folder, tmp_path / "hostile", without="model.safetensors")
+    torch.save({"weight": Runs()}, folder / "pytorch_model.bin")
+    message = fail(str(folder))
+    assert message.startswith(f"teacher.model: {folder}")
+    assert "asks to call posix.mkdir" in message
+    assert not (tmp_path / "ran").exists()
 
 
 def test_missing_tensors_are_never_random(clip_folder: Path, tmp_path: Path) -> None:
