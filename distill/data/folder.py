@@ -81,7 +81,7 @@ class FolderSource:
     def _gather(self, folder: Path, name: str, number: int) -> None:
         others: Counter[str] = Counter()
         empty = True
-        for file in sorted(walk(folder)):
+        for file in sorted(walk(folder, outside=self._root)):
             if is_picture(file):
                 empty = False
                 self._keys.append(f"{name}/{file}")
@@ -91,8 +91,9 @@ class FolderSource:
         if empty:
             found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(SHOWN))
             raise DataError(
-                f"{visible(str(folder))}: this class folder holds no pictures ({', '.join(PICTURE_SUFFIXES)}); "
-                f"found there: {found or 'nothing'}; add some or remove the folder"
+                f"{visible(str(folder))}: this class folder holds no pictures "
+                f"({', '.join(PICTURE_SUFFIXES)}); found there: {found or 'nothing'}; add some or "
+                "remove the folder"
             )
 
 
@@ -149,32 +150,38 @@ def is_picture(name: str) -> bool:
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
-def walk(folder: Path) -> Iterator[str]:
+def walk(folder: Path, *, outside: Path | None = None) -> Iterator[str]:
     """Give the path of each file that is not hidden, relative to the folder, with "/".
 
-    Links to folders are followed; a folder that links lead to more than once is listed once.
+    Links to folders are followed; a folder that links lead to more than once is listed once, and
+    ``outside`` never.
 
     Raises:
         DataError: a folder may not be read.
     """
-    seen: set[tuple[int, int]] = set()
+    seen = set() if outside is None else {_identity(outside)}
     waiting = [""]
     while waiting:
         prefix = waiting.pop()
         here = folder / prefix
-        try:
-            status = here.stat()
-        except OSError as error:
-            raise DataError(
-                f"{visible(str(here))}: the folder cannot be read: {error.strerror}"
-            ) from error
-        if (status.st_dev, status.st_ino) in seen:
+        identity = _identity(here)
+        if identity in seen:
             continue
-        seen.add((status.st_dev, status.st_ino))
+        seen.add(identity)
         files, folders = listed(here)
         for name in files:
             yield prefix + name
         waiting += [f"{prefix}{name}/" for name in reversed(folders)]
+
+
+def _identity(folder: Path) -> tuple[int, int]:
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise DataError(
+            f"{visible(str(folder))}: the folder cannot be read: {error.strerror}"
+        ) from error
+    return status.st_dev, status.st_ino
 
 
 def listed(folder: Path) -> tuple[list[str], list[str]]:

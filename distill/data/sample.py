@@ -174,8 +174,8 @@ def check_skips(source_name: str, skips: Sequence[Skip], total: int, *, max_skip
     first = skips[0]
     raise DataError(
         f"{source_name}: {len(skips)} of {total} {first.kind}s had to be skipped, more than "
-        f"data.max_skipped = {max_skipped:g} allows; the first is {visible(first.where)}: {first.reason}; "
-        "mend them or raise data.max_skipped"
+        f"data.max_skipped = {max_skipped:g} allows; the first is {visible(first.where)}: "
+        f"{first.reason}; mend them or raise data.max_skipped"
     )
 
 

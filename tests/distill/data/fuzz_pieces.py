@@ -19,10 +19,7 @@ COLOURS = {
     "green": (0, 255, 0),
     "blue": (0, 0, 255),
     "yellow": (255, 255, 0),
-    "black": (0, 0, 0),
-    "grey": (120, 120, 120),
     "purple": (120, 0, 120),
-    "orange": (255, 120, 0),
 }
 NAMES = {pixel: name for name, pixel in COLOURS.items()}
 # No damage that is drawn here turns one of these into another.
@@ -55,8 +52,16 @@ class Outcome:
     keys: frozenset[str] = frozenset()
 
 
-def attempt(open_it: Callable[[], Source], *, meanwhile: Callable[[], None] | None = None) -> Outcome:
-    """Open a source, let something happen, and read all of it; see that nothing is mixed up."""
+def attempt(
+    open_it: Callable[[], Source],
+    *,
+    meanwhile: Callable[[], None] | None = None,
+    known: dict[Path, str | None] | None = None,
+) -> Outcome:
+    """Open a source, let something happen, and read all of it; see that nothing is mixed up.
+
+    ``known`` remembers the colours of files that stay what they are.
+    """
     try:
         source = open_it()
     except ClipDistillError as error:
@@ -69,7 +74,7 @@ def attempt(open_it: Callable[[], Source], *, meanwhile: Callable[[], None] | No
         sample = source[number]
         keys.append(sample.key)
         captions.update(sample.captions)
-        colour = colour_of(sample)
+        colour = colour_of(sample, known)
         if colour is not None:
             told = {OF_CAPTION[text] for text in sample.captions if text in OF_CAPTION}
             assert told <= {colour}, (sample.key, told, colour)
@@ -82,8 +87,12 @@ def attempt(open_it: Callable[[], Source], *, meanwhile: Callable[[], None] | No
     return Outcome(None, source, frozenset(captions), frozenset(keys))
 
 
-def colour_of(sample: Sample) -> str | None:
+def colour_of(sample: Sample, known: dict[Path, str | None] | None = None) -> str | None:
     """Return the colour that a picture shows, None where it cannot be read or shows another."""
+    if known is not None and isinstance(sample.image, Path):
+        if sample.image not in known:
+            known[sample.image] = colour_of(sample)
+        return known[sample.image]
     try:
         image = open_image(sample)
     except DataError as error:

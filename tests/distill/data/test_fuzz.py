@@ -65,31 +65,30 @@ def lines_of(form: str) -> tuple[str | None, list[str]]:
 
 def rows_in(data: bytes, form: str) -> int:
     """Return how many lines of a file have something in them."""
-    ends = "\r\n|\r|\n" if form in ("csv", "tsv") else "\n"
-    text = data.decode("utf-8-sig", "replace")
-    separators = {"csv": ",", "tsv": "\t", "base64": "\t"}
-    return sum(
-        bool(line.strip()) or separators.get(form, line) in line if line else False
-        for line in re.split(ends, text)
-    )
+    if form in ("base64", "jsonl"):
+        blank = b" \r" if form == "base64" else None
+        return sum(bool(line.strip(blank)) for line in data.split(b"\n"))
+    lines = re.split("\r\n|\r|\n", data.decode("utf-8-sig"))
+    return sum(bool(line.strip()) or "\t" in line for line in lines)
 
 
 @pytest.mark.parametrize("form", ["csv", "tsv", "jsonl", "base64"])
 def test_files_of_lines(tmp_path: Path, form: str) -> None:
     write_files(tmp_path)
+    known: dict[Path, str | None] = {}
     header, lines = lines_of(form)
     clean = "\n".join([*([] if header is None else [header]), *lines]).encode() + b"\n"
     path = tmp_path / f"data.{form}"
     opener: Callable[[Path], Source] = open_base64 if form == "base64" else open_table
     path.write_bytes(clean)
-    whole = attempt(lambda: opener(path))
+    whole = attempt(lambda: opener(path), known=known)
     assert whole.captions == set(CAPTIONS.values())
     read = 0
     for case in range(CASES):
         generator = random.Random(f"{form} {case}")
         data = damage(clean, generator)
         path.write_bytes(data)
-        outcome = attempt(lambda: opener(path))
+        outcome = attempt(lambda: opener(path), known=known)
         if outcome.source is None:
             continue
         read += 1
@@ -155,7 +154,9 @@ def told_of(colour: str, clean: Any, damaged: Any) -> bool:
 
     there = entries(damaged) if isinstance(damaged, dict | list) else []
     number = list(COLOURS).index(colour)
-    mine = [entry for entry in entries(clean) if FILES[colour] in entry or CAPTIONS[colour] in entry]
+    mine = [
+        entry for entry in entries(clean) if FILES[colour] in entry or CAPTIONS[colour] in entry
+    ]
     # Another entry with the same id may come first.
     return all(entry in there for entry in mine) and sum(str(7000 + number) in e for e in there) < 3
 
@@ -163,20 +164,21 @@ def told_of(colour: str, clean: Any, damaged: Any) -> bool:
 @pytest.mark.parametrize("form", [karpathy, coco, objects])
 def test_files_of_json(tmp_path: Path, form: Callable[[], Any]) -> None:
     write_files(tmp_path)
+    known: dict[Path, str | None] = {}
     path = tmp_path / "data.json"
     clean = form()
     path.write_text(json.dumps(clean))
-    assert attempt(lambda: open_table(path)).captions == set(CAPTIONS.values())
+    assert attempt(lambda: open_table(path), known=known).captions == set(CAPTIONS.values())
     read = 0
     for case in range(CASES):
         generator = random.Random(f"{form.__name__} {case}")
         if case % 5 == 0:
             path.write_bytes(damage(json.dumps(clean).encode(), generator))
-            attempt(lambda: open_table(path))
+            attempt(lambda: open_table(path), known=known)
             continue
         damaged = damage_value(clean, generator)
         path.write_text(json.dumps(damaged))
-        outcome = attempt(lambda: open_table(path))
+        outcome = attempt(lambda: open_table(path), known=known)
         if outcome.source is None:
             continue
         read += 1
@@ -188,14 +190,16 @@ def test_files_of_json(tmp_path: Path, form: Callable[[], Any]) -> None:
 
 def test_parquet_files(tmp_path: Path) -> None:
     write_files(tmp_path)
+    known: dict[Path, str | None] = {}
     columns = {"image": list(FILES.values()), "caption": list(CAPTIONS.values())}
     path = tmp_path / "data.parquet"
     datasets.Dataset.from_dict(columns).to_parquet(str(path))
     clean = path.read_bytes()
-    assert attempt(lambda: open_table(path)).captions == set(CAPTIONS.values())
-    for case in range(CASES):
+    assert attempt(lambda: open_table(path), known=known).captions == set(CAPTIONS.values())
+    # The library takes its time, and the form of a file is not all of what a table is.
+    for case in range(CASES // 5):
         path.write_bytes(damage(clean, random.Random(f"parquet {case}")))
-        attempt(lambda: open_table(path))
+        attempt(lambda: open_table(path), known=known)
 
 
 def test_local_copies_of_hub_sets(tmp_path: Path) -> None:
