@@ -5,9 +5,10 @@
 DIR of --data is as in ``benchmarks/real_photos.py``. The same student (same initial weights, order
 of samples and views) learns under the contrastive loss alone, open_clip's distillation loss (its
 ``create_loss``), each preset, and the default preset with projections that start from a ridge
-regression. The first table stops after the same steps, and gives open_clip's loss the cached
-outputs of the teacher. The second one stops after the same seconds, the building of the cache
-counted, and open_clip's loss has its teacher live, as open_clip does it.
+regression. The first tables stop after the same steps, and give open_clip's loss the cached
+outputs of the teacher. The next one stops after the same seconds, the building of the cache
+counted, and open_clip's loss has its teacher live, as open_clip does it. The last one leaves out
+each term of the default preset.
 
 Every finished run is a line of --results and is not run again: what was cut off goes on. The
 tables go between the marks ``quality`` of ``docs/benchmarks.md``.
@@ -79,6 +80,13 @@ METHODS = (
 )
 
 
+# What the default preset is without each of its terms, at the greatest number of steps.
+ABLATIONS = tuple(
+    Method(f"without {term}", {"preset": "default", term: 0}, projection_start="ridge")
+    for term in PRESETS["default"].terms
+)
+
+
 class MethodProject(Project):
     """The project of a method's recipe, with open_clip's loss where the method asks for it."""
 
@@ -133,24 +141,32 @@ def main() -> None:
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
-    parser.add_argument("--views", type=int, default=2)
+    parser.add_argument("--views", type=int, default=4)
+    parser.add_argument("--views-in-seconds", type=int, default=1, help="each costs time there")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
     results = Results(options.results)
     chosen = [method for method in METHODS if _chosen(method, options.methods)]
+    ablations = [method for method in ABLATIONS if _chosen(method, options.methods)]
+    longest = max(options.steps, default=0)
     for seed in options.seeds:
         for steps in options.steps:
-            for method in chosen:
+            for method in [*chosen, *(ablations if steps == longest else [])]:
                 equal_steps(options, results, method, seed=seed, steps=steps)
     for seed in options.seeds:
         for seconds in options.seconds:
             for method in chosen:
                 # A live teacher has no cache to start a projection from.
                 if not (method.open_clip and method.projection_start == "ridge"):
-                    equal_seconds(options, results, method, seed=seed, seconds=seconds)
-    write_tables(options, results, chosen)
+                    equal_seconds(in_seconds(options), results, method, seed=seed, seconds=seconds)
+    write_tables(options, results)
     make_console().print(f"the tables are in {DOCUMENT}, the runs in {options.results}")
+
+
+def in_seconds(options: argparse.Namespace) -> argparse.Namespace:
+    """Return the options of the table at equal seconds."""
+    return argparse.Namespace(**{**vars(options), "views": options.views_in_seconds})
 
 
 def _chosen(method: Method, beginnings: Sequence[str] | None) -> bool:
@@ -178,7 +194,10 @@ def recipe(
             },
             # Few of these captions say left or right.
             "views": {"scale": [0.6, 1.0], "flip": True, "seed": 0},
-            "cache": {"views": options.views, "folder": str(options.out / "cache")},
+            "cache": {
+                "views": options.views,
+                "folder": str(options.out / f"cache-{options.views}"),
+            },
             "losses": method.losses,
             "train": {
                 "teacher": method.teacher,
@@ -256,7 +275,7 @@ def cache_seconds(options: argparse.Namespace, results: Results, method: Method)
     """Build the cache anew, once for all runs, and return how long that took."""
     key = {"cache": True, "views": options.views, "teacher": options.teacher.name}
     if (line := results.find(key)) is None:
-        shutil.rmtree(options.out / "cache", ignore_errors=True)
+        shutil.rmtree(options.out / f"cache-{options.views}", ignore_errors=True)
         config = recipe(options, method, "building", seed=0, steps=1)
         project = Project(config)
         folder = open_run(project)
@@ -317,17 +336,23 @@ def teacher_scores(options: argparse.Namespace, results: Results) -> dict[str, f
     return {name: float(line["scores"][name]) for name in COLUMNS}
 
 
-def write_tables(options: argparse.Namespace, results: Results, methods: Sequence[Method]) -> None:
-    """Put all tables between the marks of the document."""
+def write_tables(options: argparse.Namespace, results: Results) -> None:
+    """Put all tables, with every run that there is, between the marks of the document."""
     teacher = teacher_scores(options, results)
     today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     text = [f"{today}, {cores}, seeds {', '.join(map(str, options.seeds))}:", ""]
     text += [f"    python -m benchmarks.quality {shlex.join(sys.argv[1:])}", ""]
-    lengths = [("steps", steps) for steps in options.steps]
-    lengths += [("seconds", seconds) for seconds in options.seconds]
-    for unit, length in lengths:
+    of_default = METHODS[-1]
+    tables = [("steps", steps, METHODS) for steps in options.steps]
+    tables += [("seconds", seconds, METHODS) for seconds in options.seconds]
+    tables += [("steps", steps, (of_default, *ABLATIONS)) for steps in options.steps[-1:]]
+    for unit, length, methods in tables:
+        chosen = in_seconds(options) if unit == "seconds" else options
         text += [f"After {length:g} {unit}, per cent (mean ± standard deviation):", ""]
-        text += table_lines(options, results, methods, teacher, unit=unit, length=length)
+        against = METHODS[1] if methods is METHODS else of_default
+        text += table_lines(
+            chosen, results, methods, teacher, against=against, unit=unit, length=length
+        )
         text.append("")
     before, rest = DOCUMENT.read_text().split("<!-- quality -->\n")
     after = rest.split("<!-- /quality -->")[1]
@@ -341,27 +366,36 @@ def table_lines(
     methods: Sequence[Method],
     teacher: Mapping[str, float],
     *,
+    against: Method,
     unit: str,
     length: float,
 ) -> list[str]:
-    """Return one table in Markdown."""
-    more = ["of teacher's", "× open_clip's"] + (["steps"] if unit == "seconds" else [])
+    """Return one table in Markdown; mean recalls are also given as multiples of ``against``'s."""
+    more = ["of teacher's", f"× {against.name}"] + (["steps"] if unit == "seconds" else [])
     lines = ["| method | " + " | ".join([*COLUMNS.values(), *more]) + " |"]
     lines.append("|---|" + "---:|" * (len(COLUMNS) + len(more)))
-    baseline = None
-    for method in methods:
-        keys = [key_of(options, method, seed=seed, **{unit: length}) for seed in options.seeds]
-        runs = [line for key in keys if (line := results.find(key)) is not None]
-        if not runs:
-            continue
-        recall = statistics.mean(run["scores"]["mean_recall"] for run in runs)
-        baseline = recall if method.name == "open_clip's loss" else baseline
-        cells = [_spread([run["scores"][name] for run in runs]) for name in COLUMNS]
+    runs_of = {
+        method.name: [
+            line
+            for seed in options.seeds
+            if (line := results.find(key_of(options, method, seed=seed, **{unit: length})))
+        ]
+        for method in methods
+    }
+    recalls = {
+        name: statistics.mean(run["scores"]["mean_recall"] for run in runs)
+        for name, runs in runs_of.items()
+        if runs
+    }
+    for name, recall in recalls.items():
+        runs = runs_of[name]
+        cells = [_spread([run["scores"][column] for run in runs]) for column in COLUMNS]
         cells.append(f"{100 * recall / teacher['mean_recall']:.0f} %")
-        cells.append("–" if baseline is None else f"{recall / baseline:.2f}")
+        cells.append(f"{recall / recalls[against.name]:.2f}" if against.name in recalls else "–")
         if unit == "seconds":
             cells.append(f"{statistics.mean(run['steps'] for run in runs):.0f}")
-        lines.append(f"| {method.name} | " + " | ".join(cells) + " |")
+        missing = "" if len(runs) == len(options.seeds) else f" ({len(runs)} of the seeds)"
+        lines.append(f"| {name}{missing} | " + " | ".join(cells) + " |")
     cells = [f"{100 * teacher[name]:.1f}" for name in COLUMNS] + ["100 %"] + ["–"] * (len(more) - 1)
     return [*lines, "| teacher | " + " | ".join(cells) + " |"]
 

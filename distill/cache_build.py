@@ -14,6 +14,7 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill.cache import Cache, Missing, image_size
 from distill.cache_manifest import PARTS, Identity, Manifest, Part, merge_parts, read_manifest
+from distill.cache_order import in_order, shard_ends, share_pictures
 from distill.cache_rows import StoredAs, row_digests, save_shard
 from distill.data.sample import Skip, Source, check_skips, open_image
 from distill.progress import make_console
@@ -196,30 +197,39 @@ class _Build:
 
     def pictures(self, missing: Missing, progress: Progress) -> None:
         """Embed all views of this process's share of the missing pictures."""
-        numbers = self._share(missing.pictures)
+        sharing, rows = self._sharing, self._settings.shard_rows
+        numbers = share_pictures(
+            self._source, missing.pictures, rank=sharing.rank, count=sharing.count
+        )
+        ends = shard_ends(self._source, numbers, rows=rows)
         pictures = PictureViews(self._source, numbers, self._teacher.preprocessing, self._settings)
         done = 0
         for batch in read_pictures(pictures, self._settings):
             self._note(batch)
-            self._writer.add("images", *_encode(batch, self._teacher, self._settings))
+            keys, embeddings = _encode(batch, self._teacher, self._settings)
+            readable = np.cumsum([picture.pixels is not None for picture in batch])
+            begin = 0
+            while ends and ends[0] <= done + len(batch):
+                end = int(readable[ends.pop(0) - done - 1])
+                self._writer.add("images", keys[begin:end], embeddings[begin:end])
+                self._writer.flush("images")
+                begin = end
+            self._writer.add("images", keys[begin:], embeddings[begin:])
             done += len(batch)
             progress("pictures", done, len(numbers))
         self._writer.flush("images")
 
     def captions(self, missing: Missing, progress: Progress) -> None:
         """Embed this process's share of the missing captions, or copy them from other caches."""
-        texts = self._copied(self._share(missing.captions))
-        # Texts of one length together: none is padded for the sake of a longer one.
-        texts.sort(key=len)
+        sharing = self._sharing
+        texts = self._copied(missing.captions[sharing.rank :: sharing.count])
+        texts = in_order(self._source, texts, rows=self._settings.shard_rows)
         for first in range(0, len(texts), self._settings.batch_size):
             some = texts[first : first + self._settings.batch_size]
             self._add_captions(some, self._teacher.encode_texts(some).cpu().numpy())
             progress("captions", first + len(some), len(texts))
         self._writer.flush("captions")
         self._writer.close()
-
-    def _share(self, items: list[Any]) -> list[Any]:
-        return items[self._sharing.rank :: self._sharing.count]
 
     def _note(self, batch: Sequence["Picture"]) -> None:
         """Remember which pictures of a batch cannot be read, and which can be again."""
@@ -355,14 +365,14 @@ class PictureViews(Dataset[Picture]):
         size = image_size(sample)
         try:
             image = open_image(sample, draft=self._views.draft)
+            pixels = [
+                render_view(
+                    image,
+                    draw_view(self._views, sample.key, number, size=image.size),
+                    self._preprocessing,
+                )
+                for number in range(self._count)
+            ]
         except DataError as error:
             return Picture(sample.key, size, None, str(error))
-        pixels = [
-            render_view(
-                image,
-                draw_view(self._views, sample.key, number, size=image.size),
-                self._preprocessing,
-            )
-            for number in range(self._count)
-        ]
         return Picture(sample.key, size, np.stack(pixels), "")

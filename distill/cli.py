@@ -58,7 +58,10 @@ Overrides = Annotated[
 Which = Annotated[Checkpoint, typer.Option(help="The last student, or the best one.")]
 TeacherName = Annotated[
     str | None,
-    typer.Option(metavar="NAME", help="hf:NAME_OR_FOLDER; a bare name or folder is that too."),
+    typer.Option(
+        metavar="NAME",
+        help="hf:NAME_OR_FOLDER, as a bare name is; openai:, open_clip:, student:.",
+    ),
 ]
 StudentName = Annotated[
     str | None,
@@ -67,7 +70,8 @@ StudentName = Annotated[
 DataPath = Annotated[
     str | None,
     typer.Option(
-        metavar="PATH", help="A table, a folder with one, a folder of classes, or of pictures."
+        metavar="PATH",
+        help="A table, a folder with one, a folder of classes or of pictures, or tars.",
     ),
 ]
 LabelFile = Annotated[
@@ -257,6 +261,25 @@ def export(
         named = name_labels(labels, field="--labels")
         changes.append(f"export.labels={json.dumps(named, ensure_ascii=False)}")
     write_bundle(run_folder, out=out, checkpoint=checkpoint.value, overrides=changes)
+
+
+@_command("shards")
+def shards(
+    data: Annotated[
+        str, typer.Argument(metavar="RECIPE|DATA", help="A recipe, or data as --data takes it.")
+    ],
+    out: Annotated[Path, typer.Option(metavar="FOLDER", help="Where the tars go.")],
+    size: Annotated[
+        int | None,
+        typer.Option(min=16, metavar="N", help="Shrink pictures to a shorter side of N pixels."),
+    ] = None,
+    per_shard: Annotated[int, typer.Option(min=1, metavar="N", help="Samples in a tar.")] = 1000,
+    overrides: Overrides = None,
+) -> None:
+    """Write the pictures and captions of any data as WebDataset tars."""
+    with _train_extra("shards"):
+        from distill.shards_stage import write_data
+    write_data(data, out, size=size, per_shard=per_shard, overrides=overrides or ())
 
 
 @_command("classify")

@@ -33,6 +33,7 @@ from distill.config_models import (
     Student,
     StudentHf,
     StudentTowers,
+    Teacher,
     Teachers,
     TextTower,
 )
@@ -54,6 +55,7 @@ __all__ = [
     "StudentHf",
     "StudentTowers",
     "TableSource",
+    "Teacher",
     "TextTower",
     "TrainSection",
     "ViewsSection",
@@ -137,7 +139,7 @@ class RunConfig(Section):
         return Path(self.output)
 
     @property
-    def teachers(self) -> tuple[HfTeacher, ...]:
+    def teachers(self) -> tuple[Teacher, ...]:
         """The teachers, none where it is absent."""
         return as_tuple(self.teacher)
 

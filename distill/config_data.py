@@ -18,6 +18,7 @@ from distill.config_base import (
     one_or_many,
     whole,
 )
+from distill.config_shards import ShardsSource
 from distill.data.labels import plain_template, read_labels, read_lines, read_templates
 from distill.data.schema import parse_schema
 from export.runtime.decode import MAX_PIXELS
@@ -159,9 +160,23 @@ class ScenesSource(Section):
     """How many of the pictures have a caption; null: all."""
 
 
-SOURCES = (TableSource, FolderSource, ImagesSource, Base64Source, HubSource, ScenesSource)
+SOURCES = (
+    TableSource,
+    FolderSource,
+    ImagesSource,
+    Base64Source,
+    HubSource,
+    ScenesSource,
+    ShardsSource,
+)
 Source = Annotated[
-    TableSource | FolderSource | ImagesSource | Base64Source | HubSource | ScenesSource,
+    TableSource
+    | FolderSource
+    | ImagesSource
+    | Base64Source
+    | HubSource
+    | ScenesSource
+    | ShardsSource,
     Field(discriminator="kind"),
     by_kind(*SOURCES),
 ]
@@ -185,6 +200,8 @@ class DataSection(Section):
     """A picture that says it has more is skipped before its pixels take memory."""
     workers: Natural = 2
     """Processes that read pictures; 0: none beside the main process."""
+    lanes: Count | None = None
+    """How many shards are read side by side; null: 64, or fewer where they do not fit."""
 
 
 class EvaluationEntry(Section):
@@ -232,6 +249,7 @@ __all__ = [
     "HubSource",
     "ImagesSource",
     "ScenesSource",
+    "ShardsSource",
     "Source",
     "Sources",
     "TableSource",

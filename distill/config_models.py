@@ -18,7 +18,21 @@ from distill.config_base import (
 
 LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
 PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
+Dtype = Literal["float32", "float16", "bfloat16"]
 ContextLength = Annotated[int, Strict(), Field(ge=2, le=8192), BeforeValidator(whole)]
+
+# The names that OpenAI gave its models.
+OPENAI_MODELS = (
+    "RN50",
+    "RN101",
+    "RN50x4",
+    "RN50x16",
+    "RN50x64",
+    "ViT-B/32",
+    "ViT-B/16",
+    "ViT-L/14",
+    "ViT-L/14@336px",
+)
 
 
 class HfTeacher(Section):
@@ -30,11 +44,63 @@ class HfTeacher(Section):
     """Name on the hub, or a local folder."""
     weight: Positive = 1.0
     """Share of this teacher where there are several."""
-    dtype: Literal["float32", "float16", "bfloat16"] = "float32"
+    dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
 
-Teachers = Annotated[HfTeacher | tuple[HfTeacher, ...], one_or_many(HfTeacher, "a teacher")]
+class OpenAiTeacher(Section):
+    """A CLIP of OpenAI, as OpenAI distributes it."""
+
+    kind: Literal["openai"] = "openai"
+    """A CLIP of OpenAI, as OpenAI distributes it."""
+    model: Text
+    """ViT-L/14, ViT-L/14@336px, ViT-B/32, ViT-B/16, RN50, …, or the path of a .pt file."""
+    weight: Positive = 1.0
+    """Share of this teacher where there are several."""
+    dtype: Dtype = "float32"
+    """Precision that the teacher computes in."""
+
+
+class OpenClipTeacher(Section):
+    """A model of open_clip with its own tokenizer and preprocessing."""
+
+    kind: Literal["open_clip"] = "open_clip"
+    """A model of open_clip."""
+    model: Text
+    """An architecture such as ViT-B-32, a folder with open_clip_config.json, or hf-hub:NAME."""
+    pretrained: Text | None = None
+    """A tag that open_clip knows, or a weights file; null: the folder's own."""
+    weights: Text | None = None
+    """Local file with the weights of the tag; null: they are fetched."""
+    quick_gelu: Flag | None = None
+    """Whether the weights were trained with QuickGELU; null: what the tag or folder says."""
+    weight: Positive = 1.0
+    """Share of this teacher where there are several."""
+    dtype: Dtype = "float32"
+    """Precision that the teacher computes in."""
+
+
+class StudentTeacher(Section):
+    """A finished student, as the teacher of a smaller one."""
+
+    kind: Literal["student"] = "student"
+    """A finished student."""
+    model: Text
+    """Folder of the student, or of the run that trained it."""
+    weight: Positive = 1.0
+    """Share of this teacher where there are several."""
+    dtype: Dtype = "float32"
+    """Precision that the teacher computes in."""
+
+
+DEFAULT_TEACHER_KIND = "hf"
+TEACHERS = (HfTeacher, OpenAiTeacher, OpenClipTeacher, StudentTeacher)
+Teacher = Annotated[
+    HfTeacher | OpenAiTeacher | OpenClipTeacher | StudentTeacher,
+    Field(discriminator="kind"),
+    by_kind(*TEACHERS, default=DEFAULT_TEACHER_KIND),
+]
+Teachers = Annotated[Teacher | tuple[Teacher, ...], one_or_many(Teacher, "a teacher")]
 
 
 class ImageTower(Section):

@@ -7,6 +7,7 @@ from distill.config import Source as SourceEntry
 from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.pairs import iterate
 from distill.data.sample import Source
+from distill.data.shards import stated_classes, stated_templates
 from distill.evaluate.compare import EvaluationSet
 from distill.labels import LabelSet, knows, label_templates, name_labels
 
@@ -29,12 +30,13 @@ def evaluation_sets(
             EvaluationSet(
                 name=entry.name,
                 task=entry.task,
-                source=open_entry(entry.data),
-                classes=_classes(entry, labels),
-                templates=entry.template_list or templates,
+                source=source,
+                classes=_classes(entry, labels) or stated_classes(source),
+                templates=entry.template_list or stated_templates(source) or templates,
                 samples=entry.samples,
             )
             for entry in config.evaluation_entries
+            for source in [open_entry(entry.data)]
         ]
     if validation is None:
         return []

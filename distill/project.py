@@ -15,6 +15,7 @@ from distill.config_data import read_lines
 from distill.data.index import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Limited, Skip, Source, check_source, split_by_hash
+from distill.data.shards import shard_lengths
 from distill.data.sources import open_source
 from distill.evaluate.compare import EvaluationSet
 from distill.evaluation_sets import evaluation_sets
@@ -31,6 +32,7 @@ from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers
 from students.encoder import Student
 from students.model import load_student
+from students.switches import checkpoint_gradients
 
 # Where a recipe names nothing to validate on, this share of the training data is held out.
 HELD_OUT_SHARE = 0.05
@@ -49,7 +51,12 @@ class Project:
         return [self._open(entry) for entry in self.config.train_sources]
 
     def _open(self, entry: SourceEntry) -> Source:
-        source = open_source(entry, output=self.config.folder)
+        folder = self.config.cache.folder
+        source = open_source(
+            entry,
+            output=self.config.folder,
+            index_folder=None if folder is None else Path(folder) / "shards",
+        )
         check_source(source, max_skipped=self.config.data.max_skipped)
         limit = self.config.data.max_pixels
         return source if limit == MAX_PIXELS else Limited(source, limit)
@@ -129,6 +136,8 @@ class Project:
             weights=[entry.weight for entry in self.config.train_sources],
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
+            shards=[shard_lengths(source) for source in self.sources],
+            lanes=self.config.data.lanes,
         )
 
     @property
@@ -179,7 +188,7 @@ class Project:
         """The student at its start.
 
         Raises:
-            StudentError: it cannot be built.
+            StudentError: it cannot be built, or cannot do without some of its activations.
         """
         section = self.config.student
         torch.manual_seed(self.config.seed)
@@ -190,6 +199,8 @@ class Project:
                 student = build_hf(**section.build_arguments())
             else:
                 student = build_towers(width=self._width(), **section.build_arguments())
+            if self.config.train.gradient_checkpointing:
+                checkpoint_gradients(student.model)
         except (ValueError, OSError) as error:
             raise StudentError(str(error)) from error
         return student

@@ -11,6 +11,7 @@ from typing import Any
 from pydantic import ValidationError
 
 from distill.config import RunConfig
+from distill.config_models import DEFAULT_TEACHER_KIND, OPENAI_MODELS
 from distill.recipe_errors import error_lines, models_at
 from distill.recipe_yaml import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
@@ -18,11 +19,15 @@ from export.runtime.errors import RecipeError
 __all__ = ["default_values", "json_schema", "load_recipe", "resolve", "to_yaml"]
 
 DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
+TEACHER_KINDS = ("hf", "openai", "open_clip", "student")
+# What the weights are called that OpenAI distributes, unlike those of transformers.
+_TEACHER_FILES = (".pt", ".pth")
 # What a student of images alone learns by, and beside it where there are labels.
 PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
 ABOUT_LABELS = {"prompt_kl": 1.0}
-TEACHER_KINDS = ("hf",)
 _PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
+# MODEL:PRETRAINED, as open_clip lists its weights; hf-hub:NAME and local-dir:FOLDER have no tag.
+_TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -155,7 +160,10 @@ def default_values(
     """Return the values of the default recipe, for `resolve`.
 
     Args:
-        teacher: ``hf:NAME_OR_FOLDER``, or the name or folder alone; CLIP ViT-L/14 unless given.
+        teacher: A name with its kind, as in ``hf:NAME_OR_FOLDER`` and
+            ``open_clip:MODEL:PRETRAINED``, or alone: one of OpenAI's names (``ViT-L/14``) or
+            ``.pt`` files, the folder of a run, else what ``hf`` takes; CLIP ViT-L/14 of the hub
+            unless given.
         student: Name of a timm backbone, or the folder of a dual encoder of transformers.
         data: A table, a folder with one, a folder of class folders or of pictures; scenes unless
             given.
@@ -185,14 +193,27 @@ def default_values(
 def _teacher_values(name: str) -> dict[str, Any]:
     prefix = _PREFIX.fullmatch(name)
     if prefix is None:
-        return {"kind": "hf", "model": name}
+        return {"kind": _teacher_kind(name), "model": name}
     kind, model = prefix.groups()
     if kind not in TEACHER_KINDS:
         raise RecipeError(
-            f"--teacher {name}: found the kind {kind!r}, must be {' or '.join(TEACHER_KINDS)}, as "
-            "in hf:NAME_OR_FOLDER; a bare name is that too"
+            f"--teacher {name}: found the kind {kind!r}, must be one of "
+            f"{', '.join(TEACHER_KINDS)}, as in hf:NAME_OR_FOLDER; a bare name is that too"
         )
+    if kind == "open_clip" and (tagged := _TAGGED.fullmatch(model)) is not None:
+        return {"kind": kind, "model": tagged.group(1), "pretrained": tagged.group(2)}
     return {"kind": kind, "model": model}
+
+
+def _teacher_kind(name: str) -> str:
+    """Return the kind that a bare name means."""
+    place = Path(name)
+    if place.is_dir():
+        # A run's folder has no config.json of its own, and its student lies one below.
+        run = not (place / "config.json").exists() and (place / "student").is_dir()
+        return "student" if run else DEFAULT_TEACHER_KIND
+    openai = name in OPENAI_MODELS or place.suffix in _TEACHER_FILES
+    return "openai" if openai else DEFAULT_TEACHER_KIND
 
 
 def _student_values(name: str) -> dict[str, Any]:

@@ -8,7 +8,7 @@ from pydantic import ValidationError
 
 from distill.config import RunConfig
 from distill.config_base import Section
-from distill.config_models import DEFAULT_STUDENT_KIND
+from distill.config_models import DEFAULT_STUDENT_KIND, DEFAULT_TEACHER_KIND
 from distill.recipe_yaml import inline
 
 Location = tuple[int | str, ...]
@@ -36,6 +36,8 @@ _EXPECTED = {
     "too_long": "a list of fewer entries",
 }
 _LONGEST_FOUND = 60
+# Teachers come in the default kind of students too, but students not in that of teachers.
+_DEFAULT_KINDS = (DEFAULT_STUDENT_KIND, DEFAULT_TEACHER_KIND)
 
 
 def error_lines(
@@ -76,8 +78,9 @@ def models_at(location: Location, values: Any) -> list[type[Section]]:
             fields = [m.model_fields[part] for m in models if part in m.model_fields]
             models = [model for field in fields for model in _sections_in(field.annotation)]
         if isinstance(value, Mapping):
-            kind = value.get("kind", DEFAULT_STUDENT_KIND)
-            models = [model for model in models if _kind(model) == kind] or models
+            kinds = [value["kind"]] if "kind" in value else _DEFAULT_KINDS
+            chosen = ([model for model in models if _kind(model) == kind] for kind in kinds)
+            models = next(filter(None, chosen), models)
     return list(dict.fromkeys(models))
 
 

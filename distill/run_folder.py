@@ -131,9 +131,12 @@ class RunFolder:
         path = self.path / "skipped.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         new = [
+            # A name that is no Unicode is written as the escape that JSON has for it.
             json.dumps(
                 {"where": skip.where, "reason": skip.reason, "kind": skip.kind}, ensure_ascii=False
             )
+            .encode("utf-8", "backslashreplace")
+            .decode("utf-8")
             for skip in skips
         ]
         kept = list(dict.fromkeys([*lines, *new]))
@@ -208,7 +211,7 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     """
     values = config.model_dump(mode="json")
     seed = config.seed if config.views.seed is None else config.views.seed
-    cache = {
+    cache: dict[str, Any] = {
         "teacher": [entry.model_dump(mode="json") for entry in config.teachers],
         "data": {"train": [entry.model_dump(mode="json") for entry in config.train_sources]},
         "views": {**values["views"], "seed": seed},
@@ -216,13 +219,16 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     }
     if stage == "cache":
         return cache
-    train = {
+    train: dict[str, Any] = {
         **cache,
         "seed": config.seed,
         "student": values["student"],
         "losses": _loss_values(config),
         "train": _without(values["train"], _IN_NO_DIGEST["train"]),
     }
+    if config.data.lanes is not None:
+        # The order of the samples follows from it.
+        train["data"] = {**cache["data"], "lanes": config.data.lanes}
     if stage == "train":
         return train
     labels = {"labels": _label_values(config)} if config.data.labels is not None else {}

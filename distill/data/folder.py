@@ -10,7 +10,7 @@ from distill.data.columns import Texts
 from distill.data.labels import name_folders
 from distill.data.rows import shorten
 from distill.data.sample import Sample, Skip, Source
-from export.runtime.errors import DataError
+from export.runtime.errors import DataError, visible
 
 # Forms that this Pillow cannot read are listed too: they are counted as skipped, not passed over.
 _COMMON = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
@@ -91,7 +91,7 @@ class FolderSource:
         if empty:
             found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(SHOWN))
             raise DataError(
-                f"{folder}: this class folder holds no pictures ({', '.join(PICTURE_SUFFIXES)}); "
+                f"{visible(str(folder))}: this class folder holds no pictures ({', '.join(PICTURE_SUFFIXES)}); "
                 f"found there: {found or 'nothing'}; add some or remove the folder"
             )
 
@@ -122,7 +122,16 @@ def class_folders(path: Path) -> tuple[str, ...]:
 
 
 def fill(template: str, name: str) -> str:
-    """Return a template with the name of a class in its place.
+    """Return a template with the name of a class folder in its place, spoken as words.
+
+    Raises:
+        DataError: the template has no ``{}`` and no ``{c}``.
+    """
+    return insert(template, " ".join(name.replace("_", " ").replace("-", " ").split()))
+
+
+def insert(template: str, name: str) -> str:
+    """Return a template with a name in its place, as it is.
 
     Raises:
         DataError: the template has no ``{}`` and no ``{c}``.
@@ -132,8 +141,7 @@ def fill(template: str, name: str) -> str:
             f"templates: {shorten(template)} has no {{}} where the class goes; "
             "write for example 'a photo of a {}.'"
         )
-    spoken = " ".join(name.replace("_", " ").replace("-", " ").split())
-    return template.replace("{}", spoken).replace("{c}", spoken)
+    return template.replace("{}", name).replace("{c}", name)
 
 
 def is_picture(name: str) -> bool:
@@ -157,7 +165,9 @@ def walk(folder: Path) -> Iterator[str]:
         try:
             status = here.stat()
         except OSError as error:
-            raise DataError(f"{here}: the folder cannot be read: {error.strerror}") from error
+            raise DataError(
+                f"{visible(str(here))}: the folder cannot be read: {error.strerror}"
+            ) from error
         if (status.st_dev, status.st_ino) in seen:
             continue
         seen.add((status.st_dev, status.st_ino))
@@ -187,7 +197,9 @@ def listed(folder: Path) -> tuple[list[str], list[str]]:
                 elif entry.is_symlink() or entry.is_file():
                     files.append(entry.name)
     except OSError as error:
-        raise DataError(f"{folder}: the folder cannot be read: {error.strerror}") from error
+        raise DataError(
+            f"{visible(str(folder))}: the folder cannot be read: {error.strerror}"
+        ) from error
     return sorted(files), sorted(folders)
 
 

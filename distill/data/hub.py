@@ -46,7 +46,9 @@ def open_hub(
             f"{path}: column {shorten(columns.image)} (image_column) holds no pictures but texts; "
             "kind: table reads names of files"
         )
-    return EmbeddedSource(path, _Table(path, data, columns))
+    # Rows of different splits have the same keys, and their caches are told apart by this name.
+    name = ":".join(part for part in (path, config_name, split) if part is not None)
+    return EmbeddedSource(name, _Table(path, data, columns))
 
 
 class _Table:

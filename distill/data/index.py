@@ -7,10 +7,13 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.counter import draw_permutation
+from distill.data.lanes import Lanes, default_lanes
 from export.runtime.errors import DataError
 
 # Sources with weights are mixed in cycles of this many samples; a share is exact to 1 / CYCLE.
 CYCLE = 10_000
+# Beside shards, so many rows that follow each other are of one source: each process gets as many.
+_GROUP, _LEAST_GROUPS = 8, 8
 
 
 @dataclass(frozen=True)
@@ -28,16 +31,27 @@ class Position:
 
     With one source, the last incomplete batch of an epoch is dropped. In a list of sources each
     runs through its own permutations, and its share of every batch follows its weight (its share
-    of the samples where no weight is given).
+    of the samples where no weight is given). Shards are read in lanes (``distill.data.lanes``).
     """
 
     def __init__(
-        self, lengths: Sequence[int], *, weights: Sequence[float | None], seed: int, batch_size: int
+        self,
+        lengths: Sequence[int],
+        *,
+        weights: Sequence[float | None],
+        seed: int,
+        batch_size: int,
+        shards: Sequence[NDArray[np.int64] | None] | None = None,
+        lanes: int | None = None,
     ) -> None:
         """Check that a batch fits.
 
+        ``shards`` are how many samples each shard of a source has, None for a source without
+        shards; ``lanes`` how many of them are read side by side, chosen unless given.
+
         Raises:
-            DataError: the batch is larger than the data set; the message gives both numbers.
+            DataError: the batch is larger than the data set, or the lanes do not fit the batch or
+                the shards; the message gives both numbers.
         """
         total = sum(lengths)
         if batch_size > total:
@@ -45,39 +59,64 @@ class Position:
                 f"train.batch_size: {batch_size} is larger than the data set of {total} samples; "
                 f"set it to at most {total} or give more data"
             )
-        self._lengths = list(lengths)
-        self._seed = seed
         self._batch_size = batch_size
         self.steps_per_epoch = total // batch_size
-        self._permutations: dict[tuple[int, int], NDArray[np.int64]] = {}
         self._cycles: dict[int, NDArray[np.int64]] = {}
+        self._seed = seed
+        self._orders: list[Lanes | _Shuffled] = []
+        for number, length in enumerate(lengths):
+            of_source = None if shards is None else shards[number]
+            if of_source is None:
+                self._orders.append(_Shuffled(length, draw=("order", seed, number)))
+                continue
+            count = _lanes(lanes, batch_size, shards=int(np.count_nonzero(of_source)))
+            # Of one source whole batches make up an epoch, in a list as much as all lanes have.
+            used = self.steps_per_epoch * batch_size if len(lengths) == 1 else length
+            draw = ("lanes", seed, number)
+            self._orders.append(Lanes(of_source, lanes=count, per_lane=used // count, draw=draw))
+        self._group = 1 if self.lanes is None else _group(batch_size)
         shares = [
             length / total if weight is None else weight
             for length, weight in zip(lengths, weights, strict=True)
         ]
         self._quota = _quota(shares)
 
+    @property
+    def lanes(self) -> int | None:
+        """The least number of lanes that a source of shards is read in, None without shards."""
+        lanes = [order.lanes for order in self._orders if isinstance(order, Lanes)]
+        return min(lanes, default=None)
+
     def batch(self, step: int, rows: slice | None = None) -> list[Place]:
-        """Return the rows (all, or the slice of one process) of the global batch of a step."""
+        """Return the rows (all, or the slice of one process) of the global batch of a step.
+
+        Process p of W takes the rows p, p + W, …, whose shards no other process reads.
+        """
         slots = range(self._batch_size)[rows or slice(None)]
-        if len(self._lengths) == 1:
+        if len(self._orders) == 1:
             # Dropping the incomplete batch keeps an epoch's batches within its permutation.
             epoch, first = divmod(step, self.steps_per_epoch)
-            start = epoch * self._lengths[0] + first * self._batch_size
+            start = epoch * self._orders[0].period + first * self._batch_size
             return [self.place(0, start + slot) for slot in slots]
         return [self._mixed(step * self._batch_size + slot) for slot in slots]
 
     def place(self, source: int, rank: int) -> Place:
         """Return the place of the row number ``rank`` in a source's own endless order."""
-        epoch, offset = divmod(rank, self._lengths[source])
-        return Place(source, int(self._permutation(source, epoch)[offset]), epoch, rank)
+        index, epoch = self._orders[source].at(rank)
+        return Place(source, index, epoch, rank)
+
+    def after(self, place: Place) -> Place:
+        """Return the place of the sample that stands in for one that cannot be read."""
+        return self.place(place.source, self._orders[place.source].after(place.rank))
 
     def _mixed(self, number: int) -> Place:
-        cycle, offset = divmod(number, CYCLE)
+        group, row = divmod(number, self._group)
+        cycle, offset = divmod(group, CYCLE)
         pattern = self._cycle(cycle)
         source = int(pattern[offset])
         before = int(np.count_nonzero(pattern[:offset] == source))
-        return self.place(source, cycle * int(self._quota[source]) + before)
+        rank = (cycle * int(self._quota[source]) + before) * self._group + row
+        return self.place(source, rank)
 
     def _cycle(self, cycle: int) -> NDArray[np.int64]:
         if cycle not in self._cycles:
@@ -85,14 +124,49 @@ class Position:
             self._cycles = {cycle: np.repeat(np.arange(len(self._quota)), self._quota)[order]}
         return self._cycles[cycle]
 
-    def _permutation(self, source: int, epoch: int) -> NDArray[np.int64]:
-        if (source, epoch) not in self._permutations:
+
+class _Shuffled:
+    """The order of a source without shards: a permutation of all its samples for each epoch."""
+
+    def __init__(self, length: int, *, draw: tuple[str | int, ...]) -> None:
+        self.period = length
+        self._draw = draw
+        self._permutations: dict[int, NDArray[np.int64]] = {}
+
+    def at(self, rank: int) -> tuple[int, int]:
+        epoch, offset = divmod(rank, self.period)
+        if epoch not in self._permutations:
             # A batch touches two epochs of a source at most.
-            self._permutations.pop((source, epoch - 2), None)
-            length = self._lengths[source]
-            order = draw_permutation(length, "order", self._seed, source, epoch)
-            self._permutations[source, epoch] = order
-        return self._permutations[source, epoch]
+            self._permutations.pop(epoch - 2, None)
+            self._permutations[epoch] = draw_permutation(self.period, *self._draw, epoch)
+        return int(self._permutations[epoch][offset]), epoch
+
+    def after(self, rank: int) -> int:
+        return rank + 1
+
+
+def _lanes(given: int | None, batch_size: int, *, shards: int) -> int:
+    """Return the number of lanes, the given one where it fits."""
+    if given is None:
+        return default_lanes(batch_size, shards)
+    if given > shards:
+        raise DataError(
+            f"data.lanes: {given}, but there are {shards} shards to read side by side; set it to "
+            f"at most {shards}, or leave it out"
+        )
+    if batch_size % given:
+        raise DataError(
+            f"data.lanes: {given} does not divide train.batch_size: {batch_size}, and each lane "
+            "gives as many samples to a batch; change one of them, or leave it out"
+        )
+    return given
+
+
+def _group(batch_size: int) -> int:
+    group = 1
+    while group < _GROUP and batch_size % (2 * group) == 0 and batch_size // group > _LEAST_GROUPS:
+        group *= 2
+    return group
 
 
 def _quota(shares: Sequence[float]) -> NDArray[np.int64]:

@@ -10,7 +10,7 @@ from PIL import Image
 
 from distill.counter import draw_integers
 from export.runtime.decode import MAX_PIXELS
-from export.runtime.errors import DataError
+from export.runtime.errors import DataError, visible
 from export.runtime.preprocess import decode
 
 
@@ -174,7 +174,7 @@ def check_skips(source_name: str, skips: Sequence[Skip], total: int, *, max_skip
     first = skips[0]
     raise DataError(
         f"{source_name}: {len(skips)} of {total} {first.kind}s had to be skipped, more than "
-        f"data.max_skipped = {max_skipped:g} allows; the first is {first.where}: {first.reason}; "
+        f"data.max_skipped = {max_skipped:g} allows; the first is {visible(first.where)}: {first.reason}; "
         "mend them or raise data.max_skipped"
     )
 

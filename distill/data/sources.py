@@ -12,6 +12,8 @@ from distill.data.images import open_images
 from distill.data.rows import ColumnNames
 from distill.data.sample import Source
 from distill.data.scenes import render_scenes
+from distill.data.shard_paths import is_shards
+from distill.data.shards import open_shards
 from distill.data.table import TABLE_SUFFIXES, Form, open_table
 from export.runtime.errors import DataError
 
@@ -19,8 +21,10 @@ SHOWN = 8
 TABLES_IN_FOLDERS = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
 
 
-def open_source(config: SourceConfig, *, output: Path) -> Source:
+def open_source(config: SourceConfig, *, output: Path, index_folder: Path | None = None) -> Source:
     """Open what a data section of a recipe names; scenes without a path are rendered in ``output``.
+
+    ``index_folder`` is for indices of shards that cannot stand beside them.
 
     Raises:
         DataError: the data cannot be used.
@@ -65,6 +69,13 @@ def open_source(config: SourceConfig, *, output: Path) -> Source:
                 captioned=config.captioned,
             )
             return open_table(table)
+        case "shards":
+            return open_shards(
+                config.path,
+                caption_key=config.caption_key,
+                classnames=config.classnames,
+                index_folder=index_folder,
+            )
 
 
 def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
@@ -73,11 +84,14 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     A file with a suffix of tables is a table, and a folder with exactly one such file (but for
     ``.json``, which may be anything) is that table. A folder by ``save_to_disk`` is a local copy
     of a data set, a folder of folders of pictures is classes, a folder of pictures is just that;
-    ``unlabelled`` says that pictures both in it and in folders inside are that too.
+    ``unlabelled`` says that pictures both in it and in folders inside are that too. A
+    ``.tar``, a pattern of them, an address or a folder with tars is shards.
 
     Raises:
         DataError: it is anything else; the message says what was looked for and found.
     """
+    if is_shards(path):
+        return {"kind": "shards", "path": path}
     place = Path(path)
     looked_for = (
         f"a table ({', '.join(TABLE_SUFFIXES)}), or a folder with one table, of pictures, or of "

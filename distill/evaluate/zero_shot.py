@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from distill.data.folder import DEFAULT_TEMPLATES, fill
+from distill.data.folder import DEFAULT_TEMPLATES, fill, insert
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder
 from distill.evaluate.lend import borrowed, both_sides
@@ -89,7 +89,7 @@ def label_pictures(
             "give a table with a label column or a folder of classes, or use task: retrieval"
         )
     names = _candidates(source, classes)
-    numbers = {name: number for number, name in enumerate(names)}
+    numbers = {_spoken(name): number for number, name in enumerate(names)}
     return names, {index: _class_of(source, index, numbers) for index in indices}
 
 
@@ -101,7 +101,7 @@ def embed_classes(
     It is the mean of the normalised embeddings of its prompts, normalised again, as in CLIP
     (https://arxiv.org/abs/2103.00020).
     """
-    prompts = [fill(template, name) for name in names for template in templates]
+    prompts = [insert(template, name) for name in names for template in templates]
     vectors = encoder.encode_texts(prompts)
     if vectors is None:
         return None
@@ -111,9 +111,15 @@ def embed_classes(
 
 
 def _candidates(source: Source, classes: Sequence[str] | None) -> list[str]:
-    """Return the names of the classes, each once, as prompts say them."""
+    """Return the names of the classes, each once, as prompts say them.
+
+    Names of folders become words; a name that was given keeps its hyphens, as in "T-shirt".
+    """
     if classes is not None:
-        return list(dict.fromkeys(_spoken(name) for name in classes))
+        given: dict[str, str] = {}
+        for name in classes:
+            given.setdefault(_spoken(name), " ".join(name.replace("_", " ").split()))
+        return list(given.values())
     labels = {source[index].label for index in range(len(source))}
     return sorted({_spoken(label) for label in labels if label is not None})
 

@@ -1,8 +1,12 @@
-"""What a model's folder is known by, and how large its weights are."""
+"""What a model's folder or its tensors are known by, and how large its weights are."""
 
 import hashlib
 import json
+from collections.abc import Mapping
 from pathlib import Path
+
+import torch
+from torch import Tensor
 
 from students.hub import VOCABULARY_FILES
 
@@ -44,4 +48,19 @@ def fingerprint(folder: Path, *, dtype: str) -> str:
             with file.open("rb") as stream:
                 content = hashlib.file_digest(stream, "sha256").hexdigest()
             digest.update(f"\n{file.name} {content}".encode())
+    return digest.hexdigest()
+
+
+def tensor_fingerprint(tensors: Mapping[str, Tensor], settings: Mapping[str, object]) -> str:
+    """Digest of a model's tensors by name and of its settings, whatever file they came from.
+
+    Args:
+        tensors: The weights and buffers, on any device.
+        settings: What else the embeddings depend on; values that JSON can hold.
+    """
+    digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"\n{name} {tensor.dtype} {list(tensor.shape)} ".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().tobytes())
     return digest.hexdigest()

@@ -12,7 +12,8 @@ class Teacher(Protocol):
     """A frozen dual encoder with its own weights, tokenizer and preprocessing.
 
     It is no ``nn.Module`` and stands in none, so that no checkpoint and no optimizer ever finds
-    its parameters.
+    its parameters. It takes pixels and texts and never token ids, so that no other model's tokens
+    can reach it.
 
     Attributes:
         name: Folder or hub name, for people.
@@ -20,7 +21,9 @@ class Teacher(Protocol):
         logit_scale: The factor that its similarities are multiplied by.
         logit_bias: What is added to them then; 0 where it has no bias.
         fingerprint: Digest of all that its embeddings depend on; the same wherever it lies.
-        preprocessing: How pictures become the pixels that ``encode_images`` takes.
+        preprocessing: How pictures become the pixels that ``encode_images`` takes, with image
+            size, mean and std.
+        tokenizer: Class of what turns its texts into tokens, for people; it alone feeds it.
         context_length: The most tokens that it reads of a text.
         truncated: How many texts were cut to that length so far.
         parameters: How many numbers it has learnt.
@@ -33,6 +36,7 @@ class Teacher(Protocol):
     logit_bias: float
     fingerprint: str
     preprocessing: Preprocessing
+    tokenizer: str
     context_length: int
     truncated: int
     parameters: int

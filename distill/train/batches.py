@@ -151,7 +151,7 @@ class StepDataset(Dataset[Batch]):
                 return self._read(sample, place)
             except DataError as error:
                 skipped.append(Skip(where=sample.key, reason=str(error)))
-                place = self._position.place(place.source, place.rank + 1)
+                place = self._position.after(place)
         raise DataError(f"{source.name}: no picture of it can be read")
 
     def _read(self, sample: Sample, place: Place) -> "_Row":

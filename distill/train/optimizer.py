@@ -42,10 +42,11 @@ class OptimizerSettings:
 def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
     """Return AdamW alone, or Muon for the matrices of the layers and AdamW for the rest.
 
-    Norms, biases and scales get no weight decay: tensors of one dimension or none, and those that
-    are called so. Each group carries the ``tower`` that it belongs to. Muon is Jordan et al. 2024;
-    its step is scaled to AdamW's as in Liu et al. 2025 (arXiv:2502.16982), and towers and layers
-    stand in the same proportions as under AdamW.
+    Norms, biases and scales get no weight decay: tensors of one dimension or none, those that are
+    called so, and what timm's backbones name, such as position embeddings. Each group carries the
+    ``tower`` that it belongs to. Muon is Jordan et al. 2024; its step is scaled to AdamW's as in
+    Liu et al. 2025 (arXiv:2502.16982), and towers and layers stand in the same proportions as
+    under AdamW.
     """
     factors = _rate_factors(model, settings)
     matrices = layer_matrices(model) if settings.optimizer == "muon" else {}
@@ -53,7 +54,7 @@ def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Opti
         parameter.requires_grad_(False)
     # timm passes over what needs no gradient, which is how Muon's share is left out.
     groups = param_groups_weight_decay(
-        model, settings.weight_decay, no_weight_decay_list=_biases_and_scales(model)
+        model, settings.weight_decay, no_weight_decay_list=_without_decay(model)
     )
     for parameter in matrices.values():
         parameter.requires_grad_(True)
@@ -160,10 +161,18 @@ def _split(
     return split
 
 
-def _biases_and_scales(model: nn.Module) -> list[str]:
+def _without_decay(model: nn.Module) -> list[str]:
+    """Return the names of biases and scales, and what a timm backbone itself leaves out."""
+    left_out = [
+        f"{prefix}.{name}" if prefix else name
+        for prefix, module in model.named_modules()
+        if callable(names := getattr(module, "no_weight_decay", None))
+        for name in names()
+    ]
     # Some have more dimensions, such as the position biases and attention scales of Swin.
-    return [
+    named_so = [
         name
         for name, _ in model.named_parameters()
         if any(word in name.rpartition(".")[2] for word in ("bias", "scale"))
     ]
+    return left_out + named_so

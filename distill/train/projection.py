@@ -62,8 +62,8 @@ def start_projections(
 ) -> dict[str, Solution]:
     """Put solved projections into a student that has not been trained, in place.
 
-    Weights get the norm that they had, so that a step of the optimizer is as large beside them as
-    it would have been: embeddings are normalised after them. With several processes each gives its
+    The weights become the solution itself, which is smaller than what a new layer has: scaled up
+    to that norm, the optimizer's steps would hardly turn it. With several processes each gives its
     own rows, as many as the others, and all end with the same weights.
 
     Args:
@@ -72,7 +72,7 @@ def start_projections(
         device: Where the towers run.
 
     Returns:
-        The solution of each tower, ``image`` and ``text``, before it was scaled.
+        The solution of each tower, ``image`` and ``text``.
 
     Raises:
         RunError: a projection is not linear, the teacher has another width, or the sample has
@@ -236,6 +236,5 @@ def _put(layer: nn.Linear, solved: Tensor, name: str) -> None:
             f"teacher {solved.shape[0]}; leave student.width out, or set "
             "student.projection_start to random"
         )
-    scaled = solved * (layer.weight.double().norm() / solved.norm())
     # The decomposition may differ in its last bits from one process to another.
-    layer.weight.copy_(broadcast(scaled.to(layer.weight), from_process=0))
+    layer.weight.copy_(broadcast(solved.to(layer.weight), from_process=0))

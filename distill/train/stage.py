@@ -22,8 +22,7 @@ from distill.train.run_log import flatten
 from distill.train.start import solve_projections
 from distill.train.step import TrainableStudent
 from distill.train.validate import StudentValidator
-from export.runtime.errors import StudentError
-from students.switches import checkpoint_gradients, compile_towers
+from students.switches import compile_towers
 
 
 def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -> None:
@@ -38,7 +37,8 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     console = make_console()
     if latest_checkpoint(folder.path / "checkpoints") is None:
         solve_projections(project, work, accelerator)
-    _switch(project)
+    if project.config.train.compile:
+        compile_towers(project.student.model)
     project.release_teacher()
     trainer = Trainer(
         work,
@@ -54,6 +54,12 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         f"{project.config.train.batch_size} pairs a step on "
         f"{accelerator.num_processes} process(es), {accelerator.device}"
     )
+    lanes = project.position.lanes
+    if lanes is not None and lanes % accelerator.num_processes:
+        console.print(
+            f"train: {accelerator.num_processes} processes read the same shards, since they do not "
+            f"divide the {lanes} lane(s); write more shards, or set data.lanes"
+        )
     if trainer.frozen_norms:
         console.print("train: batch norm is frozen, since several processes run on CPUs")
     elif _cuts_batch_norms(project, accelerator):
@@ -80,18 +86,6 @@ def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
     )
 
 
-def _switch(project: Project) -> None:
-    """Turn on what changes the towers' time and memory and not what they compute."""
-    train, model = project.config.train, project.student.model
-    try:
-        if train.gradient_checkpointing:
-            checkpoint_gradients(model)
-    except ValueError as error:
-        raise StudentError(str(error)) from error
-    if train.compile:
-        compile_towers(model)
-
-
 def _who_teaches(
     project: Project, folder: RunFolder, accelerator: Accelerator
 ) -> Teacher | CachedTeacher | None:
@@ -112,8 +106,6 @@ def _work(
     config, student = project.config, project.student
     live = None if isinstance(teacher, CachedTeacher) else teacher
     look = student_preprocessing(student)
-    rows = config.train.batch_size // accelerator.num_processes
-    first = accelerator.process_index * rows
     dataset = StepDataset(
         project.sources,
         project.position,
@@ -131,7 +123,8 @@ def _work(
             find_partners="corpus_contrastive" in config.terms,
             piece_rows=config.train.micro_batch_size,
         ),
-        rows=slice(first, first + rows),
+        # Every W-th row: these are the lanes of shards that no other process reads.
+        rows=slice(accelerator.process_index, None, accelerator.num_processes),
     )
     banks = _banks(project, teacher, accelerator.device)
     sets = project.evaluation_sets

@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from .errors import DataError
+from .errors import DataError, visible
 
 # Pillow refuses more by itself, and a limit can only be lower.
 MAX_PIXELS = 178_956_970
@@ -42,7 +42,7 @@ def decode(
     Raises:
         DataError: The picture is missing, damaged, too large or of no kind that can be read.
     """
-    label = name or describe(source)
+    label = visible(name or describe(source))
     if isinstance(source, np.ndarray):
         return _from_array(source, label)
     if isinstance(source, Image.Image):
@@ -93,7 +93,7 @@ def _guarded(read: Callable[[], Image.Image], label: str) -> Image.Image:
         raise DataError(f"{label}: not a picture, or damaged at its beginning; {_HINT}") from error
     except Image.DecompressionBombError as error:
         raise DataError(
-            f"{label}: the picture cannot be read (more than {MAX_PIXELS:,} pixels); save it smaller"
+            f"{label}: the picture cannot be read (over {MAX_PIXELS:,} pixels); save it smaller"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
         reason = " ".join(str(error).split()) or type(error).__name__

@@ -55,3 +55,10 @@ class BundleError(ClipDistillError):
 
 class MissingExtraError(ClipDistillError):
     """A command needs an extra that is not installed."""
+
+
+def visible(text: str) -> str:
+    """Return the name of a file, or another text, on one line: what cannot be printed, escaped."""
+    if text.isprintable():
+        return text
+    return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)

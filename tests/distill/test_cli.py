@@ -163,7 +163,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (("run", "--data", "none"), "none: "),
         (("run", "none.yaml"), "none.yaml: there is no such recipe"),
         (("train", "none.yaml"), "none.yaml: there is no such recipe"),
-        (("recipe", "--teacher", "tf:x"), "--teacher tf:x: found the kind 'tf', must be hf"),
+        (("recipe", "--teacher", "tf:x"), "--teacher tf:x: found the kind 'tf', must be one of"),
         (("classify", "b", "p.jpg", "--labels", " , "), "--labels  , : no label in it"),
         (("classify", "b", "p.jpg"), "clip-distill classify: Missing option '--labels'"),
         (("embed", "b", "p.jpg", "--out", "f.txt"), "--out f.txt: found the ending '.txt'"),

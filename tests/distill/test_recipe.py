@@ -56,7 +56,7 @@ def mistakes(path: Path, *overrides: str) -> list[str]:
 
 def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     text = """
-    teacher: {kind: openai, model: 3, weight: 0}
+    teacher: {kind: opnai, model: 3, weight: 0}
     student: {kind: tower, width: 0, image: {backbone: 1}, colour: red}
     data:
       train:
@@ -67,7 +67,10 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     train: {batch_size: -3, batch_sise: 4, device: gpu, betas: [0.9, 1.0], log_every: 1.5}
     """
     assert mistakes(recipe(text)) == [
-        "r.yaml: teacher.kind: found 'openai', must be hf",
+        (
+            "r.yaml: teacher.kind: found 'opnai', must be one of hf, openai, open_clip, student; "
+            "did you mean openai?"
+        ),
         "r.yaml: teacher.model: found 3, must be a text; put it in quotes",
         "r.yaml: teacher.weight: found 0, must be > 0",
         "r.yaml: student.kind: found 'tower', must be one of towers, hf; did you mean towers?",
@@ -79,8 +82,8 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "tokenizer, image_processor"
         ),
         (
-            "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, scenes; "
-            "did you mean table?"
+            "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, images, "
+            "base64, hub, scenes, shards; did you mean table?"
         ),
         "r.yaml: data.train.0.path: found '', must be a text of at least one character",
         "r.yaml: data.train.0.weight: found -1, must be > 0",
@@ -89,7 +92,10 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "r.yaml: data.train.1.path: missing, must be given: the folder; the names of the "
             "folders in it are the classes"
         ),
-        "r.yaml: data.train.2.kind: missing, must be one of table, folder, scenes",
+        (
+            "r.yaml: data.train.2.kind: missing, must be one of table, folder, images, base64, "
+            "hub, scenes, shards"
+        ),
         "r.yaml: losses.kl_divergence.temperature: found 0, must be > 0",
         "r.yaml: losses.embedding_alignment: found -1, must be ≥ 0",
         "r.yaml: train.batch_size: found -3, must be ≥ 1",
@@ -369,7 +375,7 @@ def test_default_values_of_the_command_line(tmp_path: Path) -> None:
     assert default_values(teacher="a/b")["teacher"] == {"kind": "hf", "model": "a/b"}
     assert default_values(student=str(folder))["student"] == {"kind": "hf", "model": str(folder)}
     assert default_values()["teacher"]["model"] == "openai/clip-vit-large-patch14"
-    with pytest.raises(RecipeError, match="found the kind 'tf', must be hf"):
+    with pytest.raises(RecipeError, match="found the kind 'tf', must be one of hf, openai"):
         default_values(teacher="tf:a/b")
 
 

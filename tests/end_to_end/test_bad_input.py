@@ -309,6 +309,15 @@ def test_a_student_of_one_tower_to_start_from_is_named_before_anything_is_built(
     assert not (tmp_path / "run").exists()
 
 
+def test_a_tower_that_cannot_checkpoint_is_named_before_anything_is_built(
+    fails: Callable[..., str], recipe: Recipe, tmp_path: Path
+) -> None:
+    student = {"image": {"backbone": "convit_tiny", "pretrained": False, "image_size": None}}
+    line = fails("train", recipe("run", student=student, train={"gradient_checkpointing": True}))
+    assert "train.gradient_checkpointing: the image tower, ConVit" in line
+    assert not (tmp_path / "run").exists()
+
+
 def test_a_cache_of_centre_crops_is_refused_before_anything_is_created(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:

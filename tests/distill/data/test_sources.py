@@ -37,14 +37,38 @@ def test_a_folder_of_folders_of_pictures(tmp_path):
     assert guess_source(str(tmp_path)) == {"kind": "folder", "path": str(tmp_path)}
 
 
+def test_a_folder_of_pictures(tmp_path):
+    (tmp_path / "a.JPG").touch()
+    (tmp_path / "empty").mkdir()
+    # JSON may be anything, and does not make a table of a folder.
+    (tmp_path / "notes.json").touch()
+    assert guess_source(str(tmp_path)) == {"kind": "images", "path": str(tmp_path)}
+
+
+def test_a_folder_that_the_datasets_library_saved(tmp_path):
+    (tmp_path / "state.json").touch()
+    (tmp_path / "data-00000-of-00001.arrow").touch()
+    assert guess_source(str(tmp_path)) == {"kind": "hub", "path": str(tmp_path)}
+
+
+@pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
+def test_a_file_of_json_is_a_table(tmp_path, name):
+    (tmp_path / name).touch()
+    assert guess_source(str(tmp_path / name)) == {"kind": "table", "path": str(tmp_path / name)}
+
+
 def test_anything_else_is_an_error_that_says_what_was_found(tmp_path):
     assert "found nothing" in failure(tmp_path / "none")
     (tmp_path / "archive.zip").touch()
     assert "found another kind of file" in failure(tmp_path / "archive.zip")
-    (tmp_path / "a.jpg").touch()
     (tmp_path / "empty").mkdir()
     message = failure(tmp_path)
-    for fragment in (".parquet", "1 folders without pictures", "1 pictures directly", "1 other"):
+    for fragment in (".parquet", "1 folders without pictures", "no pictures", "1 other"):
+        assert fragment in message
+    (tmp_path / "a.jpg").touch()
+    (tmp_path / "empty/b.jpg").touch()
+    message = failure(tmp_path)
+    for fragment in ("1 pictures in it", "kind: images", "kind: folder", "data.train={kind"):
         assert fragment in message
     (tmp_path / "train.csv").touch()
     (tmp_path / "val.csv").touch()

@@ -113,9 +113,11 @@ def test_norms_biases_and_scales_are_not_decayed() -> None:
         ("levit_128s", "stages.0.blocks.0.attn.attention_biases"),
         ("swinv2_tiny_window8_256", "layers.0.blocks.0.attn.logit_scale"),
         ("swin_tiny_patch4_window7_224", "layers.0.blocks.0.attn.relative_position_bias_table"),
+        ("vit_tiny_patch16_224", "pos_embed"),
+        ("vit_tiny_patch16_224", "cls_token"),
     ],
 )
-def test_biases_and_scales_of_more_dimensions_are_not_decayed_either(
+def test_biases_scales_and_positions_of_more_dimensions_are_not_decayed_either(
     backbone: str, name: str
 ) -> None:
     with torch.device("meta"):
@@ -155,7 +157,8 @@ def test_every_parameter_is_in_one_group(
     optimizers = build_optimizers(model, settings(optimizer, **rates))
     groups = groups_by_name(model, optimizers)
     for name, parameter in model.named_parameters():
-        assert groups[name]["weight_decay"] == (0.05 if parameter.ndim > 1 else 0.0), name
+        left_out = parameter.ndim < 2 or name.endswith((".pos_embed", ".cls_token"))
+        assert groups[name]["weight_decay"] == (0.0 if left_out else 0.05), name
 
 
 def test_each_tower_has_its_learning_rate() -> None:

@@ -130,7 +130,7 @@ def pooled(model: StudentModel, batches: list[StartBatch], tower: str) -> Tensor
     return torch.cat(seen)
 
 
-def test_the_student_gets_the_solution_and_keeps_its_norm() -> None:
+def test_the_student_gets_the_solution() -> None:
     model, batches = build(), sample()
     before = copy.deepcopy(model)
     solutions = start_projections(model, batches, device=CPU)
@@ -139,11 +139,8 @@ def test_the_student_gets_the_solution_and_keeps_its_norm() -> None:
     features = pooled(before, batches, "text").double().numpy()
     ridge = Ridge(alpha=solutions["text"].ridge, fit_intercept=False, solver="svd")
     expected = ridge.fit(features, targets.double().numpy()).coef_
-    layer, old = (part.text_tower.projection.layers[0].weight.detach() for part in (model, before))
-    assert float(layer.norm()) == pytest.approx(float(old.norm()), rel=1e-5)
-    np.testing.assert_allclose(
-        layer / layer.norm(), expected / np.linalg.norm(expected), rtol=1e-3, atol=1e-4
-    )
+    layer = model.text_tower.projection.layers[0].weight.detach()
+    np.testing.assert_allclose(layer, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
 def test_it_brings_the_student_closer_to_the_teacher() -> None:

@@ -1,0 +1,159 @@
+"""Shards: WebDataset tars behind an index with random access.
+
+The content of a picture is read when it is asked for; keys, captions and labels stand in the index
+of each tar.
+"""
+
+import posixpath
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+from numpy.typing import NDArray
+
+from distill.data.class_files import CLASSNAMES, ClassFiles
+from distill.data.sample import Limited, Sample, Skip, Source, Subset
+from distill.data.shard_paths import TAR, find_tars, look_at
+from distill.data.tar_index import TarIndex
+from distill.data.tar_indices import find_indices
+from distill.data.tar_pictures import TarPicture, Tars
+from export.runtime.errors import DataError
+
+
+def open_shards(
+    path: str,
+    *,
+    caption_key: str | None = None,
+    classnames: str | Path | None = None,
+    index_folder: Path | None = None,
+) -> "ShardsSource":
+    """Open the tars that a path or pattern names, indexing those that have no index yet.
+
+    Samples stand in the order of the tars. Their keys are the tar's name without ``.tar`` and the
+    member's without its suffix. Numbers of classes become names by ``classnames`` (or the file
+    ``classnames.txt`` beside the tars or one folder above). An index that cannot be written beside
+    its tar goes to ``index_folder``, and is held in memory alone where it cannot be written there.
+
+    Raises:
+        DataError: a tar is missing, cannot be read, or has no sample.
+    """
+    tars = [look_at(name) for name in find_tars(path)]
+    indices = find_indices(tars, caption_key=caption_key, folder=index_folder)
+    return ShardsSource(path, Tars(tars), indices, ClassFiles(tars[0].name, classnames))
+
+
+class ShardsSource:
+    """The pictures of some tars, in their order.
+
+    ``shard_lengths`` are how many of them each tar has. ``class_names`` and ``templates`` are what
+    the files beside the tars say, None without them.
+    """
+
+    def __init__(
+        self, name: str, tars: Tars, indices: Sequence[TarIndex], files: ClassFiles
+    ) -> None:
+        """Number the samples of all tars through, leaving out those of a class without a name."""
+        self.name = name
+        self.class_names = files.class_names
+        self.templates = files.templates
+        self._tars = tars
+        self._indices = indices
+        self._names = shard_names(tars.names)
+        self.rows = sum(index.rows for index in indices)
+        skipped: list[Skip] = []
+        self._kept: list[NDArray[np.int64] | None] = []
+        for tar, index in zip(tars.names, indices, strict=True):
+            skipped += [
+                Skip(f"{tar}: {skip.where}", skip.reason, skip.kind) for skip in index.skipped
+            ]
+            self._kept.append(self._named(tar, index, skipped))
+        self.skipped = tuple(skipped)
+        lengths = [
+            len(index if kept is None else kept)
+            for index, kept in zip(indices, self._kept, strict=True)
+        ]
+        self.shard_lengths = np.array(lengths, np.int64)
+        self._ends = np.cumsum(self.shard_lengths)
+        if not len(self):
+            first = self.skipped[0]
+            raise DataError(
+                f"{name}: no sample of it can be used; the first is {first.where}: {first.reason}"
+            )
+
+    def __len__(self) -> int:
+        return int(self._ends[-1])
+
+    def __getitem__(self, index: int) -> Sample:
+        number = range(len(self))[index]
+        shard = int(np.searchsorted(self._ends, number, side="right"))
+        number -= int(self._ends[shard] - self.shard_lengths[shard])
+        tar, kept = self._indices[shard], self._kept[shard]
+        if kept is not None:
+            number = int(kept[number])
+        offset, size = tar.place(number)
+        label = tar.label(number)
+        if isinstance(label, int):
+            label = str(label) if self.class_names is None else self.class_names[label]
+        return Sample(
+            key=f"{self._names[shard]}/{tar.key(number)}",
+            image=TarPicture(self._tars, shard, offset, size),
+            captions=tar.captions(number),
+            label=label,
+        )
+
+    def _named(self, tar: str, index: TarIndex, skipped: list[Skip]) -> NDArray[np.int64] | None:
+        """Return the samples whose class has a name; None for all."""
+        names = self.class_names
+        if names is None:
+            return None
+        unknown = [
+            place
+            for place, label in enumerate(index.labels)
+            if isinstance(label, int) and label >= len(names)
+        ]
+        if not unknown:
+            return None
+        wrong = np.isin(index.classes(), unknown)
+        for number in np.flatnonzero(wrong).tolist():
+            reason = f"its class is {index.label(number)}, and {CLASSNAMES} has {len(names):,}"
+            skipped.append(Skip(f"{tar}: {index.key(number)}", reason))
+        return np.flatnonzero(~wrong)
+
+
+def stated_classes(source: Source) -> tuple[str, ...] | None:
+    """Return the classes that a file beside shards names, None for any other source."""
+    whole = _unlimited(source)
+    return whole.class_names if isinstance(whole, ShardsSource) else None
+
+
+def stated_templates(source: Source) -> tuple[str, ...] | None:
+    """Return the templates that a file beside shards names, None for any other source."""
+    whole = _unlimited(source)
+    return whole.templates if isinstance(whole, ShardsSource) else None
+
+
+def shard_lengths(source: Source) -> NDArray[np.int64] | None:
+    """Return how many samples of a source, or of a subset, each tar has; None without tars."""
+    if isinstance(source, Subset):
+        whole = shard_lengths(source.source)
+        if whole is None:
+            return None
+        shards = np.searchsorted(np.cumsum(whole), source.indices, side="right")
+        # Lanes take it that the samples of a tar follow each other.
+        return np.bincount(shards, minlength=len(whole)) if np.all(np.diff(shards) >= 0) else None
+    source = _unlimited(source)
+    return source.shard_lengths if isinstance(source, ShardsSource) else None
+
+
+def _unlimited(source: Source) -> Source:
+    return source.source if isinstance(source, Limited) else source
+
+
+def shard_names(tars: Sequence[str]) -> list[str]:
+    """Return what the keys of each tar begin with: its name, with folders where that is not one."""
+    paths = [tar.removesuffix(TAR) for tar in tars]
+    names = [posixpath.basename(path) for path in paths]
+    if len(set(names)) == len(names):
+        return names
+    folder = posixpath.commonpath([posixpath.dirname(path) for path in paths])
+    return [posixpath.relpath(path, folder) if folder else path for path in paths]

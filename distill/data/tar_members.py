@@ -1,0 +1,150 @@
+"""The members of a tar, and the stretches of it that hold none that is whole.
+
+The blocks are walked here and their headers parsed by Python's tarfile, whose own walk ends in
+silence at the first damaged header. Layout: POSIX.1-2017, pax, "ustar Interchange Format".
+"""
+
+import io
+import tarfile
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import BinaryIO, Literal
+
+BLOCK = 512
+MAGIC = b"ustar"
+_MAGIC_AT = 257
+# Long names and pax records stand in headers of their own; a name of a megabyte is none.
+_EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
+_EXTENDED_GNU = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
+_LONGEST_HEADERS = 1 << 20
+_MOST_HEADERS = 8
+_CHUNK = 1 << 20
+# Writers fill up the last record, of 10 kB unless told otherwise.
+_LONGEST_FILL = 64 * 1024
+
+
+@dataclass(frozen=True)
+class Member:
+    """A whole member; its content are ``size`` bytes from ``offset`` on."""
+
+    name: str
+    kind: Literal["file", "folder", "link", "other"]
+    offset: int
+    size: int
+
+
+@dataclass(frozen=True)
+class Gap:
+    """A stretch of bytes in which members may be lost."""
+
+    first: int
+    end: int
+    reason: str
+
+
+def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
+    """Yield the members of a tar of ``size`` bytes in their order, and where some may be lost.
+
+    After a damaged header the walk goes on at the next sound one. What follows an end mark is
+    read too, so that tars that were appended to each other are whole.
+    """
+    position = zeros = 0
+    complete = True
+    while position < size:
+        file.seek(position)
+        block = file.read(BLOCK)
+        if not block.strip(b"\0"):
+            position += BLOCK
+            zeros += BLOCK
+            continue
+        zeros = 0
+        header = _read_header(file, block)
+        if header is None:
+            found, reason = _next_header(file, position + 1, size), "no header, or a damaged one"
+        else:
+            info, length = header
+            content = info.size if _has_content(info) else 0
+            begin = position + length
+            # The last block of a tar need not be filled up.
+            if begin + content <= size:
+                yield Member(info.name, _kind(info), begin, content)
+                position = begin + -(-content // BLOCK) * BLOCK
+                continue
+            found, reason = _next_header(file, begin, size), f"{info.name[:80]!r} is cut off"
+        yield Gap(position, found, reason)
+        position, complete = found, found < size
+    if complete and zeros == 0:
+        yield Gap(size, size, "the tar has no end mark, as one that was cut off")
+    elif zeros > _LONGEST_FILL:
+        yield Gap(size - zeros, size, f"{zeros:,} zeros at the end, where members may be lost")
+
+
+def _read_header(file: BinaryIO, block: bytes) -> tuple[tarfile.TarInfo, int] | None:
+    """Return a member's header and its length with the extended ones before it; None if damaged."""
+    run = block
+    try:
+        info = _parse(block)
+        for _ in range(_MOST_HEADERS):
+            if info.type not in _EXTENDED + _EXTENDED_GNU:
+                break
+            length = -(-info.size // BLOCK) * BLOCK + BLOCK
+            if not BLOCK <= length <= _LONGEST_HEADERS:
+                return None
+            more = file.read(length)
+            if len(more) < length:
+                return None
+            run += more
+            info = _parse(more[-BLOCK:])
+        else:
+            return None
+        if len(run) > BLOCK:
+            with tarfile.TarFile(fileobj=io.BytesIO(run), encoding="utf-8") as tar:
+                extended = tar.next()
+            if extended is None:
+                return None
+            info = extended
+    except Exception:  # tarfile raises nearly anything on damaged pax records.
+        return None
+    return None if info.size < 0 else (info, len(run))
+
+
+def _parse(block: bytes) -> tarfile.TarInfo:
+    return tarfile.TarInfo.frombuf(block, "utf-8", "surrogateescape")
+
+
+def _next_header(file: BinaryIO, start: int, size: int) -> int:
+    """Return where the next sound header begins, at any byte from ``start`` on; else the end."""
+    position = start
+    while position < size:
+        file.seek(position)
+        # Chunks overlap, so that no header lies across the end of one.
+        chunk = file.read(_CHUNK + BLOCK)
+        found = chunk.find(MAGIC, _MAGIC_AT)
+        while found >= 0:
+            header = chunk[found - _MAGIC_AT : found - _MAGIC_AT + BLOCK]
+            if len(header) == BLOCK and _is_header(header):
+                return position + found - _MAGIC_AT
+            found = chunk.find(MAGIC, found + 1)
+        position += _CHUNK
+    return size
+
+
+def _is_header(block: bytes) -> bool:
+    try:
+        _parse(block)
+    except (tarfile.TarError, ValueError):
+        return False
+    return True
+
+
+def _has_content(info: tarfile.TarInfo) -> bool:
+    return info.isreg() or info.type not in tarfile.SUPPORTED_TYPES
+
+
+def _kind(info: tarfile.TarInfo) -> Literal["file", "folder", "link", "other"]:
+    if info.issym() or info.islnk():
+        return "link"
+    if info.isdir():
+        return "folder"
+    sparse = info.issparse() or info.type == tarfile.GNUTYPE_SPARSE
+    return "file" if info.isreg() and not sparse else "other"

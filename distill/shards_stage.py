@@ -1,0 +1,60 @@
+"""The command ``shards``: from a recipe or a path to folders of tars."""
+
+import tempfile
+from collections.abc import Sequence
+from pathlib import Path
+
+from distill.config import RunConfig
+from distill.data.sample import check_source
+from distill.data.sources import open_source
+from distill.progress import make_console
+from distill.recipe import default_values, load_recipe, resolve
+from distill.write_shards import ShardSettings, write_shards
+
+RECIPES = (".yaml", ".yml")
+
+
+def write_data(
+    given: str,
+    out: Path,
+    *,
+    size: int | None = None,
+    per_shard: int = 1000,
+    overrides: Sequence[str] = (),
+) -> None:
+    """Write the training data of a recipe, or what a path stands for, as tars in ``out``.
+
+    Of several sources each has a folder of its own in it, by its number.
+
+    Raises:
+        ClipDistillError: recipe, data or folder cannot be used.
+        KeyboardInterrupt: Ctrl-C came; the text says what was saved.
+    """
+    config = _config(given, overrides)
+    settings = ShardSettings(
+        size=size,
+        per_shard=per_shard,
+        workers=config.data.workers,
+        max_skipped=config.data.max_skipped,
+    )
+    sources, console = config.train_sources, make_console()
+    for number, entry in enumerate(sources):
+        folder = out / str(number) if len(sources) > 1 else out
+        # Procedural pictures without a place of their own are rendered beside, and not kept.
+        with tempfile.TemporaryDirectory() as rendered:
+            source = open_source(entry, output=Path(rendered))
+            check_source(source, max_skipped=settings.max_skipped)
+            written = write_shards(source, folder, settings)
+        left_out = len(written.skipped) + len(source.skipped)
+        console.print(
+            f"shards: {folder} holds {written.samples:,} samples in {written.shards:,} shards, "
+            f"{written.bytes / 1e6:.1f} MB" + (f"; {left_out:,} left out" if left_out else "")
+        )
+        for skip in [*source.skipped, *written.skipped][:3]:
+            console.print(f"shards: left out {skip.where}: {skip.reason}", markup=False)
+
+
+def _config(given: str, overrides: Sequence[str]) -> RunConfig:
+    if Path(given).suffix.lower() in RECIPES:
+        return load_recipe(Path(given), overrides=overrides)
+    return resolve(default_values(data=given), overrides=overrides, where="command line")

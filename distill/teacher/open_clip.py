@@ -1,0 +1,345 @@
+"""Teachers of open_clip_torch: any of its architectures with any of its weights."""
+
+import difflib
+import json
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from open_clip import (
+    create_model,
+    get_model_config,
+    get_pretrained_cfg,
+    get_tokenizer,
+    list_models,
+    list_pretrained_tags_by_model,
+    load_checkpoint,
+)
+from open_clip.model import get_model_preprocess_cfg, set_model_preprocess_cfg
+from open_clip.tokenizer import HFTokenizer
+
+from distill.teacher.open_clip_hub import (
+    CONFIG,
+    WEIGHTS,
+    fetch_weights,
+    find_config,
+    find_weights,
+)
+from distill.teacher.open_clip_towers import (
+    PRECISIONS,
+    OpenClipTeacher,
+    OpenClipTokenizer,
+    silent,
+)
+from distill.teacher.protocol import Teacher
+from distill.teacher.weights import is_torchscript, reading
+from export.runtime.errors import BundleError, TeacherError
+from students.hub import VOCABULARY_FILES, find_model
+from students.messages import one_line
+
+_HUB, _FOLDER, _QUICK = "hf-hub:", "local-dir:", "-quickgelu"
+# A folder of open_clip has its weights under one of these names.
+_WEIGHTS = (*WEIGHTS, "model.safetensors", "pytorch_model.bin")
+# What a tag says of its preprocessing; the image size is the architecture's.
+_LOOKS = ("mean", "std", "interpolation", "resize_mode")
+# Hub names or folders; what lies there is in the fingerprint by its content.
+_PLACES = ("hf_model_name", "hf_tokenizer_name")
+_SHOWN = 12
+
+
+@dataclass(frozen=True)
+class _Found:
+    """A model that is there: what to build, and what to load into it.
+
+    ``identifier`` is what open_clip builds it by, ``folder`` where its configuration lies unless
+    that is built in, ``look`` what its preprocessing says beside the image size.
+    """
+
+    name: str
+    identifier: str
+    config: dict[str, Any]
+    weights: Path
+    quick_gelu: bool
+    look: Mapping[str, Any]
+    folder: Path | None = None
+
+
+def load_open_clip_teacher(
+    model: str,
+    *,
+    pretrained: str | None = None,
+    weights: str | None = None,
+    quick_gelu: bool | None = None,
+    device: str = "cpu",
+    dtype: str = "float32",
+) -> Teacher:
+    """Load a model of open_clip.
+
+    Args:
+        model: A built-in architecture (``ViT-B-32``), a folder with ``open_clip_config.json``, or
+            ``hf-hub:`` and a repository that holds one.
+        pretrained: A tag that open_clip knows for the architecture, or a weights file; None for
+            a folder or a repository, which bring their own.
+        weights: A local file with the weights of the tag; None: they are fetched.
+        quick_gelu: Whether the weights were trained with QuickGELU; None where the configuration
+            or tag says it. A weights file does not.
+        device: Where it runs.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``, whatever the weights are stored in.
+
+    Raises:
+        TeacherError: Something is not to be had or damaged, or QuickGELU does not fit; one line.
+    """
+    try:
+        if (folder := _folder_of(model)) is not None:
+            _refuse_beside(model, pretrained=pretrained, weights=weights)
+            found = _in_folder(folder, model)
+        else:
+            architecture = model.replace("/", "-")
+            if entry := _published(architecture, pretrained):
+                found = _of_tag(architecture, str(pretrained), entry, weights)
+            else:
+                found = _of_file(architecture, pretrained, weights, quick_gelu)
+        _check_quick_gelu(found, pretrained, quick_gelu)
+        return _load(found, model, device=device, dtype=dtype)
+    except BundleError as error:
+        raise TeacherError(f"teacher.model: {model}: {error}") from error
+    except (OSError, ValueError) as error:
+        raise TeacherError(str(error)) from error
+
+
+def _folder_of(model: str) -> Path | None:
+    """Return the folder of a model that is no built-in architecture, fetched where it must be."""
+    if model.startswith(_HUB):
+        return find_config(model.removeprefix(_HUB))
+    folder = Path(model.removeprefix(_FOLDER)).expanduser()
+    if model.startswith(_FOLDER) and not folder.is_dir():
+        raise TeacherError(f"teacher.model: {model}: there is no such folder")
+    return folder if folder.is_dir() else None
+
+
+def _refuse_beside(model: str, **given: str | None) -> None:
+    for field, value in given.items():
+        if value is not None:
+            raise TeacherError(
+                f"teacher.{field}: given beside {model}, which brings its own weights; leave it out"
+            )
+
+
+def _in_folder(folder: Path, model: str) -> _Found:
+    file = folder / CONFIG
+    try:
+        values = json.loads(file.read_text(encoding="utf-8"))
+        config, look = values["model_cfg"], values.get("preprocess_cfg", {})
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        raise TeacherError(
+            f"teacher.model: {file} is missing or damaged, so this is no model of open_clip; name "
+            "another folder, or use kind: hf for a model of transformers"
+        ) from error
+    if model.startswith(_HUB):
+        weights = find_weights(model.removeprefix(_HUB))
+    else:
+        there = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+        if not there:
+            raise TeacherError(
+                f"teacher.model: {folder} holds no weights; {_WEIGHTS[0]} is missing, put it "
+                f"beside {CONFIG}"
+            )
+        weights = there[0]
+    return _Found(
+        name=model.removeprefix(_HUB) if model.startswith(_HUB) else folder.resolve().name,
+        identifier=f"{_FOLDER}{folder}",
+        config=config,
+        weights=weights,
+        quick_gelu=bool(config.get("quick_gelu", False)),
+        look={key: look[key] for key in _LOOKS if key in look},
+        folder=folder,
+    )
+
+
+def _published(architecture: str, pretrained: str | None) -> Mapping[str, Any]:
+    """Return what open_clip knows of a tag of an architecture; empty where it is no tag.
+
+    Raises:
+        TeacherError: open_clip has no such architecture, or there is no choice of weights.
+    """
+    if get_model_config(architecture) is None:
+        close = difflib.get_close_matches(architecture, list_models(), n=1)
+        hint = f"did you mean {close[0]}?" if close else "`open_clip.list_models()` gives them all"
+        raise TeacherError(
+            f"teacher.model: found {architecture!r}, which is neither a folder nor an "
+            f"architecture of open_clip; {hint}"
+        )
+    if pretrained is None:
+        raise TeacherError(
+            f"teacher.pretrained: missing; name a weights file, or a tag of {architecture}: "
+            f"{_tags(architecture)}"
+        )
+    # Twins with QuickGELU list the tags with it alone; the others are known all the same.
+    plain = architecture.removesuffix(_QUICK)
+    entry = get_pretrained_cfg(architecture, pretrained) or get_pretrained_cfg(plain, pretrained)
+    return dict(entry)
+
+
+def _of_tag(architecture: str, tag: str, entry: Mapping[str, Any], weights: str | None) -> _Found:
+    if weights is not None and not Path(weights).expanduser().is_file():
+        raise TeacherError(f"teacher.weights: {weights} is no file")
+    # A tag that is silent has none, unless its architecture comes in no other way.
+    plain = get_model_config(architecture.removesuffix(_QUICK)) or {}
+    return _Found(
+        name=f"{architecture}-{tag}",
+        identifier=architecture,
+        config=get_model_config(architecture),
+        weights=_fetch(entry, architecture, tag) if weights is None else Path(weights).expanduser(),
+        quick_gelu=bool(entry.get("quick_gelu", plain.get("quick_gelu", False))),
+        look={key: entry[key] for key in _LOOKS if key in entry},
+    )
+
+
+def _of_file(
+    architecture: str, pretrained: str | None, weights: str | None, quick_gelu: bool | None
+) -> _Found:
+    file = Path(pretrained or "").expanduser()
+    if not file.is_file():
+        raise TeacherError(
+            f"teacher.pretrained: found {pretrained!r}, which is neither a file nor a tag of "
+            f"{architecture}: {_tags(architecture)}"
+        )
+    if weights is not None:
+        raise TeacherError(
+            f"teacher.weights: given beside the file {pretrained}; leave it out, or name the tag "
+            "of the weights as teacher.pretrained"
+        )
+    if quick_gelu is None:
+        raise TeacherError(
+            f"teacher.quick_gelu: missing; {pretrained} does not show whether its weights were "
+            "trained with QuickGELU, as OpenAI's were: say true or false"
+        )
+    return _Found(
+        name=f"{architecture}-{file.stem}",
+        identifier=architecture,
+        config=get_model_config(architecture),
+        weights=file,
+        quick_gelu=quick_gelu,
+        look=_published_look(architecture),
+    )
+
+
+def _fetch(entry: Mapping[str, Any], architecture: str, tag: str) -> Path:
+    try:
+        return fetch_weights(entry)
+    except OSError as error:
+        place = str(entry.get("hf_hub") or entry.get("url"))
+        wanted = f"{WEIGHTS[0]} of {place.rstrip('/')}" if place.endswith("/") else place
+        raise TeacherError(
+            f"teacher.pretrained: the weights {tag} of {architecture} cannot be had from the hub; "
+            f"download {wanted} where the network reaches it, and give the file as teacher.weights"
+        ) from error
+
+
+def _published_look(architecture: str) -> Mapping[str, Any]:
+    """Return the preprocessing that most published weights of an architecture ask for.
+
+    A weights file says nothing of it, and open_clip's own default is wrong for SigLIP and others.
+    """
+    tags = list_pretrained_tags_by_model(architecture)
+    entries = [get_pretrained_cfg(architecture, tag) for tag in tags]
+    looks = [{key: entry[key] for key in _LOOKS if key in entry} for entry in entries]
+    texts = [json.dumps(look) for look in looks]
+    return looks[texts.index(max(texts, key=texts.count))] if looks else {}
+
+
+def _check_quick_gelu(found: _Found, pretrained: str | None, quick_gelu: bool | None) -> None:
+    """Refuse weights under another activation than the one that they were trained with."""
+    names = {True: "with QuickGELU", False: "without QuickGELU"}
+    trained = f"the weights {pretrained or found.weights} were trained {names[found.quick_gelu]}"
+    if quick_gelu is not None and quick_gelu != found.quick_gelu:
+        raise TeacherError(
+            f"teacher.quick_gelu: found {_yaml(quick_gelu)}, but {trained}; leave it out, or say "
+            f"{_yaml(found.quick_gelu)}"
+        )
+    built = bool(found.config.get("quick_gelu", False))
+    # A plain name beside quick_gelu: true is as good as its twin's name; the reverse contradicts.
+    if built == found.quick_gelu or (quick_gelu and not built):
+        return
+    name = found.identifier
+    ways_out = f"name {name}{_QUICK}, or set quick_gelu: true"
+    if built and name.endswith(_QUICK):
+        ways_out = f"name {name.removesuffix(_QUICK)}"
+    raise TeacherError(f"teacher.model: {name} is built {names[built]}, but {trained}; {ways_out}")
+
+
+def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeacher:
+    if is_torchscript(found.weights):
+        raise TeacherError(
+            f"teacher.pretrained: {found.weights} is a TorchScript archive; use kind: openai for "
+            "those that OpenAI distributes"
+        )
+    text = dict(found.config["text_cfg"])
+    tokenizer = _tokenizer(found, text, model)
+    precision = PRECISIONS[dtype]
+    if name := text.get("hf_model_name"):
+        # Its norms are not open_clip's, which alone take both precisions at once.
+        precision = precision if precision == "fp32" else f"pure_{precision}"
+        folder = find_model(name, field=f"teacher.model: {model}, hf_model_name", weights=False)
+        text |= {"hf_model_name": str(folder), "hf_model_pretrained": False}
+    with one_line(f"teacher.model: {model} cannot be built"), silent():
+        towers = create_model(
+            found.identifier,
+            load_weights=False,
+            pretrained_text=False,
+            precision=precision,
+            quick_gelu=found.quick_gelu,
+            text_cfg=text,
+        )
+    with reading(found.weights), silent():
+        load_checkpoint(towers, str(found.weights), weights_only=True)
+    towers.to(device)
+    look = {**get_model_preprocess_cfg(towers), **found.look}
+    set_model_preprocess_cfg(towers, look)
+    return OpenClipTeacher(
+        towers,
+        tokenizer,
+        name=found.name,
+        weights=found.weights,
+        config=_without_places(found),
+        dtype=dtype,
+    )
+
+
+def _tokenizer(found: _Found, text: Mapping[str, Any], model: str) -> OpenClipTokenizer:
+    """Return the model's own tokenizer, from its folder where the files are there."""
+    name = text.get("hf_tokenizer_name")
+    if not name:
+        with silent():
+            return OpenClipTokenizer(get_tokenizer(found.identifier))
+    own = found.folder
+    if own is None or not any((own / file).is_file() for file in VOCABULARY_FILES):
+        field = f"teacher.model: {model}, hf_tokenizer_name"
+        own = find_model(name, field=field, weights=False)
+    with one_line(f"teacher.model: {model}: its tokenizer cannot be loaded"), silent():
+        tokenizer = HFTokenizer(
+            str(own),
+            context_length=text.get("context_length", 77),
+            tokenizer_mode=text.get("tokenizer_mode"),
+            **(text.get("tokenizer_kwargs") or {}),
+        )
+    return OpenClipTokenizer(tokenizer)
+
+
+def _without_places(found: _Found) -> dict[str, Any]:
+    """Return the model's configuration without the names that say where parts of it lie."""
+    text = found.config["text_cfg"]
+    kept = {key: value for key, value in text.items() if key not in _PLACES}
+    return {**found.config, "quick_gelu": found.quick_gelu, "text_cfg": kept}
+
+
+def _yaml(flag: bool) -> str:
+    return "true" if flag else "false"
+
+
+def _tags(architecture: str) -> str:
+    tags = list_pretrained_tags_by_model(architecture)
+    more = len(tags) - _SHOWN
+    shown = ", ".join(tags[:_SHOWN]) or "there is none"
+    return f"{shown} and {more} more" if more > 0 else shown

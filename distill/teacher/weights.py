@@ -1,0 +1,165 @@
+"""Reading weights that others wrote, without running anything that they brought along.
+
+Pickles go through ``torch.load(weights_only=True)``. A TorchScript archive is refused there, and
+``torch.jit.load`` would run the ``__setstate__`` of its classes: TorchScript is no Python, but its
+operators read and write files. So its tensors are read here from the archive's own pickle, by an
+unpickler that knows tensors and nothing else; the code of the archive is never looked at.
+"""
+
+import pickle
+import re
+import zipfile
+from collections import OrderedDict
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import MappingProxyType
+from typing import Any
+
+import torch
+from open_clip.factory import load_state_dict
+from torch import Tensor
+
+from export.runtime.errors import TeacherError
+from students.messages import ERRORS, shorten
+
+# What a pickle wanted to call, in torch's words and in ours.
+_REFUSED = re.compile(r"\bGLOBAL (\S+)")
+_STORED = {
+    "DoubleStorage": torch.float64,
+    "FloatStorage": torch.float32,
+    "HalfStorage": torch.float16,
+    "BFloat16Storage": torch.bfloat16,
+    "LongStorage": torch.int64,
+    "IntStorage": torch.int32,
+    "ShortStorage": torch.int16,
+    "CharStorage": torch.int8,
+    "ByteStorage": torch.uint8,
+    "BoolStorage": torch.bool,
+}
+# How TorchScript writes lists.
+_LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
+
+
+@contextmanager
+def reading(file: Path, *, field: str = "teacher.model") -> Iterator[None]:
+    """Turn what reading a weights file raises into one line.
+
+    Raises:
+        TeacherError: The file is damaged, holds something else, or wants to run code.
+    """
+    try:
+        yield
+    except pickle.UnpicklingError as error:
+        if found := _REFUSED.search(str(error)):
+            raise TeacherError(_wants(file, found.group(1), field)) from error
+        # torch's text recommends to load it without weights_only.
+        raise TeacherError(_unreadable(file, "it is damaged, or no such file", field)) from error
+    except (*ERRORS, EOFError, zipfile.BadZipFile, IndexError, StopIteration) as error:
+        raise TeacherError(_unreadable(file, shorten(error), field)) from error
+
+
+def read_weights(file: Path, *, field: str = "teacher.model") -> dict[str, Tensor]:
+    """Read the tensors of a TorchScript archive, a plain state dict or a safetensors file.
+
+    A state dict may lie inside a checkpoint, and its names may begin with ``module.``.
+
+    Raises:
+        TeacherError: The file is damaged, holds no tensors by name, or wants to run code; one line.
+    """
+    with reading(file, field=field):
+        state = read_torchscript(file) if is_torchscript(file) else load_state_dict(str(file))
+        if not all(isinstance(value, Tensor) for value in state.values()):
+            raise ValueError("it holds something else than tensors by name")
+        return dict(state)
+
+
+def is_torchscript(file: Path) -> bool:
+    """Whether a file is an archive that ``torch.jit.save`` wrote."""
+    if not zipfile.is_zipfile(file):
+        return False
+    with zipfile.ZipFile(file) as archive:
+        names = [name.partition("/")[2] for name in archive.namelist()]
+    return "constants.pkl" in names and "data.pkl" in names
+
+
+def read_torchscript(file: Path) -> dict[str, Tensor]:
+    """Return the tensors of a TorchScript archive by their dotted names.
+
+    Raises:
+        pickle.UnpicklingError: It names something that is neither a tensor nor a module.
+    """
+    with zipfile.ZipFile(file) as archive:
+        root = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
+        with archive.open(root) as stream:
+            module = _Unpickler(stream, archive, root.removesuffix("data.pkl")).load()
+    return dict(_tensors(module, ""))
+
+
+class _Module:
+    """An object of a class that the archive defines: its attributes, and none of its code."""
+
+    attributes: Mapping[str, Any] = MappingProxyType({})
+
+    def __setstate__(self, state: Any) -> None:
+        # With a __getstate__ of its own the state could be anything; a module's is a map.
+        self.attributes = state if isinstance(state, dict) else {}
+
+
+class _Unpickler(pickle.Unpickler):
+    """Builds tensors, lists and inert modules; all other names are refused."""
+
+    def __init__(self, stream: Any, archive: zipfile.ZipFile, root: str) -> None:
+        super().__init__(stream)
+        self._archive = archive
+        self._root = root
+        self._storages: dict[str, Tensor] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        """Return what stands for a name of the pickle."""
+        if module == "__torch__" or module.startswith("__torch__."):
+            return _Module
+        if module == "torch" and name in _STORED:
+            return _STORED[name]
+        if (module, name) == ("torch._utils", "_rebuild_tensor_v2"):
+            return _tensor
+        if (module, name) == ("collections", "OrderedDict"):
+            return OrderedDict
+        if module == "torch.jit._pickle" and name in _LISTS:
+            return list
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no part of a module of tensors")
+
+    def persistent_load(self, pid: Any) -> Tensor:
+        """Return a storage of the archive as a flat tensor."""
+        _, dtype, key, *_ = pid
+        if key not in self._storages:
+            content = bytearray(self._archive.read(f"{self._root}data/{key}"))
+            empty = torch.empty(0, dtype=dtype)
+            self._storages[key] = torch.frombuffer(content, dtype=dtype) if content else empty
+        return self._storages[key]
+
+
+def _tensor(
+    storage: Tensor, offset: int, size: tuple[int, ...], stride: tuple[int, ...], *_: Any
+) -> Tensor:
+    return storage.as_strided(size, stride, offset)
+
+
+def _tensors(value: Any, name: str) -> Iterator[tuple[str, Tensor]]:
+    if isinstance(value, Tensor):
+        yield name, value
+    elif isinstance(value, _Module):
+        for key, inner in value.attributes.items():
+            yield from _tensors(inner, f"{name}.{key}" if name else str(key))
+
+
+def _wants(file: Path, wanted: str, field: str) -> str:
+    return (
+        f"{field}: {file} is refused, since it asks to call {wanted}, and reading weights runs no "
+        "code that comes with them; save the state dict alone, with safetensors or torch.save, "
+        "and name that file"
+    )
+
+
+def _unreadable(file: Path, reason: str, field: str) -> str:
+    return f"{field}: {file} cannot be read as weights: {reason}"

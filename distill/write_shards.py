@@ -1,0 +1,345 @@
+"""Writing any source as WebDataset tars: the same bytes whenever it is done again.
+
+A folder of shards (format 1)::
+
+    000000.tar, 000000.tar.index, …     whole tars and their indices
+    shards.json                         what they were written from and with, and what was left out
+
+Sample i of the source is in tar ⌊i / per_shard⌋ as ``I.jpg`` (or ``.png``, ``.webp``), with
+``I.txt`` where it has one caption, and ``I.json`` with ``captions`` where it has several and with
+``label`` where it has a class; I is i with nine digits.
+"""
+
+import hashlib
+import io
+import json
+import tarfile
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import groupby
+from pathlib import Path
+from typing import Any
+
+from PIL import Image
+from torch.utils.data import DataLoader, Dataset
+
+from distill.cache import image_size
+from distill.data.sample import Sample, Skip, Source, check_skips, open_image
+from distill.data.tar_indices import index_beside
+from distill.data.tar_samples import LONGEST_TEXT
+from distill.progress import progress_bar
+from distill.train.batches import ignore_interrupts
+from export.runtime.errors import DataError, RunError
+
+FORMAT = 1
+MANIFEST = "shards.json"
+_QUALITY = 95
+_AT_ONCE = 16
+
+
+@dataclass(frozen=True)
+class ShardSettings:
+    """How shards are written: ``size`` is the shorter side in pixels at most, None as it is."""
+
+    size: int | None
+    per_shard: int
+    workers: int
+    max_skipped: float
+
+
+@dataclass(frozen=True)
+class Written:
+    """What stands in a folder of shards."""
+
+    shards: int
+    samples: int
+    bytes: int
+    skipped: list[Skip]
+
+
+def write_shards(source: Source, folder: Path, settings: ShardSettings) -> Written:
+    """Write what is missing of a source's shards into a folder.
+
+    Pictures are copied as they are; those larger than ``size`` become JPEG of quality 95, others
+    that are no JPEG, PNG or WebP become PNG. A picture that cannot be read is left out.
+
+    Raises:
+        RunError: the folder holds something else, or shards of other data or settings.
+        DataError: more pictures than ``max_skipped`` cannot be read; whole shards are kept.
+        KeyboardInterrupt: Ctrl-C came; the text says how many shards are whole.
+    """
+    total = -(-len(source) // settings.per_shard)
+    manifest = _Manifest(folder, source, settings)
+    missing = [number for number in range(total) if not manifest.holds(number)]
+    numbers = [
+        number
+        for shard in missing
+        for number in range(len(source))[
+            shard * settings.per_shard : (shard + 1) * settings.per_shard
+        ]
+    ]
+    try:
+        with progress_bar("writing shards", len(source), done=len(source) - len(numbers)) as bar:
+            done = len(source) - len(numbers)
+            packed = _packed(source, numbers, settings)
+            for shard, group in groupby(packed, key=lambda one: one.number // settings.per_shard):
+                with _ShardWriter(folder / shard_name(shard)) as writer:
+                    for one in group:
+                        writer.add(one)
+                        done += 1
+                        bar.update(done)
+                manifest.add(shard, writer)
+                _check(source, manifest, settings)
+    except KeyboardInterrupt as error:
+        whole = sum(manifest.holds(number) for number in range(total))
+        raise KeyboardInterrupt(
+            f"stopped; {whole} of {total} shards are whole in {folder}, and the same command goes "
+            "on from there"
+        ) from error
+    return manifest.written()
+
+
+def _check(source: Source, manifest: "_Manifest", settings: ShardSettings) -> None:
+    skipped = manifest.written().skipped
+    check_skips(source.name, skipped, len(source), max_skipped=settings.max_skipped)
+
+
+def shard_name(number: int) -> str:
+    """Return the file name of a shard."""
+    return f"{number:06d}.tar"
+
+
+class _Manifest:
+    """The content of ``shards.json``."""
+
+    def __init__(self, folder: Path, source: Source, settings: ShardSettings) -> None:
+        """Read it, or begin one; refuse a folder of something else."""
+        self._folder = folder
+        self._path = folder / MANIFEST
+        self._made_from: dict[str, Any] = {
+            "format": FORMAT,
+            "samples": len(source),
+            "digest": _digest(source),
+            "size": settings.size,
+            "per_shard": settings.per_shard,
+        }
+        self._shards: dict[str, dict[str, Any]] = {}
+        held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
+        if folder.exists() and not folder.is_dir():
+            raise RunError(f"--out {folder}: it is no folder; choose another one")
+        if MANIFEST in held:
+            self._read()
+        elif any(not name.endswith(".tmp") for name in held):
+            raise RunError(
+                f"--out {folder}: the folder is not empty ({', '.join(held[:4])}) and holds no "
+                f"{MANIFEST} of ours; choose another folder"
+            )
+        folder.mkdir(parents=True, exist_ok=True)
+        self._write()
+
+    def holds(self, number: int) -> bool:
+        """Tell whether a shard is whole."""
+        entry = self._shards.get(shard_name(number))
+        if entry is None:
+            return False
+        path = self._folder / shard_name(number)
+        return entry["samples"] == 0 or (path.is_file() and path.stat().st_size == entry["bytes"])
+
+    def add(self, number: int, writer: "_ShardWriter") -> None:
+        """List a shard that was written."""
+        self._shards[shard_name(number)] = {
+            "samples": writer.samples,
+            "bytes": writer.bytes,
+            "skipped": [[skip.where, skip.reason] for skip in writer.skipped],
+        }
+        self._write()
+
+    def written(self) -> Written:
+        """Return what is listed so far."""
+        entries = list(self._shards.values())
+        return Written(
+            shards=sum(entry["samples"] > 0 for entry in entries),
+            samples=sum(entry["samples"] for entry in entries),
+            bytes=sum(entry["bytes"] for entry in entries),
+            skipped=[Skip(*line) for entry in entries for line in entry["skipped"]],
+        )
+
+    def _read(self) -> None:
+        try:
+            values = json.loads(self._path.read_text(encoding="utf-8"))
+            shards: dict[str, dict[str, Any]] = values.pop("shards")
+            for entry in shards.values():
+                _ = entry["samples"] + entry["bytes"], [Skip(*line) for line in entry["skipped"]]
+        except (OSError, ValueError, LookupError, TypeError, AttributeError) as error:
+            raise RunError(f"{self._path}: it is damaged; choose another --out") from error
+        names = {"digest": "the data", "per_shard": "--per-shard", "size": "--size"}
+        for key, value in self._made_from.items():
+            if values.get(key) != value:
+                was = "" if key == "digest" else f" ({values.get(key)}, now {value})"
+                raise RunError(
+                    f"--out {self._folder}: its shards were written with another "
+                    f"{names.get(key, key).removeprefix('the ')}{was}; choose another folder, go "
+                    "back to what was, or delete it"
+                )
+        self._shards = shards
+
+    def _write(self) -> None:
+        shards = dict(sorted(self._shards.items()))
+        values = json.dumps({**self._made_from, "shards": shards}, indent=1) + "\n"
+        temporary = self._path.with_name(f".{MANIFEST}.tmp")
+        temporary.write_text(values, encoding="utf-8")
+        temporary.replace(self._path)
+
+
+class _ShardWriter:
+    """One tar, under a temporary name until it is whole."""
+
+    def __init__(self, path: Path) -> None:
+        self.samples = 0
+        self.bytes = 0
+        self.skipped: list[Skip] = []
+        self._path = path
+        self._temporary = path.with_name(f".{path.name}.tmp")
+
+    def __enter__(self) -> "_ShardWriter":
+        self._tar = tarfile.TarFile(self._temporary, "w", format=tarfile.USTAR_FORMAT)
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        self._tar.close()
+        if kind is not None or not self.samples:
+            self._temporary.unlink()
+            return
+        self.bytes = self._temporary.stat().st_size
+        self._temporary.replace(self._path)
+        index_beside(self._path)
+
+    def add(self, packed: "_Packed") -> None:
+        if packed.skip is not None:
+            self.skipped.append(packed.skip)
+            return
+        self.samples += 1
+        for suffix, content in packed.members.items():
+            # A TarInfo's own values are the same everywhere: no owner, no time.
+            info = tarfile.TarInfo(f"{packed.number:09d}.{suffix}")
+            info.size = len(content)
+            self._tar.addfile(info, io.BytesIO(content))
+
+
+@dataclass(frozen=True)
+class _Packed:
+    """The members of a sample by suffix, or why it is left out."""
+
+    number: int
+    members: Mapping[str, bytes]
+    skip: Skip | None
+
+
+class _Samples(Dataset[_Packed]):
+    """Samples as they stand in a tar, made in worker processes."""
+
+    def __init__(self, source: Source, numbers: Sequence[int], size: int | None) -> None:
+        self._source = source
+        self._numbers = numbers
+        self._size = size
+
+    def __len__(self) -> int:
+        return len(self._numbers)
+
+    def __getitem__(self, item: int) -> _Packed:
+        number = self._numbers[item]
+        sample = self._source[number]
+        try:
+            suffix, content = _picture(sample, self._size)
+            return _Packed(number, {suffix: content, **_texts(sample)}, None)
+        except DataError as error:
+            return _Packed(number, {}, Skip(sample.key, str(error)))
+
+
+def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> Iterator[_Packed]:
+    loader = DataLoader(
+        _Samples(source, numbers, settings.size),
+        batch_size=_AT_ONCE,
+        collate_fn=list,
+        num_workers=settings.workers,
+        worker_init_fn=ignore_interrupts if settings.workers else None,
+    )
+    for batch in loader:
+        yield from batch
+
+
+def _picture(sample: Sample, size: int | None) -> tuple[str, bytes]:
+    """Return suffix and content of a picture."""
+    content = _content(sample)
+    suffix = _suffix(content)
+    if size is not None or suffix is None:
+        image = open_image(sample)
+        short, long = sorted(image.size)
+        if size is not None and short > size:
+            long = round(long * size / short)
+            target = (size, long) if image.width <= image.height else (long, size)
+            return "jpg", _saved(
+                image.resize(target, Image.Resampling.BICUBIC), "JPEG", quality=_QUALITY
+            )
+        if suffix is None:
+            return "png", _saved(image, "PNG")
+    assert suffix is not None
+    return suffix, content
+
+
+def _content(sample: Sample) -> bytes:
+    if isinstance(sample.image, bytes):
+        return sample.image
+    if not isinstance(sample.image, Path):
+        return sample.image.read()
+    try:
+        return sample.image.read_bytes()
+    except OSError as error:
+        raise DataError(f"{sample.image}: it cannot be read: {error.strerror}") from error
+
+
+def _suffix(content: bytes) -> str | None:
+    """Return the suffix by a picture's first bytes, None where WebDataset has no name for it."""
+    if content.startswith(b"\xff\xd8\xff"):
+        return "jpg"
+    if content.startswith(b"\x89PNG\r\n\x1a\n"):
+        return "png"
+    return "webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
+
+
+def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
+    buffer = io.BytesIO()
+    image.save(buffer, form, **options)
+    return buffer.getvalue()
+
+
+def _texts(sample: Sample) -> dict[str, bytes]:
+    captions = [caption for caption in sample.captions if caption.strip()]
+    values: dict[str, Any] = {}
+    texts: dict[str, str] = {}
+    # A caption that stands alone in a file loses the white space around it.
+    if len(captions) == 1 and captions[0] == captions[0].lstrip("\ufeff").strip():
+        texts["txt"] = captions[0]
+    elif captions:
+        values["captions"] = captions
+    if sample.label is not None:
+        values["label"] = sample.label
+    if values:
+        texts["json"] = json.dumps(values, ensure_ascii=False)
+    try:
+        members = {suffix: text.encode("utf-8") for suffix, text in texts.items()}
+    except UnicodeEncodeError as error:
+        raise DataError(f"{sample.key}: a caption or label of it is no Unicode text") from error
+    if any(len(content) > LONGEST_TEXT for content in members.values()):
+        raise DataError(f"{sample.key}: its texts are longer than {LONGEST_TEXT:,} bytes")
+    return members
+
+
+def _digest(source: Source) -> str:
+    """Return what tells a source's samples, in their order, from others."""
+    digest = hashlib.blake2b(digest_size=16)
+    for number in range(len(source)):
+        sample = source[number]
+        values = [sample.key, sample.captions, sample.label, image_size(sample)]
+        digest.update(json.dumps(values).encode())
+    return digest.hexdigest()
