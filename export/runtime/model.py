@@ -208,8 +208,8 @@ class EdgeModel:
             return
         if self._bank is None:
             raise BundleError(
-                f"{self.folder}: classifying needs a text tower, and it has none, nor labels of "
-                "its own; export the student again with --labels"
+                f"{self.folder}: the bundle has no text tower, and classifying needs a text tower "
+                "or labels that the bundle carries; export the student again with --labels"
             )
         if asked is not None and self._bank.rows(labels) is not None:
             raise BundleError(

@@ -159,7 +159,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             "'--checkpoint': 'first' is not one of 'last', 'best'",
         ),
         (("run",), "run: give a RECIPE, or --data with the pictures to learn from"),
-        (("run", "r.yaml", "--data", "x"), "r.yaml: given beside --teacher, --student or --data"),
+        (("run", "r.yaml", "--data", "x"), "r.yaml: given beside --teacher, --student, --data or"),
         (("run", "--data", "none"), "none: "),
         (("run", "none.yaml"), "none.yaml: there is no such recipe"),
         (("train", "none.yaml"), "none.yaml: there is no such recipe"),
