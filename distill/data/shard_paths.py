@@ -107,6 +107,9 @@ def _is_tar(path: Path) -> bool:
 def _listed_remote(name: str) -> list[str]:
     with one_line(name):
         store, path = _store(name)
+        if "::" in name:
+            # A chain of file systems has no names that lead back into it.
+            return [name] if store.exists(path) else []
         if _MAGIC.search(path):
             return sorted(store.unstrip_protocol(entry) for entry in store.glob(path))
         if not path.lower().endswith(TAR) and store.isdir(path):
@@ -114,7 +117,7 @@ def _listed_remote(name: str) -> list[str]:
             return sorted(
                 store.unstrip_protocol(entry) for entry in entries if entry.lower().endswith(TAR)
             )
-        return [name] if store.exists(path) else []
+        return [store.unstrip_protocol(path)] if store.exists(path) else []
 
 
 def is_remote(name: str) -> bool:

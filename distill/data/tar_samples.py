@@ -61,9 +61,8 @@ def read_samples(
     """
     gatherer = _Gatherer(file)
     yield from gatherer.gather(size)
-    captioned = any(group.texts for group in gatherer.groups.values())
     for key, group in gatherer.groups.items():
-        yield from _sample(key, group, caption_key, captioned=captioned)
+        yield from _sample(key, group, caption_key)
 
 
 class _Gatherer:
@@ -152,9 +151,7 @@ def split_name(name: str) -> tuple[str, str]:
     return _printable(posixpath.join(folder, stem)), _printable(suffix.lower())
 
 
-def _sample(
-    key: str, group: _Group, caption_key: str | None, *, captioned: bool
-) -> Iterator[TarSample | Skip]:
+def _sample(key: str, group: _Group, caption_key: str | None) -> Iterator[TarSample | Skip]:
     picture = group.picture
     if picture is None:
         yield Skip(key, _without_picture(group), kind="row" if not group.texts else "picture")
@@ -165,7 +162,7 @@ def _sample(
     texts = _Texts(group)
     captions, label = texts.captions(caption_key), texts.label()
     yield from texts.wrong
-    if captioned and group.beside_gap and not captions and label is None:
+    if group.beside_gap and not captions and label is None:
         yield Skip(key, "its caption may be lost in the damaged part of the tar beside it")
         return
     yield TarSample(key, picture.offset, picture.size, captions, label)
