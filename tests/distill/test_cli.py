@@ -165,7 +165,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (("train", "none.yaml"), "none.yaml: there is no such recipe"),
         (("recipe", "--teacher", "tf:x"), "--teacher tf:x: found the kind 'tf', must be one of"),
         (("classify", "b", "p.jpg", "--labels", " , "), "--labels  , : no label in it"),
-        (("classify", "b", "p.jpg"), "clip-distill classify: Missing option '--labels'"),
+        (("classify", "b", "p.jpg"), "b: no such folder"),
         (("embed", "b", "p.jpg", "--out", "f.txt"), "--out f.txt: found the ending '.txt'"),
         (("embed", "b", "p.jpg", "--out", "none/f.npy"), "--out none/f.npy: there is no folder"),
         (("embed", "b", "none", "--out", "f.npy"), "none: there is no such file or folder"),
