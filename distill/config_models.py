@@ -54,7 +54,7 @@ class OpenAiTeacher(Section):
     kind: Literal["openai"] = "openai"
     """A CLIP of OpenAI, as OpenAI distributes it."""
     model: Text
-    """ViT-L/14, ViT-L/14@336px, ViT-B/32, ViT-B/16, RN50, …, or the path of a .pt file."""
+    """Name such as ViT-L/14, ViT-L/14@336px, ViT-B/32 or RN50, or the path of a .pt file."""
     weight: Positive = 1.0
     """Share of this teacher where there are several."""
     dtype: Dtype = "float32"
@@ -67,7 +67,7 @@ class OpenClipTeacher(Section):
     kind: Literal["open_clip"] = "open_clip"
     """A model of open_clip."""
     model: Text
-    """An architecture such as ViT-B-32, a folder with open_clip_config.json, or hf-hub:NAME."""
+    """Architecture such as ViT-B-32, a folder with open_clip_config.json, or hf-hub:NAME."""
     pretrained: Text | None = None
     """A tag that open_clip knows, or a weights file; null: the folder's own."""
     weights: Text | None = None

@@ -35,8 +35,8 @@ def refusal(error: pickle.UnpicklingError) -> str:
     """Say why weights were refused, without torch's advice to load them all the same."""
     if asked := _ASKED.search(str(error)):
         return (
-            f"refused, since it asks to call {asked.group(1)}, and reading weights runs no code "
-            "that comes with them; save the state dict alone, with safetensors or torch.save"
+            f"it asks to call {asked.group(1)}, which is refused, since reading weights runs no "
+            "code that comes with them; save the state dict alone, with safetensors or torch.save"
         )
     return "it is damaged, or holds something else than weights"
 

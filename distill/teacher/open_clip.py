@@ -2,8 +2,9 @@
 
 import difflib
 import json
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -50,16 +51,17 @@ _SHOWN = 12
 
 @dataclass(frozen=True)
 class _Found:
-    """A model that is there: what to build, and what to load into it.
+    """What to build, and what to load into it.
 
     ``identifier`` is what open_clip builds it by, ``folder`` where its configuration lies unless
-    that is built in, ``look`` what its preprocessing says beside the image size.
+    that is built in, ``look`` what its preprocessing says beside the image size. ``weights`` finds
+    or fetches the file, for which the rest has to be right.
     """
 
     name: str
     identifier: str
     config: dict[str, Any]
-    weights: Path
+    weights: Callable[[], Path]
     quick_gelu: bool
     look: Mapping[str, Any]
     folder: Path | None = None
@@ -137,25 +139,27 @@ def _in_folder(folder: Path, model: str) -> _Found:
             f"teacher.model: {file} is missing or damaged, so this is no model of open_clip; name "
             "another folder, or use kind: hf for a model of transformers"
         ) from error
-    if model.startswith(_HUB):
-        weights = find_weights(model.removeprefix(_HUB))
-    else:
-        there = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
-        if not there:
-            raise TeacherError(
-                f"teacher.model: {folder} holds no weights; {_WEIGHTS[0]} is missing, put it "
-                f"beside {CONFIG}"
-            )
-        weights = there[0]
     return _Found(
         name=model.removeprefix(_HUB) if model.startswith(_HUB) else folder.resolve().name,
         identifier=f"{_FOLDER}{folder}",
         config=config,
-        weights=weights,
+        weights=partial(_weights_in, folder, model),
         quick_gelu=bool(config.get("quick_gelu", False)),
         look={key: look[key] for key in _LOOKS if key in look},
         folder=folder,
     )
+
+
+def _weights_in(folder: Path, model: str) -> Path:
+    if model.startswith(_HUB):
+        return find_weights(model.removeprefix(_HUB))
+    there = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
+    if not there:
+        raise TeacherError(
+            f"teacher.model: {folder} holds no weights; {_WEIGHTS[0]} is missing, put it beside "
+            f"{CONFIG}"
+        )
+    return there[0]
 
 
 def _published(architecture: str, pretrained: str | None) -> Mapping[str, Any]:
@@ -183,7 +187,8 @@ def _published(architecture: str, pretrained: str | None) -> Mapping[str, Any]:
 
 
 def _of_tag(architecture: str, tag: str, entry: Mapping[str, Any], weights: str | None) -> _Found:
-    if weights is not None and not Path(weights).expanduser().is_file():
+    given = None if weights is None else Path(weights).expanduser()
+    if given is not None and not given.is_file():
         raise TeacherError(f"teacher.weights: {weights} is no file")
     # A tag that is silent has none, unless its architecture comes in no other way.
     plain = get_model_config(architecture.removesuffix(_QUICK)) or {}
@@ -191,7 +196,7 @@ def _of_tag(architecture: str, tag: str, entry: Mapping[str, Any], weights: str 
         name=f"{architecture}-{tag}",
         identifier=architecture,
         config=get_model_config(architecture),
-        weights=_fetch(entry, architecture, tag) if weights is None else Path(weights).expanduser(),
+        weights=(lambda: given) if given is not None else partial(_fetch, entry, architecture, tag),
         quick_gelu=bool(entry.get("quick_gelu", plain.get("quick_gelu", False))),
         look={key: entry[key] for key in _LOOKS if key in entry},
     )
@@ -220,7 +225,7 @@ def _of_file(
         name=f"{architecture}-{file.stem}",
         identifier=architecture,
         config=get_model_config(architecture),
-        weights=file,
+        weights=lambda: file,
         quick_gelu=quick_gelu,
         look=_published_look(architecture),
     )
@@ -253,27 +258,30 @@ def _published_look(architecture: str) -> Mapping[str, Any]:
 def _check_quick_gelu(found: _Found, pretrained: str | None, quick_gelu: bool | None) -> None:
     """Refuse weights under another activation than the one that they were trained with."""
     names = {True: "with QuickGELU", False: "without QuickGELU"}
-    trained = f"the weights {pretrained or found.weights} were trained {names[found.quick_gelu]}"
+    trained = f"the weights {pretrained or found.name} were trained {names[found.quick_gelu]}"
     if quick_gelu is not None and quick_gelu != found.quick_gelu:
         raise TeacherError(
             f"teacher.quick_gelu: found {_yaml(quick_gelu)}, but {trained}; leave it out, or say "
             f"{_yaml(found.quick_gelu)}"
         )
-    built = bool(found.config.get("quick_gelu", False))
-    # A plain name beside quick_gelu: true is as good as its twin's name; the reverse contradicts.
-    if built == found.quick_gelu or (quick_gelu and not built):
+    built, name = bool(found.config.get("quick_gelu", False)), found.identifier
+    twin = built and name.endswith(_QUICK)
+    # What the recipe says is as good as the twin's name; only that name cannot be overruled.
+    if built == found.quick_gelu or (quick_gelu is not None and not twin):
         return
-    name = found.identifier
-    ways_out = f"name {name}{_QUICK}, or set quick_gelu: true"
-    if built and name.endswith(_QUICK):
+    ways_out = f"set quick_gelu: {_yaml(found.quick_gelu)}"
+    if not built:
+        ways_out = f"name {name}{_QUICK}, or {ways_out}"
+    elif twin:
         ways_out = f"name {name.removesuffix(_QUICK)}"
     raise TeacherError(f"teacher.model: {name} is built {names[built]}, but {trained}; {ways_out}")
 
 
 def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeacher:
-    if is_torchscript(found.weights):
+    weights = found.weights()
+    if is_torchscript(weights):
         raise TeacherError(
-            f"teacher.pretrained: {found.weights} is a TorchScript archive; use kind: openai for "
+            f"teacher.pretrained: {weights} is a TorchScript archive; use kind: openai for "
             "those that OpenAI distributes"
         )
     text = dict(found.config["text_cfg"])
@@ -295,8 +303,8 @@ def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeac
             quick_gelu=found.quick_gelu,
             text_cfg=text,
         )
-    with reading(found.weights), silent():
-        load_checkpoint(towers, str(found.weights), weights_only=True)
+    with reading(weights), silent():
+        load_checkpoint(towers, str(weights), weights_only=True)
     towers.to(device)
     look = {**get_model_preprocess_cfg(towers), **found.look}
     set_model_preprocess_cfg(towers, look)
@@ -304,7 +312,7 @@ def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeac
         towers,
         tokenizer,
         name=found.name,
-        weights=found.weights,
+        weights=weights,
         config=_without_places(found),
         dtype=dtype,
     )

@@ -72,6 +72,10 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     finally:
         if accelerator.is_main_process:
             folder.add_skips(list(trainer.skipped.values()))
+    if not isinstance(teacher, CachedTeacher) and teacher is not None and teacher.truncated:
+        console.print(
+            f"train: {teacher.truncated} times a caption was longer than the teacher reads"
+        )
     if accelerator.is_main_process:
         folder.finish("train")
     accelerator.wait_for_everyone()
