@@ -73,7 +73,7 @@ def tokenize(
     padding too: the mask is then all ones.
     """
     encoded = tokenizer(
-        list(texts),
+        encodable(texts),
         padding="max_length" if padding == "full" else "longest",
         truncation=True,
         max_length=context_length,
@@ -84,6 +84,11 @@ def tokenize(
     if "attention_mask" not in tokenizer.model_input_names:
         attention_mask = torch.ones_like(attention_mask)
     return {"input_ids": input_ids, "attention_mask": attention_mask}
+
+
+def encodable(texts: Sequence[str]) -> list[str]:
+    """Return the texts with ``?`` for lone surrogates, of which a tokenizer makes an exception."""
+    return [text.encode("utf-8", "replace").decode() for text in texts]
 
 
 def embed_images(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:

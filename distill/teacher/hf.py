@@ -15,6 +15,7 @@ from students.encoder import (
     Student,
     embed_images,
     embed_texts,
+    encodable,
     logit_bias,
     raw_logit_scale,
     tokenize,
@@ -70,7 +71,7 @@ class TransformersTeacher(FrozenTeacher):
         return embed_texts(self._tower, {key: ids.to(device) for key, ids in tokens.items()})
 
     def _token_counts(self, texts: Sequence[str]) -> list[int]:
-        whole = self._tokenizer(list(texts), return_attention_mask=False, verbose=False)
+        whole = self._tokenizer(encodable(texts), return_attention_mask=False, verbose=False)
         return [len(ids) for ids in whole["input_ids"]]
 
 

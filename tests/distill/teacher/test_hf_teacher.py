@@ -110,6 +110,8 @@ def test_texts_of_any_length_are_cut_and_counted(kind: str, request: pytest.Fixt
     texts = ["", "a " * (teacher.context_length - 2), "a " * teacher.context_length, "b " * 50_000]
     assert teacher.encode_texts(texts).isfinite().all()
     assert teacher.truncated == 2
+    odd = ["a" * 20 + "\ud800", "a\0b", "🚲", "شجرة"]
+    assert teacher.encode_texts(odd).isfinite().all()
 
 
 @pytest.mark.parametrize("kind", KINDS)
