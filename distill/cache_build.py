@@ -19,7 +19,7 @@ from distill.cache_rows import StoredAs, row_digests, save_shard
 from distill.data.sample import Skip, Source, check_skips, open_image
 from distill.progress import make_console
 from distill.teacher.protocol import Teacher
-from distill.train.batches import ignore_interrupts
+from distill.train.batches import from_workers, ignore_interrupts
 from distill.views import ViewSettings, draw_view, render_view
 from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
@@ -305,13 +305,14 @@ class _Writer:
 
 def read_pictures(pictures: "PictureViews", settings: BuildSettings) -> Iterable[list["Picture"]]:
     """Yield the pictures in batches, decoded by worker processes."""
-    return DataLoader(
+    loader = DataLoader(
         pictures,
         batch_size=settings.batch_size,
         collate_fn=list,
         num_workers=settings.workers,
         worker_init_fn=ignore_interrupts if settings.workers else None,
     )
+    return from_workers(loader)
 
 
 def _encode(

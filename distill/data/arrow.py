@@ -79,7 +79,8 @@ class ArrowColumns:
         """Return a dataset of what is read, its pictures left as they are."""
         from datasets import Image
 
-        data = data.select_columns(self.all)
+        # A saved copy, or one put together, may show some columns alone, or as tensors.
+        data = data.with_format(None).select_columns(self.all)
         if isinstance(data.features[self.image], Image):
             data = data.cast_column(self.image, Image(decode=False))
         return data

@@ -2,9 +2,9 @@
 
 import math
 import signal
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import torch
@@ -21,9 +21,11 @@ from distill.parts import BOTH, Towers
 from distill.train.piece import Piece
 from distill.views import ViewSettings, draw_view, render_view
 from distill.weighted import Mask
-from export.runtime.errors import DataError
+from export.runtime.errors import ClipDistillError, DataError
 from export.runtime.preprocess import Preprocessing
 from students.encoder import tokenize
+
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -152,7 +154,10 @@ class StepDataset(Dataset[Batch]):
             except DataError as error:
                 skipped.append(Skip(where=sample.key, reason=str(error)))
                 place = self._position.after(place)
-        raise DataError(f"{source.name}: no picture of it can be read")
+        raise DataError(
+            f"{source.name}: no picture of it can be read; the last is {skipped[-1].where}: "
+            f"{skipped[-1].reason}"
+        )
 
     def _read(self, sample: Sample, place: Place) -> "_Row":
         inputs = self._inputs
@@ -224,7 +229,23 @@ def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> I
         prefetch_factor=4 if workers else None,
         worker_init_fn=ignore_interrupts if workers else None,
     )
-    return iter(loader)
+    return from_workers(loader)
+
+
+def from_workers(loader: Iterable[Made]) -> Iterator[Made]:
+    """Yield what worker processes make; an error that one had is the one line that it was there.
+
+    Raises:
+        ClipDistillError: as the worker raised it.
+    """
+    try:
+        yield from loader
+    except ClipDistillError as error:
+        # torch puts the worker's traceback before the line.
+        head, _, line = str(error).rstrip().rpartition("\n")
+        if not head:
+            raise
+        raise type(error)(line.partition(": ")[2]) from error
 
 
 def ignore_interrupts(_worker: int) -> None:
