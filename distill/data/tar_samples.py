@@ -238,4 +238,9 @@ def _kind(name: str) -> Literal["picture", "row"]:
 
 
 def _printable(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a name that fits into a line and is Unicode, whatever stands in the tar."""
+    if name.isprintable():
+        return name
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in name
+    )

@@ -292,7 +292,8 @@ def test_from_a_recipe_with_several_sources(tmp_path: Path) -> None:
     data = table(tmp_path)
     recipe = tmp_path / "r.yaml"
     recipe.write_text(
-        f"data: {{workers: 0, train: [{{kind: table, path: {data}}}, {{kind: scenes, count: 3}}]}}\n"
+        "teacher: {model: a/b}\ndata:\n  workers: 0\n"
+        f"  train: [{{kind: table, path: {data}}}, {{kind: scenes, count: 3}}]\n"
         f"output: {tmp_path / 'run'}\n"
     )
     write_data(str(recipe), tmp_path / "out")
@@ -309,8 +310,8 @@ def test_from_a_recipe_with_several_sources(tmp_path: Path) -> None:
         (["shards", "nothing"], "Missing option '--out'"),
         (["shards", "{missing}", "--out", "{out}"], "found nothing"),
         (["shards", "{missing}.yaml", "--out", "{out}"], "there is no such recipe"),
-        (["shards", "{data}", "--out", "{out}", "--size", "4"], "4 is not in the range"),
-        (["shards", "{data}", "--out", "{out}", "--per-shard", "0"], "0 is not in the range"),
+        (["shards", "{data}", "--out", "{out}", "--size", "4"], "'--size'"),
+        (["shards", "{data}", "--out", "{out}", "--per-shard", "0"], "'--per-shard'"),
         (["shards", "{data}", "--out", "{data}"], "it is no folder"),
         (["shards", "{folder}", "--out", "{folder}"], "the folder is not empty"),
         (["shards", "{data}", "--out", "{out}", "--set", "data.workers=x"], "data.workers"),
@@ -335,9 +336,9 @@ def test_one_line_for_a_mistake(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_keeps_whole_shards(tmp_path: Path) -> None:
-    data, out = table(tmp_path, 4000), tmp_path / "out"
+    data, out = table(tmp_path, 800), tmp_path / "out"
     command = [sys.executable, "-m", "distill", "shards", str(data), "--out", str(out)]
-    command += ["--per-shard", "20"]
+    command += ["--per-shard", "4"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
     while not (out / "000002.tar").exists():
         assert running.poll() is None
@@ -350,4 +351,4 @@ def test_ctrl_c_keeps_whole_shards(tmp_path: Path) -> None:
     assert not list(out.glob("*.tmp"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
-    assert len(open_shards(str(out))) == 4000
+    assert len(open_shards(str(out))) == 800

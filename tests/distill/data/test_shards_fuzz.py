@@ -229,7 +229,6 @@ def opened(path: Path) -> ShardsSource | str:
         return str(error)
 
 
-@pytest.mark.slow
 def test_damaged_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     refused = skipped = 0
