@@ -16,7 +16,7 @@ import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from itertools import groupby
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -68,33 +68,31 @@ def write_shards(source: Source, folder: Path, settings: ShardSettings) -> Writt
         DataError: more pictures than ``max_skipped`` cannot be read; whole shards are kept.
         KeyboardInterrupt: Ctrl-C came; the text says how many shards are whole.
     """
-    total = -(-len(source) // settings.per_shard)
+    every = range(len(source))
+    starts = every[:: settings.per_shard]
     manifest = _Manifest(folder, source, settings)
-    missing = [number for number in range(total) if not manifest.holds(number)]
-    numbers = [
-        number
-        for shard in missing
-        for number in range(len(source))[
-            shard * settings.per_shard : (shard + 1) * settings.per_shard
-        ]
-    ]
+    missing = {
+        shard: every[start : start + settings.per_shard]
+        for shard, start in enumerate(starts)
+        if not manifest.holds(shard)
+    }
+    packed = _packed(source, [number for part in missing.values() for number in part], settings)
+    done = len(source) - sum(map(len, missing.values()))
     try:
-        with progress_bar("writing shards", len(source), done=len(source) - len(numbers)) as bar:
-            done = len(source) - len(numbers)
-            packed = _packed(source, numbers, settings)
-            for shard, group in groupby(packed, key=lambda one: one.number // settings.per_shard):
+        with progress_bar("writing shards", len(source), done=done) as bar:
+            for shard, part in missing.items():
                 with _ShardWriter(folder / shard_name(shard)) as writer:
-                    for one in group:
+                    for one in islice(packed, len(part)):
                         writer.add(one)
                         done += 1
                         bar.update(done)
                 manifest.add(shard, writer)
                 _check(source, manifest, settings)
     except KeyboardInterrupt as error:
-        whole = sum(manifest.holds(number) for number in range(total))
+        whole = sum(map(manifest.holds, range(len(starts))))
         raise KeyboardInterrupt(
-            f"stopped; {whole} of {total} shards are whole in {folder}, and the same command goes "
-            "on from there"
+            f"stopped; {whole} of {len(starts)} shards are whole in {folder}, and the same command "
+            "goes on from there"
         ) from error
     return manifest.written()
 
@@ -259,7 +257,7 @@ class _Samples(Dataset[_Packed]):
 def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> Iterator[_Packed]:
     loader = DataLoader(
         _Samples(source, numbers, settings.size),
-        batch_size=_AT_ONCE,
+        batch_size=min(_AT_ONCE, settings.per_shard),
         collate_fn=list,
         num_workers=settings.workers,
         worker_init_fn=ignore_interrupts if settings.workers else None,

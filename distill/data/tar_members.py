@@ -19,8 +19,9 @@ _EXTENDED_GNU = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _LONGEST_HEADERS = 1 << 20
 _MOST_HEADERS = 8
 _CHUNK = 1 << 20
-# Writers fill up the last record, of 10 kB unless told otherwise.
-_LONGEST_FILL = 64 * 1024
+# Two blocks of zeros end a tar, and writers fill up the last record of 20 blocks.
+_END_MARK = 2 * BLOCK
+_RECORD = 20 * BLOCK
 
 
 @dataclass(frozen=True)
@@ -46,7 +47,7 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
     """Yield the members of a tar of ``size`` bytes in their order, and where some may be lost.
 
     After a damaged header the walk goes on at the next sound one. What follows an end mark is
-    read too, so that tars that were appended to each other are whole.
+    read too, so that tars that were appended to each other, record by record, are whole.
     """
     position = zeros = 0
     complete = True
@@ -57,6 +58,8 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
             position += BLOCK
             zeros += BLOCK
             continue
+        if zeros and (zeros < _END_MARK or position % _RECORD):
+            yield Gap(position - zeros, position, f"{zeros:,} zeros between two members")
         zeros = 0
         header = _read_header(file, block)
         if header is None:
@@ -65,7 +68,6 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
             info, length = header
             content = info.size if _has_content(info) else 0
             begin = position + length
-            # The last block of a tar need not be filled up.
             if begin + content <= size:
                 yield Member(info.name, _kind(info), begin, content)
                 position = begin + -(-content // BLOCK) * BLOCK
@@ -73,9 +75,9 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
             found, reason = _next_header(file, begin, size), f"{info.name[:80]!r} is cut off"
         yield Gap(position, found, reason)
         position, complete = found, found < size
-    if complete and zeros == 0:
-        yield Gap(size, size, "the tar has no end mark, as one that was cut off")
-    elif zeros > _LONGEST_FILL:
+    if complete and (zeros == 0 or size % BLOCK):
+        yield Gap(size, size, "the tar has no end mark in a block of its own, as after a cut")
+    elif zeros > _END_MARK + _RECORD:
         yield Gap(size - zeros, size, f"{zeros:,} zeros at the end, where members may be lost")
 
 

@@ -20,8 +20,6 @@ CAPTIONS_KEY, CAPTION_KEY = "captions", "caption"
 LONGEST_TEXT = 1 << 20
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _MOST_CLASSES = 2**31
-_BESIDE_SECOND = "it stands beside a second picture of its name"
-
 Label = int | str
 
 
@@ -46,7 +44,7 @@ class _Group:
     picture: Member | None = None
     texts: dict[str, tuple[Member, bytes]] = field(default_factory=dict)
     others: list[str] = field(default_factory=list)
-    run: dict[str, int] = field(default_factory=dict)
+    doubled: str = ""
     beside_gap: bool = False
 
 
@@ -58,6 +56,7 @@ def read_samples(
     The key of a member is its path up to the first dot of its name, as in WebDataset. Hidden
     members are passed over. Captions are the ``caption_key`` of ``json``; where that is None its
     ``captions``, else ``txt``, else its ``caption``. The places of skips are names of members.
+    Of two pictures or two texts of one name none is taken, since either may be the other's.
     """
     gatherer = _Gatherer(file)
     yield from gatherer.gather(size)
@@ -71,75 +70,40 @@ class _Gatherer:
     def __init__(self, file: BinaryIO) -> None:
         self.groups: dict[str, _Group] = {}
         self._file = file
-        self._key: str | None = None
-        # Members of one key that follow each other are a run; a sample that comes twice has two.
-        self._run = 0
-        self._shadowed = False
+        self._last: _Group | None = None
         self._after_gap = False
 
     def gather(self, size: int) -> Iterator[Skip]:
         for member in read_members(self._file, size):
             if isinstance(member, Gap):
-                yield self._gap(member)
+                yield Skip(f"bytes {member.first:,} to {member.end:,}", member.reason)
+                if self._last is not None:
+                    self._last.beside_gap = True
+                self._after_gap = True
             elif member.kind != "folder" and not _hidden(member.name):
                 wrong = _unusable(member)
-                if wrong is not None:
-                    yield Skip(_printable(member.name), wrong, kind=_kind(member.name))
+                if wrong is None:
+                    self._add(member)
                 else:
-                    yield from self._add(member)
+                    yield Skip(_printable(member.name), wrong, kind=_kind(member.name))
 
-    def _gap(self, gap: Gap) -> Skip:
-        if self._key is not None:
-            self.groups[self._key].beside_gap = True
-        self._after_gap = True
-        return Skip(f"bytes {gap.first:,} to {gap.end:,}", gap.reason)
-
-    def _add(self, member: Member) -> Iterator[Skip]:
-        name = posixpath.normpath(member.name)
-        key, suffix = split_name(name)
-        if key != self._key:
-            self._key, self._run, self._shadowed = key, self._run + 1, False
-        group = self.groups.setdefault(key, _Group())
+    def _add(self, member: Member) -> None:
+        key, suffix = split_name(posixpath.normpath(member.name))
+        group = self._last = self.groups.setdefault(key, _Group())
         group.beside_gap |= self._after_gap
         self._after_gap = False
-        part = "picture" if f".{suffix}" in PICTURE_SUFFIXES else suffix
-        if part != "picture" and part not in TEXT_SUFFIXES:
-            group.others.append(suffix)
-            return
-        if part in group.run:
-            if part == "picture":
-                yield from self._shadow(group, suffix)
-            yield Skip(
-                _printable(name), f"another {part} of the same name came before it", _kind(name)
-            )
-            return
-        if self._shadowed:
-            yield Skip(_printable(name), _BESIDE_SECOND, "row")
-            return
-        group.run[part] = self._run
-        if part == "picture":
+        if f".{suffix}" in PICTURE_SUFFIXES:
+            group.doubled = group.doubled if group.picture is None else "pictures"
             group.picture = member
-            return
-        content = b"" if member.size > LONGEST_TEXT else self._read(member)
-        group.texts[part] = (member, content)
-
-    def _shadow(self, group: _Group, suffix: str) -> Iterator[Skip]:
-        """Let what stands beside a second picture count for nothing: it is not the first one's.
-
-        One sample may hold its picture in two forms; then its texts are those of both.
-        """
-        here = group.run["picture"] == self._run
-        if here and group.picture is not None and suffix != split_name(group.picture.name)[1]:
-            return
-        self._shadowed = True
-        if here:
-            return
-        for part in [part for part in group.texts if group.run[part] == self._run]:
-            member, _ = group.texts.pop(part)
-            del group.run[part]
-            yield Skip(_printable(member.name), _BESIDE_SECOND, "row")
+        elif suffix in TEXT_SUFFIXES:
+            group.doubled = suffix if suffix in group.texts else group.doubled
+            group.texts[suffix] = (member, self._read(member))
+        else:
+            group.others.append(suffix)
 
     def _read(self, member: Member) -> bytes:
+        if member.size > LONGEST_TEXT:
+            return b""
         self._file.seek(member.offset)
         return self._file.read(member.size)
 
@@ -155,6 +119,9 @@ def _sample(key: str, group: _Group, caption_key: str | None) -> Iterator[TarSam
     picture = group.picture
     if picture is None:
         yield Skip(key, _without_picture(group), kind="row" if not group.texts else "picture")
+        return
+    if group.doubled:
+        yield Skip(key, f"two {group.doubled} of this name; which belong together is not known")
         return
     if picture.size == 0:
         yield Skip(_printable(picture.name), "the picture is empty")
@@ -271,4 +238,9 @@ def _kind(name: str) -> Literal["picture", "row"]:
 
 
 def _printable(name: str) -> str:
-    return name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    """Return a name that fits into a line and is Unicode, whatever stands in the tar."""
+    if name.isprintable():
+        return name
+    return "".join(
+        one if one.isprintable() else one.encode("unicode_escape").decode() for one in name
+    )

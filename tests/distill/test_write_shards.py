@@ -1,0 +1,354 @@
+"""`clip-distill shards`: any source as tars, the same bytes whenever it is written."""
+
+import io
+import json
+import os
+import signal
+import subprocess
+import sys
+import tarfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from distill import cli
+from distill.data.sample import Sample, Skip, Source, open_image
+from distill.data.shards import open_shards
+from distill.data.sources import guess_source
+from distill.data.tar_indices import find_indices
+from distill.shards_stage import write_data
+from distill.write_shards import ShardSettings, write_shards
+from export.runtime.errors import DataError, RunError
+
+SETTINGS = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.1)
+
+
+class Samples:
+    """A source of what it is given."""
+
+    name = "samples"
+    skipped: tuple[Skip, ...] = ()
+
+    def __init__(self, samples: Sequence[Sample]) -> None:
+        self._samples = samples
+        self.rows = len(samples)
+
+    def __len__(self) -> int:
+        return len(self._samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        return self._samples[index]
+
+
+def saved(colour: int, form: str = "PNG", *, size: tuple[int, int] = (60, 40)) -> bytes:
+    buffer = io.BytesIO()
+    Image.new("RGB", size, (colour, 100, 200)).save(buffer, form)
+    return buffer.getvalue()
+
+
+def source_of(count: int) -> Samples:
+    return Samples([Sample(str(n), saved(n), (f"c {n}",), None) for n in range(count)])
+
+
+def contents(folder: Path) -> dict[str, bytes]:
+    return {path.name: path.read_bytes() for path in folder.iterdir()}
+
+
+def test_what_was_written_is_the_same_data(tmp_path: Path) -> None:
+    texts: list[tuple[tuple[str, ...], str | None]] = [
+        (("one",), None),
+        (("one", "two"), "cat"),
+        ((" space around ",), "7"),
+        ((), "red fox"),
+        ((), None),
+        (("None",), None),
+        (("two\nlines", "\ufeffmark"), None),
+        (("\ufeffmark",), None),
+        (("日本語 🦊",), "日本"),
+    ]
+    samples = [
+        Sample(f"k/{number}", saved(number), captions, label)
+        for number, (captions, label) in enumerate(texts)
+    ]
+    written = write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    assert (written.shards, written.samples, written.skipped) == (3, 9, [])
+    source = open_shards(str(tmp_path / "out"))
+    assert [(one.captions, one.label) for one in source] == texts
+    assert source.shard_lengths.tolist() == [4, 4, 1]
+    assert source[5].key == "000001/000000005"
+    for number, one in enumerate(source):
+        assert not isinstance(one.image, Path | bytes)
+        # Pictures that other readers of WebDataset know are copied, not written again.
+        assert one.image.read() == saved(number)
+
+
+def test_members_are_what_other_readers_expect(tmp_path: Path) -> None:
+    samples = [
+        Sample("a", saved(1, "JPEG"), ("one",), None),
+        Sample("b", saved(2, "WEBP"), ("one", "two"), "cat"),
+        Sample("c", saved(3, "BMP"), ("three",), "dog"),
+    ]
+    write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    with tarfile.open(tmp_path / "out/000000.tar") as tar:
+        members = {member.name: tar.extractfile(member) for member in tar}
+        read = {name: file.read() for name, file in members.items() if file is not None}
+    assert list(read) == [
+        "000000000.jpg",
+        "000000000.txt",
+        "000000001.webp",
+        "000000001.json",
+        "000000002.png",
+        "000000002.txt",
+        "000000002.json",
+    ]
+    assert read["000000000.txt"] == b"one"
+    assert json.loads(read["000000001.json"]) == {"captions": ["one", "two"], "label": "cat"}
+    assert json.loads(read["000000002.json"]) == {"label": "dog"}
+    assert Image.open(io.BytesIO(read["000000002.png"])).getpixel((0, 0)) == (3, 100, 200)
+
+
+def test_the_bytes_are_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = source_of(10)
+    settings = ShardSettings(size=20, per_shard=4, workers=0, max_skipped=0.1)
+    write_shards(source, tmp_path / "a", settings)
+    monkeypatch.setattr(os, "getuid", lambda: 4711)
+    monkeypatch.setattr(time, "time", lambda: 1e9)
+    parallel = ShardSettings(size=20, per_shard=4, workers=2, max_skipped=0.1)
+    write_shards(source, tmp_path / "b", parallel)
+    assert contents(tmp_path / "a") == contents(tmp_path / "b")
+    assert {name for name in contents(tmp_path / "a") if name.endswith(".tar")} == {
+        f"00000{number}.tar" for number in range(3)
+    }
+
+
+def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
+    turned = Image.new("RGB", (200, 100), (9, 9, 9))
+    exif = turned.getexif()
+    exif[0x0112] = 6  # the camera was turned: shown upright it is 100 wide and 200 high
+    buffer = io.BytesIO()
+    turned.save(buffer, "JPEG", exif=exif)
+    samples = [
+        Sample("small", saved(1, size=(32, 90)), (), None),
+        Sample("large", saved(2, size=(301, 100)), (), None),
+        Sample("turned", buffer.getvalue(), (), None),
+    ]
+    settings = ShardSettings(size=32, per_shard=10, workers=0, max_skipped=0.1)
+    write_shards(Samples(samples), tmp_path / "out", settings)
+    source = open_shards(str(tmp_path / "out"))
+    assert [open_image(one).size for one in source] == [(32, 90), (96, 32), (32, 64)]
+    image = source[0].image
+    assert not isinstance(image, Path | bytes)
+    assert image.read() == saved(1, size=(32, 90))
+
+
+def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
+    write_shards(source_of(10), tmp_path / "whole", SETTINGS)
+    out = tmp_path / "out"
+
+    class Interrupted(Samples):
+        """Counts what is read, and is interrupted by the user in the third shard."""
+
+        read = 0
+        left = 9
+
+        def __getitem__(self, index: int) -> Sample:
+            found = super().__getitem__(index)
+            return Sample(found.key, Interrupting(self, found.image), found.captions, None)
+
+    class Interrupting:
+        def __init__(self, owner: Interrupted, content: object) -> None:
+            self._owner, self._content = owner, content
+            self.size = len(saved(0))
+
+        def read(self) -> bytes:
+            self._owner.read += 1
+            if self._owner.read == self._owner.left:
+                raise KeyboardInterrupt
+            assert isinstance(self._content, bytes)
+            return self._content
+
+    source = Interrupted([source_of(10)[number] for number in range(10)])
+    with pytest.raises(KeyboardInterrupt, match=r"stopped; 2 of 3 shards are whole in .*out, and"):
+        write_shards(source, out, SETTINGS)
+    assert sorted(contents(out)) == sorted(
+        {name for name in contents(tmp_path / "whole") if not name.startswith("000002")}
+    )
+    source.read, source.left = 0, 100
+    written = write_shards(source, out, SETTINGS)
+    assert source.read == 2
+    assert (written.shards, written.samples) == (3, 10)
+    tars = {name: data for name, data in contents(out).items() if name.endswith(".tar")}
+    assert tars == {n: d for n, d in contents(tmp_path / "whole").items() if n in tars}
+    # What is whole is not written again; what is lost is.
+    (out / "000001.tar").unlink()
+    source.read = 0
+    write_shards(source, out, SETTINGS)
+    assert source.read == 4
+    assert (out / "000001.tar").read_bytes() == tars["000001.tar"]
+
+
+def test_pictures_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path) -> None:
+    samples = [source_of(30)[number] for number in range(30)]
+    samples[7] = Sample("gone", tmp_path / "gone.png", (), None)
+    samples[20] = Sample("broken", b"no picture", (), None)
+    written = write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    assert [skip.where for skip in written.skipped] == ["gone", "broken"]
+    assert written.samples == 28
+    keys = [one.key for one in open_shards(str(tmp_path / "out"))]
+    assert "000001/000000007" not in keys
+    assert keys[7] == "000002/000000008"
+    manifest = json.loads((tmp_path / "out/shards.json").read_text())
+    assert manifest["shards"]["000001.tar"]["skipped"][0][0] == "gone"
+    few = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.01)
+    with pytest.raises(DataError, match="1 of 30 pictures had to be skipped"):
+        write_shards(Samples(samples), tmp_path / "few", few)
+
+
+def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos/000000.tar").write_text("mine")
+    with pytest.raises(RunError, match=r"photos: the folder is not empty \(000000\.tar\)"):
+        write_shards(source_of(3), tmp_path / "photos", SETTINGS)
+    assert (tmp_path / "photos/000000.tar").read_text() == "mine"
+    (tmp_path / "file").touch()
+    with pytest.raises(RunError, match="it is no folder"):
+        write_shards(source_of(3), tmp_path / "file", SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("source", "settings", "found"),
+    [
+        (source_of(11), SETTINGS, "written with another samples"),
+        (Samples([*(source_of(9)), Sample("9", b"x", (), None)]), SETTINGS, "another data"),
+        (source_of(10), ShardSettings(32, 4, 0, 0.1), r"another --size \(None, now 32\)"),
+        (source_of(10), ShardSettings(None, 5, 0, 0.1), r"another --per-shard \(4, now 5\)"),
+    ],
+)
+def test_shards_of_other_data_or_settings_are_refused(
+    tmp_path: Path, source: Source, settings: ShardSettings, found: str
+) -> None:
+    write_shards(source_of(10), tmp_path / "out", SETTINGS)
+    before = contents(tmp_path / "out")
+    with pytest.raises(RunError, match=found):
+        write_shards(source, tmp_path / "out", settings)
+    assert contents(tmp_path / "out") == before
+    (tmp_path / "out/shards.json").write_text("{")
+    with pytest.raises(RunError, match="it is damaged"):
+        write_shards(source_of(10), tmp_path / "out", SETTINGS)
+
+
+def test_the_index_is_written_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    write_shards(source_of(10), tmp_path / "out", SETTINGS)
+
+    def never(*_: object, **__: object) -> None:
+        raise AssertionError("the index is there")
+
+    time.sleep(0.05)
+    for path in (tmp_path / "out").glob("*.index"):
+        path.touch()
+    monkeypatch.setattr("distill.data.tar_indices.build_index", never)
+    assert len(open_shards(str(tmp_path / "out"))) == 10
+    assert find_indices([], caption_key=None, folder=None) == []
+
+
+# --- the command
+
+
+def table(tmp_path: Path, count: int = 6) -> Path:
+    rows = ["image,caption,label"]
+    for number in range(count):
+        (tmp_path / f"{number}.png").write_bytes(saved(number))
+        rows.append(f"{number}.png,a picture of {number},class {number % 2}")
+    (tmp_path / "pairs.csv").write_text("\n".join(rows))
+    return tmp_path / "pairs.csv"
+
+
+def test_from_a_path(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    data, out = table(tmp_path), tmp_path / "out"
+    arguments = ["shards", str(data), "--out", str(out), "--per-shard", "4", "--size", "16"]
+    arguments += ["--set", "data.workers=0"]
+    assert cli.main(arguments) == 0
+    captured = capsys.readouterr()
+    assert f"shards: {out} holds 6 samples in 2 shards" in captured.err
+    source = open_shards(guess_source(str(out))["path"])
+    assert guess_source(str(out))["kind"] == "shards"
+    assert [(one.captions, one.label) for one in source] == [
+        ((f"a picture of {number}",), f"class {number % 2}") for number in range(6)
+    ]
+    assert {open_image(one).size for one in source} == {(24, 16)}
+    before = contents(out)
+    assert cli.main(arguments) == 0
+    assert contents(out) == before
+    # Shards are a source as any other: they can be cut anew.
+    again = ["shards", str(out), "--out", str(tmp_path / "again"), "--set", "data.workers=0"]
+    assert cli.main(again) == 0
+    assert len(open_shards(str(tmp_path / "again/000000.tar"))) == 6
+
+
+def test_from_a_recipe_with_several_sources(tmp_path: Path) -> None:
+    data = table(tmp_path)
+    recipe = tmp_path / "r.yaml"
+    recipe.write_text(
+        "teacher: {model: a/b}\ndata:\n  workers: 0\n"
+        f"  train: [{{kind: table, path: {data}}}, {{kind: scenes, count: 3}}]\n"
+        f"output: {tmp_path / 'run'}\n"
+    )
+    write_data(str(recipe), tmp_path / "out")
+    assert sorted(path.name for path in (tmp_path / "out").iterdir()) == ["0", "1"]
+    scenes = open_shards(str(tmp_path / "out/1"))
+    assert len(scenes) == 3
+    assert all(one.captions and one.label for one in scenes)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "found"),
+    [
+        (["shards", "nothing"], "Missing option '--out'"),
+        (["shards", "{missing}", "--out", "{out}"], "found nothing"),
+        (["shards", "{missing}.yaml", "--out", "{out}"], "there is no such recipe"),
+        (["shards", "{data}", "--out", "{out}", "--size", "4"], "'--size'"),
+        (["shards", "{data}", "--out", "{out}", "--per-shard", "0"], "'--per-shard'"),
+        (["shards", "{data}", "--out", "{data}"], "it is no folder"),
+        (["shards", "{folder}", "--out", "{folder}"], "the folder is not empty"),
+        (["shards", "{data}", "--out", "{out}", "--set", "data.workers=x"], "data.workers"),
+    ],
+)
+def test_one_line_for_a_mistake(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], arguments: list[str], found: str
+) -> None:
+    places = {
+        "data": table(tmp_path),
+        "folder": tmp_path,
+        "out": tmp_path / "out",
+        "missing": tmp_path / "missing",
+    }
+    assert cli.main([argument.format(**places) for argument in arguments]) == 2
+    err = capsys.readouterr().err
+    assert found in err
+    assert err.count("\n") == 1
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(os.name != "posix", reason="sends a signal")
+def test_ctrl_c_keeps_whole_shards(tmp_path: Path) -> None:
+    data, out = table(tmp_path, 800), tmp_path / "out"
+    command = [sys.executable, "-m", "distill", "shards", str(data), "--out", str(out)]
+    command += ["--per-shard", "4"]
+    running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
+    while not (out / "000002.tar").exists():
+        assert running.poll() is None
+        time.sleep(0.01)
+    running.send_signal(signal.SIGINT)
+    _, err = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert "Traceback" not in err
+    assert "of 200 shards are whole in" in err.splitlines()[-1]
+    assert not list(out.glob("*.tmp"))
+    done = subprocess.run(command, capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0
+    assert len(open_shards(str(out))) == 800
