@@ -1,0 +1,101 @@
+"""Label sets: read from what people have, and embedded as the mean of their prompts."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+
+from distill.config_data import DataSection
+from distill.labels import LabelSet, ensemble, knows, label_set, name_labels
+from export.runtime.errors import DataError
+
+
+def section(**values: Any) -> DataSection:
+    return DataSection.model_validate(values)
+
+
+def test_prompts_go_label_by_label_and_underscores_are_spaces() -> None:
+    labels = LabelSet(("red_cat", "T-shirt"), ("a {}.", "many {}s"))
+    assert labels.prompts == ("a red cat.", "many red cats", "a T-shirt.", "many T-shirts")
+
+
+def test_a_label_is_the_normalised_mean_of_its_prompts() -> None:
+    random = np.random.default_rng(0)
+    rows = random.normal(size=(6, 5))
+    rows /= np.linalg.norm(rows, axis=1, keepdims=True)
+    labels = LabelSet(("a", "b"), ("{} 1", "{} 2", "{} 3"))
+    found = labels.embed(lambda texts: rows[: len(texts)].astype(np.float32))
+    expected = np.stack([rows[:3].mean(axis=0), rows[3:].mean(axis=0)])
+    expected /= np.linalg.norm(expected, axis=1, keepdims=True)
+    assert found is not None
+    assert found.dtype == np.float32
+    assert np.allclose(found, expected, atol=1e-6)
+
+
+def test_one_prompt_a_label_is_left_as_it_is() -> None:
+    rows = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
+    assert np.array_equal(ensemble(rows, 1), rows)
+
+
+def test_without_a_text_tower_there_are_no_vectors() -> None:
+    assert LabelSet(("a", "b")).embed(lambda _: None) is None
+
+
+def test_a_list_a_text_file_json_and_a_folder_say_the_same(tmp_path: Path) -> None:
+    text, listed, folder = (tmp_path / name for name in ("l.txt", "l.json", "folder"))
+    text.write_text("\ufeffcat\n\n  dog \n", encoding="utf-8")
+    listed.write_text(json.dumps(["cat", "dog"]))
+    for name in ("cat", "dog"):
+        (folder / name).mkdir(parents=True)
+    for given in (("cat", "dog"), str(text), str(listed), str(folder)):
+        found = label_set(section(labels=given))
+        assert found == LabelSet(("cat", "dog"), ("a photo of a {}.",))
+
+
+def test_templates_come_from_a_file_with_either_kind_of_place(tmp_path: Path) -> None:
+    path = tmp_path / "t.txt"
+    path.write_text("a {}\nthe {c}\n")
+    found = label_set(section(labels=["a", "b"], templates=str(path)))
+    assert found is not None
+    assert found.templates == ("a {}", "the {}")
+
+
+def test_no_labels_no_set() -> None:
+    assert label_set(section(templates=["a {}"])) is None
+
+
+@pytest.mark.parametrize(
+    ("content", "line"),
+    [
+        ("cat\ndog\ncat\n", "--labels: FILE: the label 'cat' stands there twice; give it once"),
+        ("cat\n", "--labels: FILE: one label, 'cat', has nothing to be told apart from; give two"),
+        ("\n\n", "--labels: FILE is empty; give a file with one entry a line"),
+        (None, "--labels: FILE cannot be read as a text file"),
+    ],
+)
+def test_labels_that_cannot_be_used(tmp_path: Path, content: str | None, line: str) -> None:
+    path = tmp_path / "labels.txt"
+    if content is not None:
+        path.write_text(content)
+    with pytest.raises(DataError) as caught:
+        name_labels(str(path), field="--labels")
+    assert str(caught.value).replace(str(path), "FILE").startswith(line)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_list_with_an_empty_label() -> None:
+    with pytest.raises(DataError, match=r"^data\.labels: a label is empty"):
+        name_labels(("cat", " "), field="data.labels")
+
+
+def test_a_template_with_two_places() -> None:
+    with pytest.raises(DataError, match=r"^data\.templates: 'a {} of {}' is no template"):
+        label_set(section(labels=["a", "b"], templates=["a {} of {}"]))
+
+
+def test_names_of_folders_are_known_in_words() -> None:
+    labels = LabelSet(("grand piano", "cat", "dog"))
+    assert knows(labels, ["grand_piano", "cat"])
+    assert not knows(labels, ["2020-01", "cat"])

@@ -1,0 +1,34 @@
+"""Which of the teacher's embeddings a student asks for."""
+
+import pytest
+
+from distill.losses import TERMS
+from distill.parts import BOTH, Towers, corpus_parts, teacher_parts
+
+IMAGE, TEXT = Towers(text=False), Towers(image=False)
+
+
+@pytest.mark.parametrize(
+    ("towers", "terms", "corpus", "teacher"),
+    [
+        (IMAGE, ["embedding_alignment", "relational", "prompt_kl"], "", "images"),
+        (IMAGE, ["corpus_relational"], "images", "images"),
+        (IMAGE, ["corpus_kl"], "captions", "images captions"),
+        (IMAGE, ["corpus_contrastive", "corpus_relational"], "images captions", "images captions"),
+        (TEXT, ["embedding_alignment"], "", "captions"),
+        (TEXT, ["corpus_relational"], "captions", "captions"),
+        (TEXT, ["corpus_kl"], "images", "images captions"),
+        (BOTH, ["embedding_alignment"], "", "images captions"),
+        (BOTH, ["corpus_relational"], "images captions", "images captions"),
+    ],
+)
+def test_only_what_is_compared_is_embedded(
+    towers: Towers, terms: list[str], corpus: str, teacher: str
+) -> None:
+    assert corpus_parts(towers, terms) == set(corpus.split())
+    assert teacher_parts(towers, terms) == set(teacher.split())
+
+
+def test_every_term_on_the_corpus_is_known() -> None:
+    for term in TERMS:
+        assert bool(corpus_parts(BOTH, [term])) == term.startswith("corpus_")
