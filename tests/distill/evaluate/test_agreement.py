@@ -44,7 +44,7 @@ def test_shares_and_pictures_of_a_case_made_by_hand(source, make_encoder):
 
 def test_top5_counts_the_teachers_label_among_five(make_source, make_encoder):
     names = tuple(f"label {number}" for number in range(7))
-    texts = {name: row for name, row in zip(names, np.eye(7), strict=True)}
+    texts = dict(zip(names, np.eye(7), strict=True))
     teacher = make_encoder("teacher", [np.eye(7)[6]] * 2, texts)
     descending = np.arange(7, 0, -1.0)
     near = descending.copy()
