@@ -6,9 +6,13 @@ DIR of --data is as in ``benchmarks/real_photos.py``. The same student (same ini
 of samples and views) learns under the contrastive loss alone, open_clip's distillation loss (its
 ``create_loss``), each preset, and the default preset with projections that start from a ridge
 regression. The first tables stop after the same steps, and give open_clip's loss the cached
-outputs of the teacher. The next one stops after the same seconds, the building of the cache
-counted, and open_clip's loss has its teacher live, as open_clip does it. The last one leaves out
-each term of the default preset.
+outputs of the teacher. The next one stops after the same seconds, and open_clip's loss has its
+teacher live, as open_clip does it. The last one leaves out each term of the default preset.
+
+The seconds count all that a user waits for: the building of the cache, the ridge regression, the
+steps, validation and saving. They are processor seconds of a single process with one thread, so
+that other work on the machine is not counted; a first part measures, in turns, what each method
+costs a step and beside the steps. Where no cache is built, each view of a picture is a new one.
 
 Every finished run is a line of --results and is not run again: what was cut off goes on. The
 tables go between the marks ``quality`` of ``docs/benchmarks.md``.
@@ -16,7 +20,6 @@ tables go between the marks ``quality`` of ``docs/benchmarks.md``.
 
 import argparse
 import datetime
-import json
 import os
 import platform
 import shlex
@@ -33,7 +36,8 @@ from typing import Any
 import torch
 
 from benchmarks.open_clip_loss import OpenClipLoss
-from benchmarks.photographs import RECALLS, evaluation_sets, student, table
+from benchmarks.photographs import evaluation_sets, student, table
+from benchmarks.quality_results import COLUMNS, Results, table_lines
 from distill.cache_stage import build_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import measure
@@ -54,9 +58,10 @@ RESULTS = Path(__file__).parent / "results" / "quality.jsonl"
 # A ResNet-10 with half of its channels, so that the whole table is a matter of hours.
 NARROW = {"stem_width": 16, "channels": [32, 64, 128, 256]}
 IMAGE_SIZE = 64
-# Steps that say how many fit into the seconds; the first ones are slower.
-CALIBRATION_STEPS, WARM_STEPS = 14, 4
-COLUMNS = {**RECALLS, "mean_recall": "mean recall", "top1": "top-1"}
+# Two short trainings say what a step costs and what comes before and after the steps.
+SHORT, LONG = 4, 24
+# Views of a picture where no cache has to be built for them: a new one each time.
+FRESH_VIEWS = 1000
 
 
 @dataclass(frozen=True)
@@ -103,30 +108,6 @@ class MethodProject(Project):
         return super().loss
 
 
-class Results:
-    """Finished runs, a line each, found by all that decides about their numbers."""
-
-    def __init__(self, path: Path) -> None:
-        """Read what is there."""
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines]
-
-    def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the line of this key, or None."""
-        plain = json.loads(json.dumps(key))
-        return next((line for line in self.lines if line["key"] == plain), None)
-
-    def add(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a line at once, so that nothing finished is lost."""
-        line: dict[str, Any] = json.loads(json.dumps({"key": key, **values}))
-        self.lines.append(line)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as file:
-            file.write(json.dumps(line) + "\n")
-        return line
-
-
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
@@ -143,6 +124,7 @@ def main() -> None:
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--views", type=int, default=4)
     parser.add_argument("--views-in-seconds", type=int, default=1, help="each costs time there")
+    parser.add_argument("--rounds", type=int, default=3, help="of what a step costs")
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -156,17 +138,22 @@ def main() -> None:
                 equal_steps(options, results, method, seed=seed, steps=steps)
     for seed in options.seeds:
         for seconds in options.seconds:
-            for method in chosen:
-                # A live teacher has no cache to start a projection from.
-                if not (method.open_clip and method.projection_start == "ridge"):
-                    equal_seconds(in_seconds(options), results, method, seed=seed, seconds=seconds)
+            for method in filter(has_seconds, chosen):
+                equal_seconds(options, results, method, seed=seed, seconds=seconds)
     write_tables(options, results)
     make_console().print(f"the tables are in {DOCUMENT}, the runs in {options.results}")
 
 
-def in_seconds(options: argparse.Namespace) -> argparse.Namespace:
-    """Return the options of the table at equal seconds."""
-    return argparse.Namespace(**{**vars(options), "views": options.views_in_seconds})
+def has_seconds(method: Method) -> bool:
+    """Return whether a method has a row at equal seconds; a ridge start needs a cache."""
+    return not (method.open_clip and method.projection_start == "ridge")
+
+
+def in_seconds(options: argparse.Namespace, method: Method) -> tuple[argparse.Namespace, Method]:
+    """Return options and method as they are at equal seconds: open_clip has its teacher live."""
+    method = replace(method, teacher="live") if method.open_clip else method
+    views = options.views_in_seconds if method.teacher == "cached" else FRESH_VIEWS
+    return argparse.Namespace(**{**vars(options), "views": views}), method
 
 
 def _chosen(method: Method, beginnings: Sequence[str] | None) -> bool:
@@ -243,72 +230,88 @@ def equal_steps(
     if (line := results.find(key)) is not None:
         return line
     config = recipe(options, method, "run", seed=seed, steps=steps)
-    scores, seconds = train_and_measure(config, method)
-    return results.add(key, {"scores": scores, "seconds": round(seconds, 1)})
+    scores, trained = train_and_measure(config, method)
+    return results.add(key, {"scores": scores, "trained": round(trained, 1)})
 
 
 def equal_seconds(
     options: argparse.Namespace, results: Results, method: Method, *, seed: int, seconds: float
-) -> dict[str, Any]:
+) -> dict[str, Any] | None:
     """Train and measure one student of the second table, unless that is done."""
-    key = key_of(options, method, seed=seed, seconds=seconds)
+    changed, method = in_seconds(options, method)
+    key = key_of(changed, method, seed=seed, seconds=seconds)
     if (line := results.find(key)) is not None:
         return line
-    waited = 0.0
-    if method.open_clip:
-        method = replace(method, teacher="live", projection_start="random")
-    elif method.teacher == "cached":
-        waited = cache_seconds(options, results, method)
-    trial = recipe(options, method, "calibration", seed=seed, steps=CALIBRATION_STEPS)
-    at = train(trial, method)
-    pace = (at[-1] - at[WARM_STEPS - 1]) / (CALIBRATION_STEPS - WARM_STEPS)
-    # What comes before the steps, such as the ridge regression, is waited for as well.
-    before = at[0] - pace
-    steps = max(1, int((seconds - waited - before) / pace))
-    config = recipe(options, method, "run", seed=seed, steps=steps)
+    cost = costs(options, results)[method.name]
+    steps = int((seconds - cost["once"]) / cost["step"])
+    if steps < LONG:
+        make_console().print(f"{method.name}: {seconds:g} s are too short for {LONG} steps")
+        return None
+    config = recipe(changed, method, "run", seed=seed, steps=steps)
     scores, trained = train_and_measure(config, method)
-    spent = {"seconds": round(waited + trained, 1), "cache_seconds": waited, "steps": steps}
-    return results.add(key, {"scores": scores, **spent})
+    return results.add(key, {"scores": scores, "steps": steps, "trained": round(trained, 1)})
 
 
-def cache_seconds(options: argparse.Namespace, results: Results, method: Method) -> float:
-    """Build the cache anew, once for all runs, and return how long that took."""
-    key = {"cache": True, "views": options.views, "teacher": options.teacher.name}
-    if (line := results.find(key)) is None:
-        shutil.rmtree(options.out / f"cache-{options.views}", ignore_errors=True)
-        config = recipe(options, method, "building", seed=0, steps=1)
-        project = Project(config)
-        folder = open_run(project)
-        started = time.perf_counter()
-        build_caches(project, folder)
-        line = results.add(key, {"seconds": round(time.perf_counter() - started, 1)})
-        shutil.rmtree(config.folder)
-    return float(line["seconds"])
+def costs(options: argparse.Namespace, results: Results) -> dict[str, dict[str, float]]:
+    """Return the processor seconds of a step of each method and of all else, measured in turns."""
+    methods = [in_seconds(options, method) for method in METHODS if has_seconds(method)]
+    names = ("batch_size", "precision", "views_in_seconds", "threads")
+    key = {"costs": [method.name for _, method in methods], "rounds": options.rounds}
+    key |= {name: getattr(options, name) for name in names}
+    if (line := results.find(key)) is not None:
+        return dict(line["costs"])
+    rounds: list[dict[str, tuple[float, float, float]]] = []
+    for _ in range(options.rounds):
+        cache = build_anew(options)
+        times: dict[str, tuple[float, float, float]] = {}
+        for changed, method in methods:
+            short, long = (
+                train(recipe(changed, method, "costs", seed=0, steps=steps), method)
+                for steps in (SHORT, LONG)
+            )
+            step = (long - short) / (LONG - SHORT)
+            times[method.name] = (step, short - SHORT * step, cache * (method.teacher == "cached"))
+        rounds.append(times)
+    medians = {
+        name: [statistics.median(values) for values in zip(*(r[name] for r in rounds), strict=True)]
+        for name in rounds[0]
+    }
+    found = {
+        name: {"step": step, "once": around + cache, "cache": cache}
+        for name, (step, around, cache) in medians.items()
+    }
+    return dict(results.add(key, {"costs": found})["costs"])
 
 
-def train(config: RunConfig, method: Method) -> list[float]:
-    """Train from the start and return the seconds since it began at the end of each step."""
+def build_anew(options: argparse.Namespace) -> float:
+    """Build the cache of the table at equal seconds anew; return its processor seconds."""
+    started = time.process_time()
+    options = argparse.Namespace(**{**vars(options), "views": options.views_in_seconds})
+    project = Project(recipe(options, METHODS[1], "building", seed=0, steps=1))
+    shutil.rmtree(options.out / f"cache-{options.views}", ignore_errors=True)
+    build_caches(project, open_run(project))
+    shutil.rmtree(project.config.folder)
+    return time.process_time() - started
+
+
+def train(config: RunConfig, method: Method) -> float:
+    """Train from the start; return the processor seconds of it, validation and saving included."""
     shutil.rmtree(config.folder, ignore_errors=True)
+    started = time.process_time()
     accelerator = start_accelerator(device="cpu", precision=config.train.precision)
     project = MethodProject(config, method)
     folder: RunFolder = open_run(project)
     if config.train.teacher == "cached":
         build_caches(project, folder)
-    started = time.perf_counter()
     train_stage(project, folder, accelerator)
-    # Validation and saving come after the last line, and are none of the training's seconds.
-    lines = [json.loads(line) for line in (folder.path / "metrics.jsonl").open()]
-    steps = [line["seconds"] for line in lines if "loss" in line]
-    after = time.perf_counter() - started - steps[-1]
-    make_console().print(
-        f"{method.name}: {steps[-1]:.0f} s in {len(steps)} steps, {after:.0f} more"
-    )
-    return steps
+    seconds = time.process_time() - started
+    make_console().print(f"{method.name}: {seconds:.0f} s in {config.train.steps} steps")
+    return seconds
 
 
 def train_and_measure(config: RunConfig, method: Method) -> tuple[dict[str, float], float]:
-    """Return a student's scores, and the seconds that its training took."""
-    seconds = train(config, method)[-1]
+    """Return a student's scores, and the processor seconds that its training took."""
+    seconds = train(config, method)
     encoder = StudentEncoder(load_student(config.folder / "student"))
     scores = measure_encoder(encoder, config)
     shutil.rmtree(config.folder)
@@ -342,67 +345,23 @@ def write_tables(options: argparse.Namespace, results: Results) -> None:
     today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     text = [f"{today}, {cores}, seeds {', '.join(map(str, options.seeds))}:", ""]
     text += [f"    python -m benchmarks.quality {shlex.join(sys.argv[1:])}", ""]
-    of_default = METHODS[-1]
-    tables = [("steps", steps, METHODS) for steps in options.steps]
-    tables += [("seconds", seconds, METHODS) for seconds in options.seconds]
-    tables += [("steps", steps, (of_default, *ABLATIONS)) for steps in options.steps[-1:]]
-    for unit, length, methods in tables:
-        chosen = in_seconds(options) if unit == "seconds" else options
+    default = METHODS[-1]
+    tables = [("steps", steps, METHODS, METHODS[1]) for steps in options.steps]
+    tables += [("seconds", seconds, METHODS, METHODS[1]) for seconds in options.seconds]
+    tables += [("steps", steps, (default, *ABLATIONS), default) for steps in options.steps[-1:]]
+    for unit, length, methods, against in tables:
         text += [f"After {length:g} {unit}, per cent (mean ± standard deviation):", ""]
-        against = METHODS[1] if methods is METHODS else of_default
-        text += table_lines(
-            chosen, results, methods, teacher, against=against, unit=unit, length=length
-        )
+        runs_of = {}
+        for method in methods:
+            changed = (options, method) if unit == "steps" else in_seconds(options, method)
+            keys = [key_of(*changed, seed=seed, **{unit: length}) for seed in options.seeds]
+            runs_of[method.name] = [line for key in keys if (line := results.find(key))]
+        text += table_lines(runs_of, teacher, against=against.name, seeds=len(options.seeds))
         text.append("")
     before, rest = DOCUMENT.read_text().split("<!-- quality -->\n")
     after = rest.split("<!-- /quality -->")[1]
     body = "\n".join(text)
     DOCUMENT.write_text(f"{before}<!-- quality -->\n{body}<!-- /quality -->{after}")
-
-
-def table_lines(
-    options: argparse.Namespace,
-    results: Results,
-    methods: Sequence[Method],
-    teacher: Mapping[str, float],
-    *,
-    against: Method,
-    unit: str,
-    length: float,
-) -> list[str]:
-    """Return one table in Markdown; mean recalls are also given as multiples of ``against``'s."""
-    more = ["of teacher's", f"× {against.name}"] + (["steps"] if unit == "seconds" else [])
-    lines = ["| method | " + " | ".join([*COLUMNS.values(), *more]) + " |"]
-    lines.append("|---|" + "---:|" * (len(COLUMNS) + len(more)))
-    runs_of = {
-        method.name: [
-            line
-            for seed in options.seeds
-            if (line := results.find(key_of(options, method, seed=seed, **{unit: length})))
-        ]
-        for method in methods
-    }
-    recalls = {
-        name: statistics.mean(run["scores"]["mean_recall"] for run in runs)
-        for name, runs in runs_of.items()
-        if runs
-    }
-    for name, recall in recalls.items():
-        runs = runs_of[name]
-        cells = [_spread([run["scores"][column] for run in runs]) for column in COLUMNS]
-        cells.append(f"{100 * recall / teacher['mean_recall']:.0f} %")
-        cells.append(f"{recall / recalls[against.name]:.2f}" if against.name in recalls else "–")
-        if unit == "seconds":
-            cells.append(f"{statistics.mean(run['steps'] for run in runs):.0f}")
-        missing = "" if len(runs) == len(options.seeds) else f" ({len(runs)} of the seeds)"
-        lines.append(f"| {name}{missing} | " + " | ".join(cells) + " |")
-    cells = [f"{100 * teacher[name]:.1f}" for name in COLUMNS] + ["100 %"] + ["–"] * (len(more) - 1)
-    return [*lines, "| teacher | " + " | ".join(cells) + " |"]
-
-
-def _spread(values: Sequence[float]) -> str:
-    deviation = statistics.stdev(values) if len(values) > 1 else 0.0
-    return f"{100 * statistics.mean(values):.1f} ± {100 * deviation:.1f}"
 
 
 if __name__ == "__main__":
