@@ -10,56 +10,58 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distill.data.folder import is_picture
+from distill.data.rows import shorten
 from distill.doctor.finding import Finding, fine, note, wrong
 
 # Fewer than so many say nothing about all of them.
 FEWEST = 8
-# A share of the sample from which something is taken for the rule and not for chance.
-MOST = 0.5
+# A share of the sample from which something is the rule and not chance, and one that is all of it.
+MOST, ALL = 0.5, 0.98
 # Pictures are compared at so many pixels a side.
 THUMBNAIL = 16
-# Levels of 255 by which a picture has to differ from one grey, or from another picture.
-SAME = 2.0
-# Neighbours in photographs correlate by 0.8 and more, in pure noise by 0; a corner will do to see.
-NOISE, CORNER = 0.2, 256
+# Levels of 255 by which a picture has to differ from one colour, or from another picture.
+SAME = 1.0
+# Neighbours in photographs correlate by 0.8 and more, in pure noise by 0; a part of the picture
+# will do, unless it is of nearly one colour, where a sensor's own noise is all there is.
+NOISE, PART, LOUD = 0.2, 256, 20.0
 
-CAPTIONS, PICTURES = "captions", "pictures"
-_CODE = re.compile(r"[A-Za-z]{0,5}[-_ ]?[0-9][0-9a-fA-F_-]{2,}")
+_NUMBERED = re.compile(r"[A-Za-z]{0,5}[-_ ]?[0-9][0-9a-fA-F_-]{2,}")
 
 
-def examine_captions(captions: Sequence[str], keys: Sequence[str]) -> list[Finding]:
+def examine_captions(about: str, captions: Sequence[str], keys: Sequence[str]) -> list[Finding]:
     """Look at a caption of each picture; ``keys`` are what the pictures are found by."""
-    if not captions:
-        return [note(CAPTIONS, "no picture of the sample has one", "give captions, if it should")]
     if len(captions) < FEWEST:
-        return [fine(CAPTIONS, f"{len(captions)}, too few to say more")]
+        return [fine(about, f"{len(captions)} in what was looked at, too few to say more")]
     text, count = Counter(captions).most_common(1)[0]
-    if count == len(captions):
+    if count > ALL * len(captions):
         return [
             wrong(
-                CAPTIONS,
-                f"all {count} that were looked at are {_short(text)}",
-                "a student cannot tell pictures apart by them; name the column that holds the text",
+                about,
+                f"{count} of {len(captions)} that were looked at are {shorten(text)}",
+                "nothing tells the pictures apart by them; name the column that holds the text "
+                "(caption_column), or leave captions out",
             )
         ]
-    named = sum(map(is_file_name, captions, keys))
-    if named > MOST * len(captions):
+    named = list(map(is_file_name, captions, keys))
+    if sum(named) > MOST * len(captions):
+        example = captions[named.index(True)]
         return [
             wrong(
-                CAPTIONS,
-                f"{named} of {len(captions)} are names of files, such as {_short(captions[0])}",
+                about,
+                f"{sum(named)} of {len(captions)} are names of files or numbers, such as "
+                f"{shorten(example)}",
                 "name the column that holds the text (caption_column)",
             )
         ]
     if count > MOST * len(captions):
         return [
             note(
-                CAPTIONS,
-                f"{count} of {len(captions)} are {_short(text)}",
-                "see that the captions are what people wrote",
+                about,
+                f"{count} of {len(captions)} are {shorten(text)}",
+                "see that they are what people wrote",
             )
         ]
-    return [fine(CAPTIONS, f"{len(set(captions))} different ones in {len(captions)}")]
+    return [fine(about, f"{len(set(captions))} different ones in {len(captions)}")]
 
 
 def is_file_name(caption: str, key: str) -> bool:
@@ -67,45 +69,59 @@ def is_file_name(caption: str, key: str) -> bool:
     text = caption.strip()
     place = PurePath(key)
     if text.casefold() in {key.casefold(), place.name.casefold(), place.stem.casefold()}:
-        # A folder's pictures may well be called by what they show.
-        return any(character.isdigit() for character in text) or text != text.replace("_", " ")
-    return is_picture(text) or bool(_CODE.fullmatch(text))
+        # A picture may well be called by what it shows: bonsai.jpg, red car.jpg.
+        return any(character.isdigit() or character in "_./\\" for character in text)
+    return is_picture(text) or "://" in text or bool(_NUMBERED.fullmatch(text))
 
 
-def examine_pictures(pictures: Sequence[Image.Image]) -> list[Finding]:
+def examine_labels(about: str, labels: Sequence[str]) -> list[Finding]:
+    """Look whether classes have names that a text tower can read."""
+    numbered = [label for label in dict.fromkeys(labels) if _NUMBERED.fullmatch(label)]
+    if not labels or len(numbered) <= MOST * len(set(labels)):
+        return []
+    return [
+        wrong(
+            about,
+            f"{len(numbered)} of {len(set(labels))} are codes, such as {shorten(numbered[0])}",
+            "captions are made of them, and no text tower knows codes; name the classes (classes)",
+        )
+    ]
+
+
+def examine_pictures(about: str, pictures: Sequence[Image.Image]) -> list[Finding]:
     """Look whether pictures differ, from each other and from one colour, and are no noise."""
-    if len(pictures) < FEWEST:
-        return [fine(PICTURES, f"{len(pictures)}, too few to say more")]
+    count = len(pictures)
+    if count < FEWEST:
+        return [fine(about, f"{count}, too few to say more")]
     small = np.stack([_thumbnail(picture) for picture in pictures])
     flat = int(np.count_nonzero(small.std(axis=(1, 2)).max(axis=1) < SAME))
-    if flat > MOST * len(small):
+    if flat > MOST * count:
         return [
             wrong(
-                PICTURES,
-                f"{flat} of {len(small)} are of one colour",
-                "see that the files are what they should be",
+                about,
+                f"{flat} of {count} are of one colour",
+                "see that the files are what they should be, and that no synthetic loader is on",
             )
         ]
     alike = most_alike(small)
-    if alike > MOST * len(small):
+    if alike > MOST * count:
         return [
             wrong(
-                PICTURES,
-                f"{alike} of {len(small)} are the same picture",
-                "see that the table names the right files, and that no synthetic loader is on",
+                about,
+                f"{alike} of {count} are the same picture",
+                "see that the right files are named, and that no synthetic loader is on",
             )
         ]
-    noisy = int(np.count_nonzero([likeness(np.asarray(one)) < NOISE for one in pictures]))
-    if noisy > MOST * len(small):
+    noisy = sum(is_noise(np.asarray(picture)) for picture in pictures)
+    if noisy > MOST * count:
         return [
             wrong(
-                PICTURES,
-                f"{noisy} of {len(small)} are noise: their neighbouring pixels have nothing in "
-                "common",
+                about,
+                f"{noisy} of {count} are noise: neighbouring pixels have nothing in common",
                 "see that no synthetic loader is on",
             )
         ]
-    return [fine(PICTURES, f"{len(small)} that differ")]
+    return [fine(about, f"{count} that differ")]
 
 
 def most_alike(small: NDArray[np.float64]) -> int:
@@ -114,37 +130,26 @@ def most_alike(small: NDArray[np.float64]) -> int:
     return max(int(np.count_nonzero(np.abs(rows - row).mean(axis=1) < SAME)) for row in rows)
 
 
-def likeness(pixels: NDArray[np.uint8]) -> float:
-    """Return the correlation of neighbouring pixels of a picture, 1 where it is of one colour."""
-    grey = pixels[:CORNER, :CORNER].astype(np.float64).mean(axis=2)
-    left, right = grey[:, :-1].ravel(), grey[:, 1:].ravel()
-    if len(left) < 2 or left.std() == 0 or right.std() == 0:
-        return 1.0
-    return float(np.corrcoef(left, right)[0, 1])
+def is_noise(pixels: NDArray[np.uint8]) -> bool:
+    """Tell whether the middle of a picture ``[H, W, 3]`` is loud, and its neighbours unrelated."""
+    top, left = (max(0, (side - PART) // 2) for side in pixels.shape[:2])
+    part = pixels[top : top + PART, left : left + PART]
+    grey = part.astype(np.float64).mean(axis=2)
+    one, other = grey[:, :-1].ravel(), grey[:, 1:].ravel()
+    if len(one) < THUMBNAIL or min(one.std(), other.std()) < LOUD:
+        return False
+    return float(np.corrcoef(one, other)[0, 1]) < NOISE
 
 
-def examine_batch(batch_size: int, terms: Sequence[str], *, least: int = 64) -> list[Finding]:
-    """Look whether a batch has enough pairs to tell the true ones from."""
-    told = [name for name in terms if name in CONTRASTIVE]
-    if not told or batch_size >= least:
-        return [fine("batch", f"{batch_size} pictures a step")]
-    return [
-        wrong(
-            "batch",
-            f"train.batch_size is {batch_size}, and {', '.join(told)} tells a pair from the "
-            "others of its batch",
-            f"set it to {least} or more, with train.micro_batch_size where memory is short",
-        )
-    ]
-
-
-# What compares each pair with the others of its batch alone.
-CONTRASTIVE = ("contrastive", "interactive_contrastive", "sigmoid_contrastive", "soft_target")
+def examine_readable(about: str, unreadable: Sequence[str], count: int) -> list[Finding]:
+    """Look how many of ``count`` pictures could not be read."""
+    if not unreadable:
+        return []
+    told = f"{len(unreadable)} of {count} cannot be read: {unreadable[0]}"
+    if len(unreadable) > MOST * count:
+        return [wrong(about, told, "mend them, or leave them out")]
+    return [note(about, told, "a run skips as many as data.max_skipped allows, and then stops")]
 
 
 def _thumbnail(picture: Image.Image) -> NDArray[np.float64]:
     return np.asarray(picture.resize((THUMBNAIL, THUMBNAIL), Image.Resampling.BOX), np.float64)
-
-
-def _short(text: str) -> str:
-    return repr(text if len(text) <= 60 else text[:59] + "…")

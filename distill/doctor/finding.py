@@ -1,9 +1,13 @@
 """What the doctor says of one thing that it looked at."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Literal
+from typing import Literal, TypeVar
+
+from export.runtime.errors import ClipDistillError
 
 Level = Literal["fine", "note", "wrong"]
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
@@ -32,3 +36,15 @@ def note(about: str, text: str, way_out: str) -> Finding:
 def wrong(about: str, text: str, way_out: str) -> Finding:
     """Return that a thing would waste the run."""
     return Finding(about, "wrong", text, way_out)
+
+
+def attempt(
+    about: str, action: Callable[[], Result], findings: list[Finding]
+) -> Result | None:
+    """Return what an action gives; where it is refused, add why to the findings and give None."""
+    try:
+        return action()
+    except ClipDistillError as error:
+        # Its message is finished, way out and all.
+        findings.append(wrong(about, str(error), ""))
+        return None
