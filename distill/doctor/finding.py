@@ -38,9 +38,7 @@ def wrong(about: str, text: str, way_out: str) -> Finding:
     return Finding(about, "wrong", text, way_out)
 
 
-def attempt(
-    about: str, action: Callable[[], Result], findings: list[Finding]
-) -> Result | None:
+def attempt(about: str, action: Callable[[], Result], findings: list[Finding]) -> Result | None:
     """Return what an action gives; where it is refused, add why to the findings and give None."""
     try:
         return action()

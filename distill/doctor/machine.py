@@ -132,7 +132,10 @@ def activation_bytes(
     was_training = model.training
     model.train()
     try:
-        with torch.enable_grad(), torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value):
+        with (
+            torch.enable_grad(),
+            torch.autograd.graph.saved_tensors_hooks(keep, lambda value: value),
+        ):
             # Held to the end, so that no two of them are at the same place.
             outputs = [
                 *([] if pixels is None else [embed_images(model, pixels)]),
