@@ -145,8 +145,8 @@ def examine_padding(about: str, encoder: Encoder, *, text: str) -> list[Finding]
         return [
             wrong(
                 about,
-                f"a text is embedded otherwise beside a longer one (cosine {cosine:.3f}), since the "
-                "model reads its padding or pools a fixed place, as SigLIP does",
+                f"a text is embedded otherwise beside a longer one (cosine {cosine:.3f}), since "
+                "the model reads its padding or pools a fixed place, as SigLIP does",
                 "pad its texts to the full length, as a model of type siglip is",
             )
         ]

@@ -105,7 +105,7 @@ def _data(project: Examined) -> Generator[Finding, None, list[Look] | None]:
         told = f"{len(project.skips):,} rows or pictures are left out; {visible(first.where)}"
         yield note("data", f"{told}: {first.reason}", "see skipped.jsonl of a run for the others")
     total = sum(len(source) for source in sources)
-    steps = attempt("length", lambda: project.steps, refused)
+    steps = attempt("length", partial(_steps, project), refused)
     sets = attempt("evaluate", lambda: project.evaluation_sets, refused)
     for entry in sets or ():
         attempt(f"evaluate {entry.name}", partial(check_set, entry), refused)
@@ -113,6 +113,12 @@ def _data(project: Examined) -> Generator[Finding, None, list[Look] | None]:
     if steps is not None:
         yield from examine_length(project.config, steps=steps, pictures=total)
     return looks
+
+
+def _steps(project: Examined) -> int:
+    # The order of the samples knows whether a batch fits.
+    _ = project.position
+    return project.steps
 
 
 def _look(look: Look, *, name: str) -> Iterator[Finding]:
