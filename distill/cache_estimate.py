@@ -126,7 +126,7 @@ def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -
         speeds=speeds,
         bytes_whole=stored_bytes(work.pictures, work.captions, teacher.width, settings),
         bytes_to_write=stored_bytes(*missing, teacher.width, settings),
-        bytes_free=shutil.disk_usage(_existing(folders[0])).free,
+        bytes_free=shutil.disk_usage(existing_folder(folders[0])).free,
         build_seconds=build,
         # Either way a picture is decoded for the student.
         live_epoch_seconds=together(total * speeds.view, total * (speeds.image + speeds.caption)),
@@ -286,7 +286,7 @@ def _check_rendered(config: RunConfig) -> None:
             )
 
 
-def _existing(folder: Path) -> Path:
+def existing_folder(folder: Path) -> Path:
     """Return the nearest folder above that is there."""
     return next(
         place for place in [folder.absolute(), *folder.absolute().parents] if place.exists()

@@ -7,17 +7,28 @@ import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from distill.cli_options import (
+    BundlePath,
+    Checkpoint,
+    DataPath,
+    LabelFile,
+    Overrides,
+    RecipePath,
+    RunPath,
+    StudentName,
+    TeacherName,
+    Which,
+)
 from distill.progress import is_main_process
 from export.runtime.errors import ClipDistillError, DataError, MissingExtraError, RecipeError
 
 OURS = ("distill", "students", "export")
-USER_ERROR, INTERRUPTED = 2, 130
+WRONG, USER_ERROR, INTERRUPTED = 1, 2, 130
 SECONDS_FOR_THE_MAIN_PROCESS = 10.0
 STOPPED = "stopped; what was finished is kept, and the same command goes on from there"
 # What the machine refuses: no space, no rights, a read-only disk.
@@ -33,54 +44,8 @@ app = typer.Typer(
 )
 
 
-class Checkpoint(StrEnum):
-    """Which student of a run."""
-
-    LAST = "last"
-    BEST = "best"
-
-
 class _StoppedError(Exception):
     """Ctrl-C, carried past typer; its text says what was saved."""
-
-
-RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file with the recipe.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="A.B=VALUE",
-        help="Override a value of the recipe, e.g. train.batch_size=64. Repeatable.",
-    ),
-]
-Which = Annotated[Checkpoint, typer.Option(help="The last student, or the best one.")]
-TeacherName = Annotated[
-    str | None,
-    typer.Option(
-        metavar="NAME",
-        help="hf:NAME_OR_FOLDER, as a bare name is; openai:, open_clip:, student:.",
-    ),
-]
-StudentName = Annotated[
-    str | None,
-    typer.Option(metavar="NAME", help="A timm backbone, or the folder of a dual encoder."),
-]
-DataPath = Annotated[
-    str | None,
-    typer.Option(
-        metavar="PATH",
-        help="A table, a folder with one, a folder of classes or of pictures, or tars.",
-    ),
-]
-LabelFile = Annotated[
-    str | None,
-    typer.Option(
-        metavar="FILE",
-        help="What to tell apart, one label a line; makes a student of images alone.",
-    ),
-]
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -226,6 +191,19 @@ def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     with _train_extra("train"):
         from distill.pipeline import train as train_student
     train_student(_load(recipe, overrides))
+
+
+@_command("doctor")
+def doctor(recipe: RecipePath, overrides: Overrides = None) -> None:
+    """Look for what would waste a run, in a few samples and the models; status 1 where it is."""
+    try:
+        with _train_extra("doctor"):
+            from distill.doctor.run import run_doctor
+        healthy = run_doctor(_load(recipe, overrides))
+    except KeyboardInterrupt as error:
+        raise KeyboardInterrupt("stopped; the doctor writes nothing") from error
+    if not healthy:
+        raise typer.Exit(WRONG)
 
 
 @_command("eval")

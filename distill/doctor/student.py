@@ -1,0 +1,104 @@
+"""The doctor's visit to the student."""
+
+from collections.abc import Generator, Iterator, Sequence
+
+from distill.config import StudentHf
+from distill.doctor.finding import Finding, attempt
+from distill.doctor.models import (
+    examine_cut,
+    examine_difference,
+    examine_embeddings,
+    examine_padding,
+    examine_statistics,
+)
+from distill.doctor.sample import Examined, Look
+from distill.evaluate.encoder import StudentEncoder
+from distill.project import student_preprocessing
+from export.runtime.errors import StudentError
+from export.runtime.preprocess import Preprocessing
+from students.backbone import image_processor_for
+from students.encoder import Student, encodable
+from students.hub import find_model
+from students.loading import load_image_processor
+from students.towers import ImageTower
+
+# A student that has learned nothing yet cannot tell pictures apart: a few show that it runs.
+A_FEW = 4
+
+
+def examine_student(
+    project: Examined, looks: Sequence[Look]
+) -> Generator[Finding, None, Student | None]:
+    """Yield what is found about the student; return it where it can be built."""
+    refused: list[Finding] = []
+    student = attempt("student", lambda: project.student, refused)
+    if student is not None:
+        attempt("student", project.check_student, refused)
+    yield from refused
+    if student is None:
+        return None
+    yield from _examine_look(project, student)
+    encoder = StudentEncoder(student, device=project.config.device)
+    pictures = [picture for look in looks for picture in look.pictures][:A_FEW]
+    captions = [text for look in looks for text in look.every_caption]
+    ways = "see that the weights that it starts from are whole"
+    image = encoder.encode_images(pictures) if pictures else None
+    if image is not None:
+        yield from examine_embeddings("student's pictures", image, ways=ways)
+    text = encoder.encode_texts(captions[:A_FEW]) if captions else None
+    if text is not None:
+        yield from examine_embeddings("student's captions", text, ways=ways)
+    yield from examine_padding("student's padding", encoder, text="a photo of a dog")
+    yield from _examine_context(student, captions)
+    return student
+
+
+def _examine_look(project: Examined, student: Student) -> Iterator[Finding]:
+    look = student_preprocessing(student)
+    if look is None:
+        return
+    about = "student's mean and std"
+    yield from examine_statistics(about, look)
+    refused: list[Finding] = []
+    own = attempt(about, lambda: own_preprocessing(project, student), refused)
+    yield from refused
+    if own is not None:
+        yield from examine_difference(about, look, own)
+
+
+def own_preprocessing(project: Examined, student: Student) -> Preprocessing | None:
+    """Return what the weights that a student starts from were trained with, None if not known.
+
+    A timm backbone brings its own, a model of transformers has it in its folder.
+
+    Raises:
+        StudentError: the folder's cannot be read.
+    """
+    section = project.config.student
+    tower = getattr(student.model, "image_tower", None)
+    if isinstance(tower, ImageTower):
+        return Preprocessing.from_processor(image_processor_for(tower.backbone, None).to_dict())
+    if not isinstance(section, StudentHf) or section.model is None or not section.pretrained:
+        return None
+    try:
+        folder = find_model(section.model, field="student.model")
+        if not (folder / "preprocessor_config.json").is_file():
+            return None
+        processor = load_image_processor(folder, name=f"student.model: {section.model}")
+        return Preprocessing.from_processor(processor.to_dict())
+    except (ValueError, OSError) as error:
+        raise StudentError(str(error)) from error
+
+
+def _examine_context(student: Student, captions: Sequence[str]) -> Iterator[Finding]:
+    tokenizer, length = student.tokenizer, student.context_length
+    if tokenizer is None or not captions:
+        return
+    whole = tokenizer(encodable(captions), return_attention_mask=False, verbose=False)
+    yield from examine_cut(
+        "student's context",
+        sum(len(ids) > length for ids in whole["input_ids"]),
+        len(captions),
+        length,
+        ways="it sees no more of them; raise student.text.context_length, or shorten them",
+    )

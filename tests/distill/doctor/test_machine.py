@@ -1,0 +1,185 @@
+"""Room on the disk and in memory, and caches that are there already."""
+
+import dataclasses
+import shutil
+from collections import namedtuple
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+from transformers import CLIPConfig, CLIPModel
+
+from distill.cache import Cache
+from distill.cache_build import build_cache, open_cache
+from distill.doctor.cache import examine_cache
+from distill.doctor.finding import Finding
+from distill.doctor.machine import (
+    Memory,
+    activation_bytes,
+    examine_disk,
+    examine_memory,
+    free_memory,
+)
+from tests.distill.cache_pieces import (
+    CAPTIONS,
+    KEYS,
+    SETTINGS,
+    CountingTeacher,
+    Pictures,
+    silent,
+    write_pictures,
+)
+
+
+def levels(findings: Sequence[Finding]) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+# --- disk
+
+
+def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 0, 1000))
+    # Both folders are on one disk, and neither is there yet.
+    run, cache = tmp_path / "run", tmp_path / "a" / "cache"
+    assert levels(examine_disk({run: 400, cache: 600})) == ["fine"]
+    (finding,) = examine_disk({run: 400, cache: 601})
+    assert finding.level == "wrong"
+    assert "1.0 kB will be written, 1.0 kB are free" in finding.text
+    assert "cache.folder" in finding.way_out
+    assert not run.exists()
+
+
+def test_folders_on_two_disks_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+    other = Path("/proc")
+    if not other.exists():
+        pytest.skip("there is no second file system that is sure to be there")
+    usage = namedtuple("usage", "total used free")
+    monkeypatch.setattr(
+        shutil, "disk_usage", lambda path: usage(9, 9, 10 if path == other else 10**6)
+    )
+    assert levels(examine_disk({Path("/"): 100, other: 11})) == ["fine", "wrong"]
+
+
+# --- memory
+
+
+def test_memory_that_is_too_small() -> None:
+    asked = Memory(weights=500, activations=300, banks=100, teacher=50, embedding=200)
+    assert asked.total == 950
+    assert levels(examine_memory(asked, free=950, device="cpu")) == ["fine"]
+    (finding,) = examine_memory(asked, free=949, device="cpu")
+    assert finding.level == "wrong"
+    assert "950 B are needed" in finding.text
+    assert "train.micro_batch_size" in finding.way_out
+    assert levels(examine_memory(asked, free=None, device="mps")) == ["fine"]
+
+
+def test_the_teacher_alone_may_be_the_most() -> None:
+    asked = Memory(weights=10, activations=10, embedding=5000)
+    (finding,) = examine_memory(asked, free=4999, device="cpu")
+    assert finding.level == "wrong"
+    assert "the teacher's weights" in finding.text
+
+
+def test_free_memory_is_no_more_than_there_is() -> None:
+    free = free_memory("cpu")
+    assert free is None or 0 < free < 1 << 50
+
+
+class Chain(nn.Module):
+    """Stands for a model: layers whose saved tensors can be counted by hand."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.Sequential(
+            nn.Linear(48, 10, bias=False), nn.Sigmoid(), nn.Linear(10, 7, bias=False)
+        )
+        self.dtype = torch.float32
+
+    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+        return self.layers(pixel_values.flatten(1))
+
+
+def test_activations_are_what_autograd_keeps() -> None:
+    model: Any = Chain()
+    found = activation_bytes(model, torch.zeros(2, 3, 4, 4), None)
+    # Of a pair: the picture, the sigmoid's 10 numbers, the 7 before and after normalising them,
+    # with their length and what it is clamped to.
+    numbers = 48 + 10 + 7 + 7 + 1
+    assert 4 * numbers <= found <= 4 * (numbers + 8)
+    assert all(weight.grad is None for weight in model.parameters())
+
+
+def test_activations_grow_with_the_towers() -> None:
+    sizes = {"hidden_size": 32, "num_attention_heads": 2, "intermediate_size": 64}
+    found = []
+    for layers in (1, 2, 3):
+        vision = {**sizes, "num_hidden_layers": layers, "image_size": 32, "patch_size": 8}
+        text = {**sizes, "num_hidden_layers": 1, "vocab_size": 20, "eos_token_id": 19}
+        model = CLIPModel(CLIPConfig(text_config=text, vision_config=vision, projection_dim=8))
+        model.eval()
+        found.append(activation_bytes(model, torch.zeros(2, 3, 32, 32), None))
+        assert not model.training
+    # Every layer keeps as much as the others.
+    assert found[2] - found[1] == found[1] - found[0] > 17 * 32 * 4
+
+
+# --- caches
+
+
+@pytest.fixture
+def source(tmp_path: Path) -> Pictures:
+    return Pictures(write_pictures(tmp_path), KEYS, CAPTIONS)
+
+
+def built(folder: Path, source: Pictures, dtype: Any) -> Cache:
+    settings = dataclasses.replace(SETTINGS, dtype=dtype)
+    teacher = CountingTeacher()
+    cache, _ = build_cache(folder, source, teacher, settings=settings, progress=silent)
+    return cache
+
+
+def test_a_cache_that_is_not_there_yet(tmp_path: Path, source: Pictures) -> None:
+    cache = open_cache(tmp_path / "cache", CountingTeacher(), SETTINGS)
+    assert levels(examine_cache("cache", cache, source)) == ["fine"]
+    assert not (tmp_path / "cache").exists()
+
+
+@pytest.mark.parametrize("dtype", ["float16", "float32", "int8"])
+def test_a_whole_cache(tmp_path: Path, source: Pictures, dtype: Any) -> None:
+    cache = built(tmp_path / "cache", source, dtype)
+    (finding,) = examine_cache("cache", cache, source)
+    assert finding.level == "fine"
+    assert "10 pictures and 9 captions" in finding.text
+
+
+@pytest.mark.parametrize(
+    ("part", "value"), [("images", 0.0), ("captions", 3.0), ("images", np.nan)]
+)
+def test_a_cache_whose_embeddings_are_not_normalised(
+    tmp_path: Path, source: Pictures, part: str, value: float
+) -> None:
+    cache = built(tmp_path / "cache", source, "float16")
+    path = sorted(cache.folder.glob(f"{part}-?????.npy"))[-1]
+    rows = np.load(path)
+    rows[0] = value * rows[0]
+    np.save(path, rows)
+    (finding,) = examine_cache("cache", cache, source)
+    assert finding.level == "wrong"
+    assert path.name in finding.text
+    assert f"delete {cache.folder}" in finding.way_out
+
+
+def test_pictures_that_changed_since(tmp_path: Path, source: Pictures) -> None:
+    cache = built(tmp_path / "cache", source, "float16")
+    with (tmp_path / KEYS[3]).open("ab") as file:
+        file.write(b"longer")
+    (finding,) = examine_cache("cache", cache, source)
+    assert finding.level == "note"
+    assert "1 of 10 pictures have changed" in finding.text

@@ -1,0 +1,265 @@
+"""What the doctor asks of models, on embeddings made by hand and on small models."""
+
+from collections.abc import Sequence
+from dataclasses import replace
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+import torch
+from transformers import (
+    BertTokenizer,
+    SiglipConfig,
+    SiglipImageProcessorPil,
+    SiglipModel,
+)
+
+from distill.doctor.finding import Finding
+from distill.doctor.models import (
+    examine_cut,
+    examine_difference,
+    examine_embeddings,
+    examine_padding,
+    examine_pairs,
+    examine_scale,
+    examine_statistics,
+    match,
+)
+from distill.evaluate.encoder import StudentEncoder, TeacherEncoder
+from distill.teacher.hf import load_hf_teacher
+from export.runtime.preprocess import Preprocessing
+from students.loading import load_parts
+
+LOOK = Preprocessing(
+    size=(8, 8),
+    resize="square",
+    resize_to=None,
+    crop=False,
+    crop_offset="floor",
+    resample="bicubic",
+    mean=(0.481, 0.458, 0.408),
+    std=(0.269, 0.261, 0.276),
+)
+
+
+def levels(findings: Sequence[Finding]) -> list[str]:
+    return [finding.level for finding in findings]
+
+
+def units(seed: int, count: int, width: int = 16) -> np.ndarray[Any, np.dtype[np.float32]]:
+    values = np.random.default_rng(seed).normal(size=(count, width))
+    return (values / np.linalg.norm(values, axis=1, keepdims=True)).astype(np.float32)
+
+
+# --- matching
+
+
+def test_matching_of_a_matrix_made_by_hand() -> None:
+    text = np.eye(4, dtype=np.float32)
+    image = np.array(
+        # First, first, second of three others, and level with one of three others.
+        [[0.9, 0.1, 0, 0], [0, 0.8, 0.2, 0], [0.5, 0, 0.4, 0.3], [0, 0, 0.6, 0.6]],
+        np.float32,
+    )
+    found = match(image, text, np.arange(4))
+    assert found.accuracy == 0.5
+    assert found.chance == 0.25
+    assert found.place == pytest.approx((0 + 0 + 1 / 3 + 0.5 / 3) / 4)
+
+
+def test_captions_of_a_group_are_true_partners_alike() -> None:
+    text = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
+    image = np.eye(3, dtype=np.float32)[[0, 0, 1, 1]]
+    found = match(image, text, np.array([0, 0, 1, 2]))
+    assert found.accuracy == 0.75
+    assert found.chance == pytest.approx((0.5 + 0.5 + 0.25 + 0.25) / 4)
+
+
+def pairs_of(image: Any, text: Any) -> Finding:
+    numbers = range(len(image))
+    (finding,) = examine_pairs("matching", image, text, list(numbers), list(numbers))
+    return finding
+
+
+@pytest.mark.parametrize("count", [8, 16, 64])
+def test_a_teacher_that_knows_its_pairs_is_fine(count: int) -> None:
+    text = units(0, count)
+    image = text + 0.4 * units(1, count)
+    assert pairs_of(image, text).level == "fine"
+
+
+def test_shuffled_captions_are_found_out() -> None:
+    # Two standard deviations let about one of forty orders pass.
+    text = units(0, 64)
+    found = [pairs_of(text, text[np.random.default_rng(n).permutation(64)]) for n in range(40)]
+    assert sum(one.level == "wrong" for one in found) >= 36
+    assert pairs_of(units(5, 64), text).level == "wrong"
+
+
+def test_a_teacher_that_is_worse_than_chance() -> None:
+    text = units(0, 64)
+    finding = pairs_of(-text, text)
+    assert finding.level == "wrong"
+    assert "0.0% of 64 pairs, by chance in 1.6%" in finding.text
+
+
+def test_a_collapsed_teacher_does_not_pass_for_one_that_matches() -> None:
+    same = np.repeat(units(0, 1), 64, axis=0)
+    assert pairs_of(same, same).level == "wrong"
+
+
+def test_pairs_that_are_all_the_same_cannot_be_matched() -> None:
+    vectors = units(0, 12)
+    findings = examine_pairs("matching", vectors, vectors, list(range(12)), [7] * 12)
+    assert levels(findings) == ["fine"]
+
+
+def test_two_classes_are_no_proof_against_a_teacher() -> None:
+    # 18 of 24 right, 12 by chance.
+    classes = np.eye(2, dtype=np.float32)
+    text = classes[[0, 1] * 12]
+    image = classes[[0, 1] * 9 + [1, 0] * 3]
+    findings = examine_pairs("matching", image, text, list(range(24)), [0, 1] * 12)
+    assert levels(findings) == ["fine"]
+
+
+# --- embeddings
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        (lambda values: 3 * values, "long, must be 1"),
+        (lambda values: 0 * values, "long, must be 1"),
+        (lambda values: values * np.where(np.arange(16) == 3, np.nan, 1), "no finite numbers"),
+        (lambda values: np.repeat(values[:1], len(values), axis=0), "embedded alike"),
+    ],
+)
+def test_embeddings_that_are_none(change: Any, word: str) -> None:
+    (finding,) = examine_embeddings("pictures", change(units(0, 20)), ways="mend it")
+    assert finding.level == "wrong"
+    assert word in finding.text
+
+
+def test_embeddings_as_they_should_be() -> None:
+    assert levels(examine_embeddings("pictures", units(0, 20), ways="")) == ["fine"]
+    # Rounded to half precision they are 5e-4 off at most.
+    half = units(0, 20).astype(np.float16).astype(np.float32)
+    assert levels(examine_embeddings("pictures", half, ways="")) == ["fine"]
+
+
+@pytest.mark.parametrize(
+    ("scale", "level"),
+    [
+        (100.0, []),
+        (117.3, []),
+        (14.3, []),
+        (1.5, ["note"]),
+        (float(np.log(2.0)), ["wrong"]),
+        (float("inf"), ["wrong"]),
+        (float("nan"), ["wrong"]),
+        (float(np.exp(14.3)), ["wrong"]),
+    ],
+)
+def test_a_logit_scale_that_is_odd(scale: float, level: list[str]) -> None:
+    teacher = cast(Any, SimpleNamespace(logit_scale=scale))
+    assert levels(examine_scale("scale", teacher)) == level
+
+
+# --- mean and std
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        LOOK,
+        replace(LOOK, mean=(0.0,) * 3, std=(1.0,) * 3),
+        replace(LOOK, mean=(0.5,) * 3, std=(0.5,) * 3),
+        replace(LOOK, mean=(0.1307,) * 3, std=(0.3081,) * 3),
+        # The same, written for levels from 0 to 255.
+        replace(LOOK, mean=(122.8, 116.7, 104.1), std=(68.5, 66.6, 70.3), rescale=1.0),
+    ],
+)
+def test_statistics_that_models_have(look: Preprocessing) -> None:
+    assert levels(examine_statistics("statistics", look)) == ["fine"]
+
+
+@pytest.mark.parametrize(
+    "look",
+    [
+        replace(LOOK, rescale=1.0),
+        replace(LOOK, rescale=1 / 255**2),
+        replace(LOOK, mean=(122.8, 116.7, 104.1), std=(68.5, 66.6, 70.3)),
+        replace(LOOK, mean=(0.0,) * 3, std=(255.0,) * 3),
+    ],
+)
+def test_statistics_of_another_range(look: Preprocessing) -> None:
+    (finding,) = examine_statistics("statistics", look)
+    assert finding.level == "wrong"
+    assert "rescale_factor" in finding.way_out
+
+
+def test_statistics_that_are_not_those_of_the_weights() -> None:
+    imagenet = replace(LOOK, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    (finding,) = examine_difference("statistics", LOOK, imagenet)
+    assert finding.level == "wrong"
+    assert "0.485/0.456/0.406" in finding.text
+    rounded = replace(LOOK, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28), size=(16, 16))
+    assert examine_difference("statistics", LOOK, rounded) == []
+
+
+# --- captions and context
+
+
+@pytest.mark.parametrize(
+    ("cut", "level"), [(0, "fine"), (1, "fine"), (20, "note"), (25, "note"), (26, "wrong")]
+)
+def test_captions_that_are_cut(cut: int, level: str) -> None:
+    (finding,) = examine_cut("context", cut, 100, 77, ways="shorten them")
+    assert finding.level == level
+    assert "77 tokens" in finding.text
+
+
+def test_no_captions_are_not_cut() -> None:
+    assert examine_cut("context", 0, 0, 77, ways="") == []
+
+
+# --- padding
+
+LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
+
+
+@pytest.fixture(scope="module")
+def siglip(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Return a small SigLIP, which pools the last of 64 places."""
+    folder = tmp_path_factory.mktemp("siglip")
+    pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *LETTERS]
+    pieces += [f"##{letter}" for letter in LETTERS]
+    vocabulary = {piece: number for number, piece in enumerate(pieces)}
+    BertTokenizer(vocab=vocabulary, model_input_names=["input_ids"]).save_pretrained(folder)
+    SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
+    layers = {"hidden_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    layers["intermediate_size"] = 64
+    text = {**layers, "vocab_size": len(pieces), "max_position_embeddings": 64}
+    config = SiglipConfig(
+        text_config=text, vision_config={**layers, "image_size": 32, "patch_size": 8}
+    )
+    torch.manual_seed(2)
+    SiglipModel(config).save_pretrained(folder)
+    return folder
+
+
+def test_a_siglip_that_is_not_padded_to_its_full_length(siglip: Path) -> None:
+    student = load_parts(siglip, name="siglip")
+    whole, short = (StudentEncoder(replace(student, padding=way)) for way in ("full", "longest"))
+    assert levels(examine_padding("padding", whole, text="a dog")) == ["fine"]
+    (finding,) = examine_padding("padding", short, text="a dog")
+    assert finding.level == "wrong"
+    assert "SigLIP" in finding.text
+
+
+def test_a_siglip_as_a_teacher_is_padded(siglip: Path) -> None:
+    teacher = TeacherEncoder(load_hf_teacher(str(siglip)))
+    assert levels(examine_padding("padding", teacher, text="a dog")) == ["fine"]
