@@ -300,22 +300,24 @@ def _show(estimate: Estimate, project: Project, place: Path) -> None:
         estimate.cached_epoch_seconds,
         estimate.build_seconds,
     )
-    run = f"over the recipe's {estimate.epochs:,.3g} epochs"
-    pays = estimate.pays_from_epochs
+    run = f"over the recipe's {counted(estimate.epochs, 'epoch')}"
+    least = estimate.pays_from_epochs
+    pays = "never" if least is None else f"in a run of {counted(least, 'epoch')} or more"
     rows = {
         "to embed": f"{work.missing_pictures:,} of {work.pictures:,} pictures × "
-        f"{settings.view_count} views, {work.missing_captions:,} of {work.captions:,} captions",
+        f"{counted(settings.view_count, 'view')}, "
+        f"{work.missing_captions:,} of {work.captions:,} captions",
         "on disk": f"{human_bytes(estimate.bytes_to_write)} to write, "
         f"{human_bytes(estimate.bytes_whole)} in all, {settings.dtype}; "
         f"{human_bytes(estimate.bytes_free)} are free at {place}",
-        "measured": f"{speeds.pictures} pictures on {project.config.device}: decode "
+        "measured": f"{counted(speeds.pictures, 'picture')} on {project.config.device}: decode "
         f"{_ms(speeds.decode)}, view {_ms(speeds.view)}, embed a view {_ms(speeds.image)}, "
-        f"a caption {_ms(speeds.caption)}; {settings.workers} workers",
+        f"a caption {_ms(speeds.caption)}; {counted(settings.workers, 'worker')}",
         "building": f"{human_time(once)}, once",
         "cached": f"{human_time(cached)} an epoch of look-ups; with building "
         f"{human_time(once + cached * estimate.epochs)} {run}",
         "live teacher": f"{human_time(live)} an epoch; {human_time(live * estimate.epochs)} {run}",
-        "the cache pays": "never" if pays is None else f"from {pays:,} epochs on",
+        "the cache pays": pays,
     }
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for name, text in rows.items():
@@ -325,6 +327,12 @@ def _show(estimate: Estimate, project: Project, place: Path) -> None:
             f"warning: {place} has {human_bytes(estimate.bytes_free)} free, and the cache needs "
             f"{human_bytes(estimate.bytes_to_write)}; free some, or set cache.folder elsewhere"
         )
+
+
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun, to three digits where it is no whole one."""
+    text = f"{number:,}" if isinstance(number, int) else f"{number:,.3g}"
+    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
 
 
 def human_bytes(count: float) -> str:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from distill.config_losses import EmbeddingAlignmentEntry, TermEntry, expand
 from distill.config_models import StudentHf, StudentTowers
-from distill.presets import NEEDS
+from distill.presets import NEEDS, PRESETS
 
 if TYPE_CHECKING:
     from distill.config import RunConfig
@@ -123,13 +123,31 @@ def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
         names = " and ".join(lonely)
         ways_out = "write losses: {contrastive: 1}, or give a teacher"
         yield "losses", f"{names} cannot do without a teacher, and {why}; {ways_out}"
-    mode = config.train.teacher
-    for name in terms:
-        if NEEDS[name].corpus and taught and mode != "cached":
-            found = f"it draws from the teacher's cache, and train.teacher is {mode}"
-            yield f"losses.{name}", f"{found}; set it to cached, or remove the term"
+    if taught and config.train.teacher != "cached":
+        yield from _corpus(config, [name for name in terms if NEEDS[name].corpus])
     if isinstance(config.student, StudentTowers) and config.student.start is None:
         yield from _terms_of_towers(config.student, terms)
+
+
+def _corpus(config: "RunConfig", drawing: list[str]) -> Iterator[tuple[str, str]]:
+    """Yield what is wrong with terms that draw from a cache where there is none."""
+    losses, mode = config.losses, config.train.teacher
+    preset = losses if isinstance(losses, str) else losses.preset
+    of_preset = [name for name in drawing if preset and name in PRESETS[preset].terms]
+    if of_preset:
+        others = [
+            name
+            for name, other in PRESETS.items()
+            if not any(NEEDS[term].corpus for term in other.terms)
+        ]
+        names = " and ".join(of_preset)
+        found = f"{names} of the preset {preset} draw from the teacher's cache, and train.teacher"
+        way_out = f"or take a preset that needs no cache: {', '.join(others)}"
+        yield "losses", f"{found} is {mode}; set it to cached, {way_out}"
+    for name in drawing:
+        if name not in of_preset:
+            found = f"it draws from the teacher's cache, and train.teacher is {mode}"
+            yield f"losses.{name}", f"{found}; set it to cached, or remove the term"
 
 
 def _terms_of_towers(

@@ -1,6 +1,5 @@
-"""The pairwise sigmoid loss, tile by tile."""
+"""The pairwise sigmoid loss, tile by tile, in one pass: each logit has a gradient by itself."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import torch
@@ -10,13 +9,14 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distill.tiles import (
+    Gradients,
     Logits,
     Plan,
     Product,
     accumulator,
-    collect_gradients,
     diagonal_of,
     make_plan,
+    times,
 )
 
 # From here on softplus is its argument, exactly, in float64 too.
@@ -28,7 +28,7 @@ def sigmoid_loss(student: Product, bias: Tensor, groups: Tensor | None) -> Tenso
 
     y is +1 on the diagonal and where two ids of ``groups`` (``[N]``) are equal, −1 elsewhere.
     """
-    plan = make_plan(student)
+    plan = make_plan(student, bias)
     loss: Tensor = _SigmoidLoss.apply(*student.tensors, bias, groups, plan)
     return loss
 
@@ -46,47 +46,30 @@ class _SigmoidLoss(torch.autograd.Function):
     ) -> Tensor:
         student = Product(rows, columns, scale)
         total = torch.zeros((), dtype=accumulator(rows), device=rows.device)
-        kept = None
+        of_bias = torch.zeros_like(total)
+        weight = plan.processes / len(rows)
+        gradients = Gradients(student, ctx.needs_input_grad[:3]) if plan.grad else None
         with torch.autocast(rows.device.type, enabled=False):
             logits = Logits(student, plan)
             for first, last in plan.tiles:
-                against = _against(logits.tile(first, last), first, bias, groups)
-                kept = against if plan.keep else None
+                against = _signed(logits.tile(first, last).add_(bias), first, groups)
                 losses = F.softplus(against, threshold=_LINEAR)
                 total += losses.sum(dim=1).sum(dtype=total.dtype)
+                if gradients is not None:
+                    result = _signed(against.sigmoid_(), first, groups)
+                    of_bias += result.sum(dim=1).sum(dtype=of_bias.dtype)
+                    gradients.add(first, last, result, weight)
+            if gradients is not None:
+                of_bias = (of_bias * weight).to(bias.dtype).reshape(bias.shape)
+                ctx.save_for_backward(*gradients.found(), of_bias)
         if plan.processes > 1:
             dist.all_reduce(total)
-        ctx.plan, ctx.groups, ctx.kept = plan, groups, kept
-        ctx.save_for_backward(rows, columns, scale, bias)
         return (total / len(rows)).to(rows.dtype)
 
     @staticmethod
     @once_differentiable
     def backward(ctx: Any, *gradients: Tensor) -> Any:
-        rows, columns, scale, bias = ctx.saved_tensors
-        student, plan = Product(rows, columns, scale), ctx.plan
-        part = float(gradients[0]) * plan.processes / len(rows)
-        of_bias = torch.zeros((), dtype=accumulator(rows), device=rows.device)
-
-        def tiles() -> Iterator[tuple[int, int, Tensor]]:
-            logits = None if ctx.kept is not None else Logits(student, plan)
-            for first, last in plan.tiles:
-                if logits is None:
-                    against = torch.sigmoid(ctx.kept)
-                else:
-                    against = _against(logits.tile(first, last), first, bias, ctx.groups).sigmoid_()
-                result = _signed(against.mul_(part), first, ctx.groups)
-                of_bias.add_(result.sum(dim=1).sum(dtype=of_bias.dtype))
-                yield first, last, result
-
-        with torch.autocast(rows.device.type, enabled=False):
-            found = collect_gradients(student, tiles(), (*ctx.needs_input_grad[:2], True))
-        return *found, of_bias.to(bias.dtype).reshape(bias.shape), None, None
-
-
-def _against(tile: Tensor, first: int, bias: Tensor, groups: Tensor | None) -> Tensor:
-    """Return −y · logits in the place of the tile."""
-    return _signed(tile.add_(bias), first, groups)
+        return *times(gradients[0], ctx.saved_tensors), None, None
 
 
 def _signed(tile: Tensor, first: int, groups: Tensor | None) -> Tensor:

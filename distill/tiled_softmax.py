@@ -1,11 +1,12 @@
-"""Losses over the softmax of logits, rows and columns alike, tile by tile.
+"""Losses over the softmax of logits, tile by tile.
 
-One pass forward keeps running statistics of the columns: log-sum-exp and a weighted mean. A
-constant that is added to all logits cancels in a softmax, so that there is no bias here.
+A constant that is added to all logits cancels in a softmax, so that there is no bias here. Losses
+of rows alone stand in distill/tiled_rows.py. Where columns count too, one pass forward keeps
+running statistics of them, log-sum-exp and a weighted mean, and the gradient of any tile has to
+wait for the last one: it is a second pass.
 """
 
 import math
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +16,8 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from distill.embeddings import zero_of
-from distill.tiles import (
-    Logits,
-    Plan,
-    Product,
-    accumulator,
-    collect_gradients,
-    diagonal_of,
-    make_plan,
-)
+from distill.tiled_rows import row_loss
+from distill.tiles import Gradients, Logits, Plan, Product, accumulator, diagonal_of, make_plan
 
 
 def identity_loss(student: Product, *, columns: bool) -> Tensor:
@@ -36,7 +30,7 @@ def identity_loss(student: Product, *, columns: bool) -> Tensor:
 
 def mean_log_sum(student: Product) -> Tensor:
     """Return the log-sum-exp of each row, the mean over rows."""
-    return _softmax_loss(student, None, make_plan(student, own=False))
+    return row_loss(student, None, make_plan(student, own=False))
 
 
 def distribution_loss(
@@ -69,6 +63,8 @@ def distribution_loss(
 
 
 def _softmax_loss(student: Product, teacher: Product | None, plan: Plan) -> Tensor:
+    if not plan.columns:
+        return row_loss(student, teacher, plan)
     target = (None, None, None) if teacher is None else teacher.tensors
     loss: Tensor = _SoftmaxLoss.apply(*student.tensors, *target, plan)
     return loss
@@ -96,33 +92,32 @@ class _Statistics:
 
 
 def _statistics(
-    tile: Tensor, *, work: Tensor, columns: bool, values: Tensor | None = None
-) -> tuple[_Statistics, _Statistics | None]:
+    tile: Tensor, *, work: Tensor, values: Tensor | None = None
+) -> tuple[_Statistics, _Statistics]:
     """Return the statistics of a tile's rows and columns, with the means of ``values``.
 
     ``work`` is overwritten. One exponential serves rows and columns, unless some line lies so far
     below the tile's largest logit that it would vanish.
     """
-    if columns:
-        peak = tile.max()
-        powers = torch.sub(tile, peak, out=work).exp_()
-        sums = [powers.sum(dim) for dim in (1, 0)]
-        if min(float(sums[0].min()), float(sums[1].min())) > math.exp(-_reach(tile)):
-            if values is not None:
-                powers.mul_(values)
-            rows, lines = (
-                _line_statistics(total, peak, None if values is None else powers.sum(dim))
-                for dim, total in zip((1, 0), sums, strict=True)
-            )
-            return rows, lines
+    peak = tile.max()
+    powers = torch.sub(tile, peak, out=work).exp_()
+    sums = [powers.sum(dim) for dim in (1, 0)]
+    if min(float(sums[0].min()), float(sums[1].min())) > math.exp(-_reach(tile)):
+        if values is not None:
+            powers.mul_(values)
+        rows, columns = (
+            _line_statistics(total, peak, None if values is None else powers.sum(dim))
+            for dim, total in zip((1, 0), sums, strict=True)
+        )
+        return rows, columns
     found = []
-    for dim in (1, 0) if columns else (1,):
+    for dim in (1, 0):
         peak = tile.amax(dim, keepdim=True)
         powers = torch.sub(tile, peak, out=work).exp_()
         total = powers.sum(dim)
         weighted = None if values is None else powers.mul_(values).sum(dim)
         found.append(_line_statistics(total, peak.squeeze(dim), weighted))
-    return found[0], found[1] if columns else None
+    return found[0], found[1]
 
 
 def _line_statistics(total: Tensor, peak: Tensor, weighted: Tensor | None) -> _Statistics:
@@ -140,9 +135,6 @@ def _reach(tile: Tensor) -> float:
 def _merge(columns: list[_Statistics], total: Tensor, processes: int) -> Tensor:
     """Merge the statistics of columns over all processes in place; return the sum of totals."""
     if processes == 1:
-        return total
-    if not columns:
-        dist.all_reduce(total)
         return total
     peaks = torch.stack([line.log_sum for line in columns])
     dist.all_reduce(peaks, op=dist.ReduceOp.MAX)
@@ -172,7 +164,7 @@ def _loss(
 
 
 class _SoftmaxLoss(torch.autograd.Function):
-    """Cross entropy or KL of rows, and of columns too, against a product or the diagonal."""
+    """Cross entropy or KL of rows and columns, against a product or the diagonal."""
 
     @staticmethod
     def forward(
@@ -204,9 +196,9 @@ class _SoftmaxLoss(torch.autograd.Function):
         lines = tensors[6:] if ctx.taught else tensors[3:]
         needed = ctx.needs_input_grad
         with torch.no_grad(), torch.autocast(gradients[0].device.type, enabled=False):
-            tiles = _softmax_gradients(student, teacher, lines, ctx.plan, ctx.kept, gradients[0])
-            found = collect_gradients(student, tiles, needed)
-        return *found, None, None, None, None
+            found = Gradients(student, needed[:3])
+            _add_gradients(found, (student, teacher), lines, ctx.plan, ctx.kept, gradients[0])
+        return *found.found(), None, None, None, None
 
 
 def _forward(
@@ -219,30 +211,26 @@ def _forward(
     logits = [Logits(model, plan) for model in models]
     work = student.rows.new_empty(plan.tile_rows, width)
     in_columns = [
-        _Statistics.none_yet(width, student.rows, mean=number == 1)
-        for number in range(len(models) if plan.columns else 0)
+        _Statistics.none_yet(width, student.rows, mean=number == 1) for number in range(len(models))
     ]
     log_sums: list[list[Tensor]] = [[] for _ in models]
     total = torch.zeros((), dtype=wide, device=student.rows.device)
     diagonal = torch.zeros(count, dtype=wide, device=student.rows.device)
     for first, last in plan.tiles:
         tiles = [product.tile(first, last) for product in logits]
-        if teacher is None and plan.own:
+        if teacher is None:
             diagonal[first:last] = diagonal_of(tiles[0], first)
         found = _tile_statistics(tiles, first, work[: last - first], plan)
         for number, (of_rows, of_columns) in enumerate(found):
             log_sums[number].append(of_rows.log_sum)
-            if of_columns is not None:
-                in_columns[number].add(of_columns)
+            in_columns[number].add(of_columns)
         taught = found[1][0] if teacher is not None else None
         total += _loss(found[0][0], taught, diagonal[first:last], entropy=plan.entropy)
     # The diagonal's part of the columns is known where its row is.
-    total = total / count - (diagonal.sum() / width if plan.columns else 0.0)
-    total = _merge(in_columns, total, plan.processes)
-    if plan.columns:
-        taught = in_columns[1] if teacher is not None else None
-        lines = _loss(in_columns[0], taught, torch.zeros_like(total), entropy=plan.entropy)
-        total = (total + lines / width) / 2
+    total = _merge(in_columns, total / count - diagonal.sum() / width, plan.processes)
+    taught = in_columns[1] if teacher is not None else None
+    lines = _loss(in_columns[0], taught, torch.zeros_like(total), entropy=plan.entropy)
+    total = (total + lines / width) / 2
     empty = torch.zeros(0, dtype=wide, device=student.rows.device)
     saved = [torch.cat([*sums, empty]) for sums in log_sums]
     kept = tiles if plan.keep else []
@@ -251,9 +239,9 @@ def _forward(
 
 def _tile_statistics(
     tiles: list[Tensor], first: int, work: Tensor, plan: Plan
-) -> list[tuple[_Statistics, _Statistics | None]]:
+) -> list[tuple[_Statistics, _Statistics]]:
     student = tiles[0]
-    found = [_statistics(student, work=work, columns=plan.columns)]
+    found = [_statistics(student, work=work)]
     if len(tiles) == 1:
         return found
     teacher = tiles[1]
@@ -263,39 +251,39 @@ def _tile_statistics(
         values = torch.sub(teacher, student, out=None if plan.keep else student)
     if not plan.diagonal:
         diagonal_of(values, first).zero_()
-    return [*found, _statistics(teacher, work=work, columns=plan.columns, values=values)]
+    return [*found, _statistics(teacher, work=work, values=values)]
 
 
-def _softmax_gradients(
-    student: Product,
-    teacher: Product | None,
+def _add_gradients(
+    found: Gradients,
+    models: tuple[Product, Product | None],
     lines: list[Tensor],
     plan: Plan,
     kept: list[Tensor],
     gradient: Tensor,
-) -> Iterator[tuple[int, int, Tensor]]:
-    """Yield each tile's rows and the loss's gradient by its logits."""
-    models = [student] if teacher is None else [student, teacher]
-    logits = [] if kept else [Logits(model, plan) for model in models]
-    count, width = len(student.rows), len(student.columns)
-    part = float(gradient) * plan.processes / (2 if plan.columns else 1)
-    of_rows = lines[: len(models)]
-    of_columns = lines[len(models) :] if plan.columns else [None] * len(models)
+) -> None:
+    """Add what this process's tiles of student and teacher give to the gradients."""
+    products = [model for model in models if model is not None]
+    logits = [] if kept else [Logits(product, plan) for product in products]
+    count, width = len(products[0].rows), len(products[0].columns)
+    dtype = products[0].rows.dtype
+    part = float(gradient) * plan.processes / 2
     softmax = [
-        _Softmax(row_sums, column_sums, part / count, part / width, student.rows.dtype)
-        for row_sums, column_sums in zip(of_rows, of_columns, strict=True)
+        _Softmax(row_sums, column_sums, part / count, part / width, dtype)
+        for row_sums, column_sums in zip(
+            lines[: len(products)], lines[len(products) :], strict=True
+        )
     ]
-    out = student.rows.new_empty(plan.tile_rows, width)
+    out = products[0].rows.new_empty(plan.tile_rows, width)
     start = plan.tiles[0][0] if plan.tiles else 0
     for first, last in plan.tiles:
         result = out[: last - first].zero_()
         tiles = kept or [product.tile(first, last) for product in logits]
         for number, (tile, model) in enumerate(zip(tiles, softmax, strict=True)):
             model.add(result, tile, first - start, sign=-1 if number else 1, keep=bool(kept))
-        if teacher is None and plan.own:
-            both = 1 / count + (1 / width if plan.columns else 0)
-            diagonal_of(result, first).sub_(part * both)
-        yield first, last, result
+        if len(products) == 1:
+            diagonal_of(result, first).sub_(part * (1 / count + 1 / width))
+        found.add(first, last, result)
 
 
 class _Softmax:
@@ -304,7 +292,7 @@ class _Softmax:
     def __init__(
         self,
         rows: Tensor,
-        columns: Tensor | None,
+        columns: Tensor,
         row_weight: float,
         column_weight: float,
         dtype: torch.dtype,
@@ -312,7 +300,7 @@ class _Softmax:
         self._rows, self._columns, self._dtype = rows, columns, dtype
         self._row_weight, self._column_weight = row_weight, column_weight
         self._shared = False
-        if columns is not None and len(rows):
+        if len(rows):
             low = min(float(rows.min()), float(columns.min()))
             limit = 600.0 if dtype == torch.float64 else 60.0
             self._shared = float(rows.max()) - low < limit
@@ -320,9 +308,7 @@ class _Softmax:
     def add(self, result: Tensor, tile: Tensor, first: int, *, sign: int, keep: bool) -> None:
         """Add it to ``result`` for the logits from a row on, which are overwritten unless kept."""
         rows = self._rows[first : first + len(tile), None]
-        weighted = [(rows, self._row_weight)]
-        if self._columns is not None:
-            weighted.append((self._columns[None, :], self._column_weight))
+        weighted = [(rows, self._row_weight), (self._columns[None, :], self._column_weight)]
         # One exponential for both: no logit of the tile is above its largest log-sum-exp.
         shared = rows.max().to(self._dtype) if self._shared else None
         powers = tile if shared is None else _powers(tile, shared, keep=keep)

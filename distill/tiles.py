@@ -1,14 +1,14 @@
 """Tiles of a matrix of logits that is never held whole: linear memory, forward and backward.
 
 A matrix of logits is a product: ``scale · rows · columnsᵀ`` of ``[N, D]`` and ``[M, D]``. It is
-computed in tiles of some rows and all columns, once forward and once more backward; where all is
-one tile it is kept instead. `tiling` sets the size of a tile, and spreads the tiles over the
-processes of ``torch.distributed``. What is computed of a tile stands in distill/tiled_softmax.py
-and distill/tiled_sigmoid.py.
+computed in tiles of some rows and all columns. Where a row says all of its own gradient, one pass
+is enough: distill/tiled_rows.py and distill/tiled_sigmoid.py. Where columns have a softmax too, the
+tiles are computed once more backward, or kept where all is one tile: distill/tiled_softmax.py.
+`tiling` sets the size of a tile, and spreads the tiles over the processes of ``torch.distributed``.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -80,15 +80,17 @@ class Product:
 class Plan:
     """What is computed of a product, and which of its tiles in this process.
 
-    ``tiles``: first and last row of each. ``processes``: how many share the rows. ``keep``: the
-    one tile is kept for the backward pass. ``columns``: columns are looked at too. ``diagonal``:
-    False leaves out the entries (i, i). ``entropy``: cross entropy in the place of KL. ``own``: the
-    entry (i, i) is what row i is told to be, where no teacher says it.
+    ``tiles``: first and last row of each. ``processes``: how many share the rows. ``grad``: a
+    gradient is asked for. ``keep``: the one tile is kept for the backward pass. ``columns``:
+    columns are looked at too. ``diagonal``: False leaves out the entries (i, i). ``entropy``: cross
+    entropy in the place of KL. ``own``: the entry (i, i) is what row i is told to be, where no
+    teacher says it.
     """
 
     tiles: tuple[tuple[int, int], ...]
     tile_rows: int
     processes: int
+    grad: bool
     keep: bool
     columns: bool
     diagonal: bool
@@ -98,13 +100,16 @@ class Plan:
 
 def make_plan(
     student: Product,
-    *,
+    *further: Tensor,
     columns: bool = False,
     diagonal: bool = True,
     entropy: bool = False,
     own: bool = True,
 ) -> Plan:
-    """Divide a product into tiles, as the setting says."""
+    """Divide a product into tiles, as the setting says.
+
+    ``further`` tensors may ask for a gradient beside those of the product.
+    """
     setting = _setting.get()
     count = len(student.rows)
     rows = setting.rows or _tile_rows(student)
@@ -113,9 +118,11 @@ def make_plan(
         processes, rank = dist.get_world_size(), dist.get_rank()
     first, last = count * rank // processes, count * (rank + 1) // processes
     tiles = tuple((start, min(start + rows, last)) for start in range(first, last, rows))
-    grad = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in student.tensors)
+    asking = any(tensor.requires_grad for tensor in (*student.tensors, *further))
+    grad = torch.is_grad_enabled() and asking
     keep = grad and len(tiles) == 1 and (last - first) * len(student.columns) <= _WHOLE
-    return Plan(tiles, min(rows, last - first), processes, keep, columns, diagonal, entropy, own)
+    tile_rows = min(rows, last - first)
+    return Plan(tiles, tile_rows, processes, grad, keep, columns, diagonal, entropy, own)
 
 
 def _tile_rows(student: Product) -> int:
@@ -139,11 +146,11 @@ class Logits:
         self._scaled = product.rows * product.scale
         self._columns = product.columns.t()
         self._plan = plan
-        self._buffer = product.rows.new_empty(plan.tile_rows, len(product.columns))
+        self.buffer = product.rows.new_empty(plan.tile_rows, len(product.columns))
 
     def tile(self, first: int, last: int) -> Tensor:
         """Return the logits of some rows, minus infinity where an entry is left out."""
-        values = self._buffer[: last - first]
+        values = self.buffer[: last - first]
         torch.mm(self._scaled[first:last], self._columns, out=values)
         if not self._plan.diagonal:
             diagonal_of(values, first).fill_(-math.inf)
@@ -155,24 +162,42 @@ def diagonal_of(tile: Tensor, first: int) -> Tensor:
     return tile[:, first : first + len(tile)].diagonal()
 
 
-def collect_gradients(
-    student: Product,
-    tiles: Iterator[tuple[int, int, Tensor]],
-    needed: tuple[bool, ...],
-) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-    """Return the gradients by rows, columns and scale from those by the logits of each tile."""
-    of_rows = torch.zeros_like(student.rows)
-    of_columns = torch.zeros_like(student.columns) if needed[1] else None
-    for first, last, gradient in tiles:
-        if needed[0] or needed[2]:
-            torch.mm(gradient, student.columns, out=of_rows[first:last])
-        if of_columns is not None:
-            of_columns.addmm_(gradient.t(), student.rows[first:last])
-    of_scale = None
-    if needed[2]:
-        wide = accumulator(student.rows)
-        products = (of_rows * student.rows).sum(dim=1)
-        of_scale = products.sum(dtype=wide).to(student.scale.dtype).reshape(student.scale.shape)
-    if of_columns is not None:
-        of_columns.mul_(student.scale)
-    return of_rows.mul_(student.scale) if needed[0] else None, of_columns, of_scale
+class Gradients:
+    """The loss's gradients by rows, columns and scale, from those by the logits of each tile."""
+
+    def __init__(self, product: Product, needed: Sequence[bool]) -> None:
+        """Begin with zeros; ``needed`` says which of rows, columns and scale ask for one."""
+        self._product, self._needed = product, needed
+        self._of_rows = torch.zeros_like(product.rows) if needed[0] or needed[2] else None
+        self._of_columns = torch.zeros_like(product.columns) if needed[1] else None
+
+    def add(self, first: int, last: int, tile: Tensor, factor: Tensor | float = 1.0) -> None:
+        """Take in the gradient by the logits of some rows: the tile times a factor.
+
+        The factor is a number, or one of each row, ``[R, 1]``.
+        """
+        if self._of_rows is not None:
+            found = self._of_rows[first:last]
+            torch.mm(tile, self._product.columns, out=found)
+            found.mul_(factor)
+        if self._of_columns is not None:
+            self._of_columns.addmm_(tile.t(), self._product.rows[first:last] * factor)
+
+    def found(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
+        """Return the gradients by rows, columns and scale, None where there need be none."""
+        rows, _, scale = self._product.tensors
+        of_scale = None
+        if self._needed[2] and self._of_rows is not None:
+            products = (self._of_rows * rows).sum(dim=1)
+            of_scale = products.sum(dtype=accumulator(rows)).to(scale.dtype).reshape(scale.shape)
+        if self._of_columns is not None:
+            self._of_columns.mul_(scale)
+        of_rows = None
+        if self._needed[0] and self._of_rows is not None:
+            of_rows = self._of_rows.mul_(scale)
+        return of_rows, self._of_columns, of_scale
+
+
+def times(gradient: Tensor, kept: Sequence[Tensor | None]) -> list[Tensor | None]:
+    """Return the gradients that a forward pass has kept, times that of its loss."""
+    return [None if tensor is None else tensor * gradient for tensor in kept]

@@ -214,6 +214,7 @@ LOSSES = (
     "distill.embeddings",
     "distill.loss_parts",
     "distill.presets",
+    "distill.tiled_rows",
     "distill.tiled_sigmoid",
     "distill.tiled_softmax",
     "distill.tiles",

@@ -48,7 +48,8 @@ class Solution:
     """A projection ``[D, F]`` in float64, its ridge, and what it did on the held-out rows.
 
     ``cosine`` is the mean cosine to a row's own target, and ``rank`` the share of all targets that
-    are closer than that one, the mean over the rows.
+    are closer than that one, the mean over the rows. The tower had no dropout; ``weight`` was then
+    fitted to all rows, the held-out ones too.
     """
 
     weight: Tensor

@@ -33,7 +33,7 @@ def solve_projections(project: Project, work: Work, accelerator: Accelerator) ->
     for name, solution in solved.items():
         make_console().print(
             f"train: the {name} projection starts at a cosine of {solution.cosine:.3f} to the "
-            "teacher on rows that it was not solved from"
+            "teacher, on rows held out from it and without dropout"
         )
 
 

@@ -2,6 +2,7 @@
 
 import dataclasses
 import os
+import re
 import shutil
 from collections import namedtuple
 from pathlib import Path
@@ -15,6 +16,7 @@ from distill.cache_estimate import (
     Estimate,
     Speeds,
     Work,
+    counted,
     human_bytes,
     human_time,
     overlapped,
@@ -78,6 +80,8 @@ def test_it_prints_what_is_to_do_and_writes_nothing(
     assert "× 2 views" in lines["to embed"]
     assert "float16" in lines["on disk"]
     assert f"free at {tmp_path}/run/cache" in lines["on disk"]
+    pays = re.compile(r"never|in a run of (1 epoch|[\d,]+ epochs) or more")
+    assert pays.fullmatch(lines["the cache pays"].strip())
 
 
 @pytest.mark.slow
@@ -173,6 +177,14 @@ def test_reading_hides_behind_the_teacher_only_where_it_has_other_cores() -> Non
 
 
 def test_numbers_are_for_people() -> None:
+    counts = [(1, "epoch"), (1.0, "epoch"), (0.5, "epoch"), (12.345, "epoch"), (12345, "view")]
+    assert [counted(*count) for count in counts] == [
+        "1 epoch",
+        "1 epoch",
+        "0.5 epochs",
+        "12.3 epochs",
+        "12,345 views",
+    ]
     assert [human_bytes(count) for count in (999, 1500, 2.5e9, 3e12)] == [
         "999 B",
         "1.5 kB",

@@ -336,6 +336,24 @@ def test_the_corpus_is_drawn_from_the_cache() -> None:
     config(losses={"corpus_kl": 1})
 
 
+@pytest.mark.parametrize("losses", ["default", {"preset": "default", "contrastive": 1}])
+def test_a_preset_that_needs_the_cache_names_those_that_do_not(losses: Any) -> None:
+    (line,) = mistakes(losses=losses, train={"teacher": "live"})
+    assert line.startswith("r.yaml: losses: corpus_kl and corpus_contrastive and")
+    way_out = "set it to cached, or take a preset that needs no cache: "
+    assert way_out in line
+    for name in line.partition(way_out)[2].split(", "):
+        config(losses=name, train={"teacher": "live"})
+    without = dict.fromkeys(("corpus_kl", "corpus_contrastive", "corpus_relational"), 0)
+    config(losses={"preset": "default", **without}, train={"teacher": "live"})
+
+
+def test_only_the_terms_beside_a_preset_are_named_by_themselves() -> None:
+    losses = {"preset": "clip_kd", "corpus_kl": 1}
+    (line,) = mistakes(losses=losses, train={"teacher": "live"})
+    assert line.startswith("r.yaml: losses.corpus_kl: it draws from the teacher's cache")
+
+
 def test_a_student_without_pictures_takes_no_term_of_pictures() -> None:
     (line,) = mistakes(student={"image": None}, losses={"prompt_kl": 1})
     assert line.startswith("r.yaml: losses.prompt_kl: it needs an image tower")

@@ -7,12 +7,23 @@ from pathlib import Path
 
 import pytest
 import torch
+from torch.utils.flop_counter import FlopCounterMode
 
 from distill.losses import contrastive, kl_divergence
 from distill.tiles import tiling
 from tests.distill.losses import plain
 from tests.distill.losses.cases import CASES, NAMES
 from tests.distill.losses.references import ROWS, make
+
+# Those without a softmax over columns.
+ONE_PASS_TERMS = (
+    "interactive_contrastive",
+    "relational",
+    "sigmoid_contrastive",
+    "prompt_kl",
+    "corpus_kl",
+    "corpus_relational",
+)
 
 MEMORY = """
 import sys, torch
@@ -89,6 +100,40 @@ def test_rows_far_apart_take_an_exponential_of_their_own(case, scale):
     expected = gradients(in_plain_torch(case), **arguments)
     for ours, theirs in zip(gradients(tiled, **arguments), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
+
+
+ONE_PASS = [case for case in CASES if case.term in ONE_PASS_TERMS]
+
+
+def operations(function):
+    with FlopCounterMode(display=False) as counter:
+        function()
+    return counter.get_total_flops()
+
+
+@pytest.mark.parametrize("rows", [2, None])
+@pytest.mark.parametrize("case", ONE_PASS, ids=str)
+def test_rows_alone_take_no_more_products_than_whole_matrices(case, rows):
+    def step(function):
+        student, teacher = make(0, grad=True), make(1)
+        with tiling(rows=rows):
+            return operations(lambda: function(student, teacher).backward())
+
+    assert 0 < step(case) <= step(in_plain_torch(case))
+
+
+@pytest.mark.parametrize("rows", [2, None])
+@pytest.mark.parametrize("case", ONE_PASS, ids=str)
+def test_nothing_is_done_for_a_gradient_that_nobody_asks_for(case, rows):
+    def forward(*, grad):
+        student, teacher = make(0, grad=grad), make(1, grad=True)
+        with tiling(rows=rows):
+            return operations(lambda: case(student, teacher))
+
+    with torch.no_grad():
+        expected = operations(lambda: in_plain_torch(case)(make(0), make(1)))
+        assert 0 < forward(grad=True) <= expected
+    assert 0 < forward(grad=False) <= expected
 
 
 def test_the_setting_holds_where_the_loss_is_computed():
