@@ -1,14 +1,17 @@
 """The caches of all teachers of a recipe as one."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import replace
 
+import torch
 from torch import Tensor
 
 from distill.cache import CachedTeacher
 from distill.cache_manifest import Part
 from distill.data.sample import Source
 from distill.embeddings import Share, join, mean_scale
+from export.runtime.errors import CacheError
 
 
 class CachedEnsemble:
@@ -21,6 +24,7 @@ class CachedEnsemble:
 
     def __init__(self, members: Sequence[CachedTeacher], shares: Sequence[Share]) -> None:
         self._members = tuple(members)
+        self._compared: set[Part] = set()
         # A cache may have been written by a teacher of another precision; what it says counts.
         self.shares = tuple(
             replace(share, scale=member.logit_scale, bias=member.logit_bias)
@@ -33,11 +37,31 @@ class CachedEnsemble:
         """Find the rows of the sources, which :meth:`corpus` draws from."""
         for member in self._members:
             member.attach(sources)
+        self._compared.clear()
 
     def corpus(self, part: Part, count: int, *draw: str | int) -> Tensor:
-        """Return ``count`` embeddings of the corpus, as `CachedTeacher.corpus` draws them."""
+        """Return ``count`` embeddings of the corpus, as `CachedTeacher.corpus` draws them.
+
+        Raises:
+            CacheError: the caches do not hold the same pictures or captions.
+        """
+        self._compare(part)
         # Their rows stand in the order of their digests, so that all draw the same ones.
         return join([member.corpus(part, count, *draw) for member in self._members], self.shares)
+
+    def _compare(self, part: Part) -> None:
+        """See once that the caches hold the same rows of a part."""
+        if part in self._compared:
+            return
+        first, *others = self._members
+        for other in others:
+            every = sys.maxsize
+            if not torch.equal(first.corpus_ids(part, every), other.corpus_ids(part, every)):
+                raise CacheError(
+                    f"{first.folder} and {other.folder}: they do not hold the same {part}, since "
+                    "some could not be read in between; delete both to build them again"
+                )
+        self._compared.add(part)
 
     def corpus_ids(self, part: Part, count: int, *draw: str | int) -> Tensor:
         """Return what tells the rows of :meth:`corpus` from each other, int64 ``[count]``."""

@@ -35,6 +35,12 @@ class Ensemble:
         self.bytes = sum(member.bytes for member in members)
 
     @property
+    def widths(self) -> str:
+        """The width for people, with that of each of several teachers: ``1280 (512 + 768)``."""
+        parts = " + ".join(str(member.width) for member in self.members)
+        return f"{self.width} ({parts})" if len(self.members) > 1 else parts
+
+    @property
     def truncated(self) -> int:
         """How many texts were cut to the length that a teacher reads so far."""
         return sum(member.truncated for member in self.members)
