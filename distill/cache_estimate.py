@@ -121,10 +121,10 @@ def print_estimate(config: RunConfig) -> None:
     make_console().print(f"cache: timing {ensemble.name} on {describe(sources)}")
     folders = cache_folders(project, config.folder)
     estimates = [
-        (teacher.name, make_estimate(project, teacher, of_teacher))
+        make_estimate(project, teacher, of_teacher)
         for teacher, of_teacher in zip(ensemble.members, folders, strict=True)
     ]
-    _show(estimates, project, folders[0][0].parent.parent)
+    _show(dict(zip(ensemble.titles, estimates, strict=True)), project, folders[0][0].parent.parent)
 
 
 def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Estimate:
@@ -315,12 +315,12 @@ def _existing(folder: Path) -> Path:
     )
 
 
-def _show(estimates: Sequence[tuple[str, Estimate]], project: Project, place: Path) -> None:
-    estimate = add_up([one for _, one in estimates])
+def _show(estimates: Mapping[str, Estimate], project: Project, place: Path) -> None:
+    estimate = add_up(list(estimates.values()))
     console = Console(highlight=False, markup=False, soft_wrap=True)
-    for name, one in estimates:
+    for title, one in estimates.items():
         if len(estimates) > 1:
-            console.print(f"{'teacher':<16}{name}")
+            console.print(f"{'teacher':<16}{title}")
         _print_rows(_rows_of_teacher(one, project, place), console)
     if len(estimates) > 1:
         console.print(f"{'together':<16}{_on_disk(estimate, project, place)}")

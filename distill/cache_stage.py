@@ -34,10 +34,10 @@ def build_caches(
     told = folder.finished("cache")
     built = []
     folders = cache_folders(project, folder.path)
-    for teacher, of_teacher in zip(ensemble.members, folders, strict=True):
+    for teacher, title, paths in zip(ensemble.members, ensemble.titles, folders, strict=True):
         if not told:
-            console.print(f"cache: {teacher.name} over {describe(project.sources)}")
-        caches, skips = _build_all(project, teacher, of_teacher, accelerator)
+            console.print(f"cache: {title} over {describe(project.sources)}")
+        caches, skips = _build_all(project, teacher, paths, accelerator)
         built.append(caches)
         if main:
             folder.add_skips(skips)
@@ -45,9 +45,7 @@ def build_caches(
             size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
             console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
         if teacher.truncated:
-            console.print(
-                f"cache: {teacher.truncated} captions were longer than {teacher.name} reads"
-            )
+            console.print(f"cache: {teacher.truncated} captions were longer than {title} reads")
     if main:
         folder.finish("cache")
     if accelerator is not None:

@@ -35,6 +35,13 @@ class Ensemble:
         self.bytes = sum(member.bytes for member in members)
 
     @property
+    def titles(self) -> list[str]:
+        """The teachers' names for people, told apart by their place in the recipe."""
+        if len(self.members) == 1:
+            return [self.name]
+        return [f"{member.name} (teacher.{n})" for n, member in enumerate(self.members)]
+
+    @property
     def widths(self) -> str:
         """The width for people, with that of each of several teachers: ``1280 (512 + 768)``."""
         parts = " + ".join(str(member.width) for member in self.members)

@@ -73,14 +73,19 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     finally:
         if accelerator.is_main_process:
             folder.add_skips(list(trainer.skipped.values()))
-    for member in teacher.members if isinstance(teacher, Ensemble) else ():
-        if member.truncated:
-            console.print(
-                f"train: {member.truncated} times a caption was longer than {member.name} reads"
-            )
+    if isinstance(teacher, Ensemble):
+        _tell_truncated(teacher)
     if accelerator.is_main_process:
         folder.finish("train")
     accelerator.wait_for_everyone()
+
+
+def _tell_truncated(teacher: Ensemble) -> None:
+    for title, member in zip(teacher.titles, teacher.members, strict=True):
+        if member.truncated:
+            make_console().print(
+                f"train: {member.truncated} times a caption was longer than {title} reads"
+            )
 
 
 def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
