@@ -9,8 +9,8 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.cache import Cache, CachedTeacher
-from distill.cache_build import build_cache
+from distill.cache import Cache, CachedTeacher, caption_ids
+from distill.cache_build import build_cache, open_cache
 from distill.cache_ensemble import CachedEnsemble
 from distill.cache_stage import cache_folders
 from distill.teacher.ensemble import Ensemble
@@ -81,13 +81,12 @@ def test_every_teacher_draws_the_same_rows_of_the_corpus(
     build(tmp_path, more, Ensemble(ensemble.members[1:], [1.0]), extra_texts=["abc", "dddd"])
     cached = build(tmp_path, source, ensemble)
     cached.attach([source])
-    for text, digest in zip(
-        cached.corpus("captions", 5, 0, 1), cached.corpus_ids("captions", 5, 0, 1), strict=True
-    ):
+    drawn, ids = cached.corpus("captions", 5, 0, 1), cached.corpus_ids("captions", 5, 0, 1)
+    for text, number in zip(drawn, ids.tolist(), strict=True):
         distances = (cached.captions(CAPTIONS) - text).norm(dim=1)
         assert distances.min() < 1e-6
         # The id is that of the caption whose embedding stands there, of both teachers.
-        assert digest in cached.corpus_ids("captions", 9, 0)
+        assert number == caption_ids([CAPTIONS[int(distances.argmin())]])[0]
     assert cached.corpus("images", 100, 0).shape == (10, 8)
 
 
@@ -98,21 +97,16 @@ def test_caches_that_do_not_hold_the_same_pictures_are_no_corpus(
     build(tmp_path, part, Ensemble(ensemble.members[1:], [1.0]))
     whole = Ensemble(ensemble.members[:1], [1.0])
     build(tmp_path, source, whole, parts=["images"])
-    caches = [
-        CachedTeacher([Cache(folder, manifest)])
-        for folder, manifest in (opened(tmp_path, member) for member in ensemble.members)
-    ]
+    caches = [reopen(tmp_path, member) for member in ensemble.members]
     cached = CachedEnsemble(caches, ensemble.shares)
     cached.attach([source])
     with pytest.raises(CacheError, match=r"counting and .*wide: they do not hold the same images"):
         cached.corpus("images", 4, 0)
 
 
-def opened(folder: Path, member: CountingTeacher) -> Any:
-    from distill.cache_build import open_cache
-
-    cache = open_cache(folder / "cache" / member.name / "pictures", member, SETTINGS)
-    return cache.folder, cache.manifest
+def reopen(folder: Path, member: Any) -> CachedTeacher:
+    place = folder / "cache" / member.name / "pictures"
+    return CachedTeacher([open_cache(place, member, SETTINGS)])
 
 
 def folders(members: list[CountingTeacher]) -> list[str]:
