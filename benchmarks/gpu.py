@@ -240,7 +240,7 @@ class Bench:
             captions=captions,
             pair_ids=torch.stack([numbers, numbers], dim=1),
             pieces=pieces,
-            teacher_pixels=self.pixels[:count] if live else None,
+            teacher_pixels=(self.pixels[:count],) if live else (),
             teacher_image=None if live else self.given[0, :count],
             teacher_text=None if live else self.given[1, :count],
             partners=None,

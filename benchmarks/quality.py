@@ -41,7 +41,8 @@ from benchmarks.quality_results import COLUMNS, Results, table_lines
 from distill.cache_stage import build_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import measure
-from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.encoder import Encoder, StudentEncoder
+from distill.evaluate.ensemble import EnsembleEncoder
 from distill.losses import WeightedLoss
 from distill.pipeline import open_run
 from distill.presets import PRESETS
@@ -335,7 +336,7 @@ def teacher_scores(options: argparse.Namespace, results: Results) -> dict[str, f
         teacher = Project(config).teacher
         if teacher is None:
             raise RuntimeError("the recipe names a teacher, but there is none")
-        line = results.add(key, {"scores": measure_encoder(TeacherEncoder(teacher), config)})
+        line = results.add(key, {"scores": measure_encoder(EnsembleEncoder(teacher), config)})
     return {name: float(line["scores"][name]) for name in COLUMNS}
 
 

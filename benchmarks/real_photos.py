@@ -22,7 +22,8 @@ from typing import Any
 from benchmarks.photographs import RECALLS, evaluation_sets, student, table
 from distill.config import RunConfig
 from distill.evaluate.compare import compare
-from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder
+from distill.evaluate.ensemble import EnsembleEncoder
 from distill.evaluate.report import print_report, write_report
 from distill.pipeline import export, run, student_folder
 from distill.progress import make_console
@@ -92,7 +93,7 @@ def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> 
         raise RuntimeError("the recipe names a teacher, but there is none")
     learnt = StudentEncoder(load_student(student_folder(distilled.folder, "last")))
     encoders: list[Encoder] = [
-        TeacherEncoder(teacher),
+        EnsembleEncoder(teacher),
         learnt,
         StudentEncoder(load_student(student_folder(alone.folder, "last")), name="student_alone"),
         BundleEncoder(

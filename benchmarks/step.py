@@ -286,7 +286,7 @@ class Bench:
                 views=self.views,
                 view_count=1,
                 student=self.look,
-                teacher=self.look,
+                teachers=(self.look,),
                 tokenizer=self.tokenizer,
                 tokenizing={"context_length": CONTEXT, "padding": "longest"},
             ),

@@ -244,7 +244,7 @@ class OurStep:
             image = teacher.images(first, batch.keys, first)
             text = teacher.captions(batch.captions)
         else:
-            image = teacher.encode_images(_present(batch.teacher_pixels))
+            image = teacher.encode_images(batch.teacher_pixels[0])
             text = teacher.encode_texts(batch.captions)
         return Embeddings(
             image=image.to(device),
@@ -252,12 +252,6 @@ class OurStep:
             scale=torch.tensor(teacher.logit_scale, device=device),
             bias=torch.tensor(teacher.logit_bias, device=device),
         )
-
-
-def _present(pixels: Tensor | None) -> Tensor:
-    if pixels is None:
-        raise ValueError("a live teacher needs pictures at its own size")
-    return pixels
 
 
 def optimizer_settings() -> OptimizerSettings:

@@ -104,6 +104,7 @@ class CachedTeacher:
     def __init__(self, caches: Sequence[Cache]) -> None:
         """Take the caches in the order of the sources."""
         self._caches = caches
+        self.folder = caches[0].folder.parent
         self.width = caches[0].manifest.width
         self.logit_scale = caches[0].manifest.logit_scale
         self.logit_bias = caches[0].manifest.logit_bias

@@ -4,9 +4,10 @@ import math
 import os
 import shutil
 import time
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import astuple, dataclass, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from distill.config import RunConfig
 from distill.data.sample import Sample, Source, open_image
 from distill.data.scenes import TABLE_FILE
 from distill.data.sources import scenes_name
+from distill.human import counted, human_bytes, human_time
 from distill.progress import make_console
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
@@ -38,7 +40,7 @@ _KEY_BYTES = 24
 
 @dataclass(frozen=True)
 class Work:
-    """How much there is to embed: all of it, and what no cache holds yet."""
+    """How much there is to embed: all of it, and what no cache of a teacher holds yet."""
 
     pictures: int
     captions: int
@@ -83,6 +85,24 @@ class Estimate:
         return max(1, math.ceil(self.build_seconds / saved)) if saved > 0 else None
 
 
+def add_up(estimates: Sequence[Estimate]) -> Estimate:
+    """Return what the caches of several teachers cost together, and those teachers live."""
+    return replace(
+        estimates[0],
+        work=Work(*_sums(estimate.work for estimate in estimates)),
+        speeds=Speeds(*_sums(estimate.speeds for estimate in estimates)),
+        bytes_whole=sum(estimate.bytes_whole for estimate in estimates),
+        bytes_to_write=sum(estimate.bytes_to_write for estimate in estimates),
+        build_seconds=sum(estimate.build_seconds for estimate in estimates),
+        live_epoch_seconds=sum(estimate.live_epoch_seconds for estimate in estimates),
+        cached_epoch_seconds=sum(estimate.cached_epoch_seconds for estimate in estimates),
+    )
+
+
+def _sums(parts: Iterable[Work | Speeds]) -> list[Any]:
+    return [sum(values) for values in zip(*map(astuple, parts), strict=True)]
+
+
 def print_estimate(config: RunConfig) -> None:
     """Print what `clip-distill cache` would cost for a recipe; write nothing.
 
@@ -96,13 +116,16 @@ def print_estimate(config: RunConfig) -> None:
     RunFolder(config).check()
     _check_rendered(config)
     project = Project(config)
-    sources, teacher = project.sources, project.teacher
-    if teacher is None:
+    sources, ensemble = project.sources, project.teacher
+    if ensemble is None:
         raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
-    make_console().print(f"cache: timing {teacher.name} on {describe(sources)}")
-    folders = list(cache_folders(project, config.folder))
-    estimate = make_estimate(project, teacher, folders)
-    _show(estimate, project, folders[0].parent.parent)
+    make_console().print(f"cache: timing {ensemble.name} on {describe(sources)}")
+    folders = cache_folders(project, config.folder)
+    estimates = [
+        make_estimate(project, teacher, of_teacher)
+        for teacher, of_teacher in zip(ensemble.members, folders, strict=True)
+    ]
+    _show(dict(zip(ensemble.titles, estimates, strict=True)), project, folders[0][0].parent.parent)
 
 
 def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Estimate:
@@ -293,8 +316,52 @@ def existing_folder(folder: Path) -> Path:
     )
 
 
-def _show(estimate: Estimate, project: Project, place: Path) -> None:
+def _show(estimates: Mapping[str, Estimate], project: Project, place: Path) -> None:
+    estimate = add_up(list(estimates.values()))
+    console = Console(highlight=False, markup=False, soft_wrap=True)
+    for title, one in estimates.items():
+        if len(estimates) > 1:
+            console.print(f"{'teacher':<16}{title}")
+        _print_rows(_rows_of_teacher(one, project, place), console)
+    if len(estimates) > 1:
+        console.print(f"{'together':<16}{_on_disk(estimate, project, place)}")
+    _print_rows(_rows_of_run(estimate), console)
+    if estimate.bytes_to_write > estimate.bytes_free:
+        console.print(
+            f"warning: {place} has {human_bytes(estimate.bytes_free)} free, and the cache needs "
+            f"{human_bytes(estimate.bytes_to_write)}; free some, or set cache.folder elsewhere"
+        )
+
+
+def _print_rows(rows: Mapping[str, str], console: Console) -> None:
+    for name, text in rows.items():
+        console.print(f"{name:<16}{text}")
+
+
+def _on_disk(estimate: Estimate, project: Project, place: Path) -> str:
+    return (
+        f"{human_bytes(estimate.bytes_to_write)} to write, "
+        f"{human_bytes(estimate.bytes_whole)} in all, {project.build_settings.dtype}; "
+        f"{human_bytes(estimate.bytes_free)} are free at {place}"
+    )
+
+
+def _rows_of_teacher(estimate: Estimate, project: Project, place: Path) -> dict[str, str]:
+    """Return what one teacher's caches of all sources hold, and how quick it is."""
     work, speeds, settings = estimate.work, estimate.speeds, project.build_settings
+    return {
+        "to embed": f"{work.missing_pictures:,} of {work.pictures:,} pictures × "
+        f"{counted(settings.view_count, 'view')}, "
+        f"{work.missing_captions:,} of {work.captions:,} captions",
+        "on disk": _on_disk(estimate, project, place),
+        "measured": f"{counted(speeds.pictures, 'picture')} on {project.config.device}: decode "
+        f"{_ms(speeds.decode)}, view {_ms(speeds.view)}, embed a view {_ms(speeds.image)}, "
+        f"a caption {_ms(speeds.caption)}; {counted(settings.workers, 'worker')}",
+    }
+
+
+def _rows_of_run(estimate: Estimate) -> dict[str, str]:
+    """Return what all teachers cost a run, cached or live."""
     live, cached, once = (
         estimate.live_epoch_seconds,
         estimate.cached_epoch_seconds,
@@ -303,56 +370,13 @@ def _show(estimate: Estimate, project: Project, place: Path) -> None:
     run = f"over the recipe's {counted(estimate.epochs, 'epoch')}"
     least = estimate.pays_from_epochs
     pays = "never" if least is None else f"in a run of {counted(least, 'epoch')} or more"
-    rows = {
-        "to embed": f"{work.missing_pictures:,} of {work.pictures:,} pictures × "
-        f"{counted(settings.view_count, 'view')}, "
-        f"{work.missing_captions:,} of {work.captions:,} captions",
-        "on disk": f"{human_bytes(estimate.bytes_to_write)} to write, "
-        f"{human_bytes(estimate.bytes_whole)} in all, {settings.dtype}; "
-        f"{human_bytes(estimate.bytes_free)} are free at {place}",
-        "measured": f"{counted(speeds.pictures, 'picture')} on {project.config.device}: decode "
-        f"{_ms(speeds.decode)}, view {_ms(speeds.view)}, embed a view {_ms(speeds.image)}, "
-        f"a caption {_ms(speeds.caption)}; {counted(settings.workers, 'worker')}",
+    return {
         "building": f"{human_time(once)}, once",
         "cached": f"{human_time(cached)} an epoch of look-ups; with building "
         f"{human_time(once + cached * estimate.epochs)} {run}",
         "live teacher": f"{human_time(live)} an epoch; {human_time(live * estimate.epochs)} {run}",
         "the cache pays": pays,
     }
-    console = Console(highlight=False, markup=False, soft_wrap=True)
-    for name, text in rows.items():
-        console.print(f"{name:<16}{text}")
-    if estimate.bytes_to_write > estimate.bytes_free:
-        console.print(
-            f"warning: {place} has {human_bytes(estimate.bytes_free)} free, and the cache needs "
-            f"{human_bytes(estimate.bytes_to_write)}; free some, or set cache.folder elsewhere"
-        )
-
-
-def counted(number: float, noun: str) -> str:
-    """Return a number with its noun, to three digits where it is no whole one."""
-    text = f"{number:,}" if isinstance(number, int) else f"{number:,.3g}"
-    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
-
-
-def human_bytes(count: float) -> str:
-    """Return a number of bytes for people, in powers of ten."""
-    for unit in ("B", "kB", "MB", "GB"):
-        if count < 1000:
-            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
-        count /= 1000
-    return f"{count:.1f} TB"
-
-
-def human_time(seconds: float) -> str:
-    """Return a length of time for people."""
-    if seconds < 10:
-        return f"{seconds:.1f} s"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    if hours:
-        return f"{hours:,} h {minutes} min"
-    return f"{minutes} min {rest} s" if minutes else f"{rest} s"
 
 
 def _ms(seconds: float) -> str:

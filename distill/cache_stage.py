@@ -1,7 +1,8 @@
-"""The cache stage: one cache for each source of a project, built or added to."""
+"""The cache stage: one cache for each teacher and each source, built or added to."""
 
 import re
-from collections.abc import Iterator, Sequence
+from collections import Counter
+from collections.abc import Sequence
 from contextlib import ExitStack
 from pathlib import Path
 
@@ -10,32 +11,57 @@ from accelerate import Accelerator
 from distill.cache import Cache
 from distill.cache_build import Sharing, build_cache, identify
 from distill.cache_manifest import read_manifest
+from distill.data.sample import Skip
 from distill.progress import Bar, make_console, progress_bar
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
+from distill.teacher.protocol import Teacher
 
 
 def build_caches(
     project: Project, folder: RunFolder, accelerator: Accelerator | None = None
-) -> list[Cache]:
-    """Embed what is not in the caches yet; return those of all sources, none without a teacher.
+) -> list[list[Cache]]:
+    """Embed what is not in the caches yet; return those of all sources for each of the teachers.
 
     With an accelerator every process has to call this, and each embeds its share; the run folder
     is written by the main process alone.
     """
-    teacher = project.teacher
-    if teacher is None:
+    ensemble = project.teacher
+    if ensemble is None:
         return []
     console, main = make_console(), accelerator is None or accelerator.is_main_process
     # Training goes through here again after the cache stage, which has said all this.
     told = folder.finished("cache")
-    if not told:
-        console.print(f"cache: {teacher.name} over {describe(project.sources)}")
-    caches: list[Cache] = []
+    built = []
     folders = cache_folders(project, folder.path)
+    for teacher, title, paths in zip(ensemble.members, ensemble.titles, folders, strict=True):
+        if not told:
+            console.print(f"cache: {title} over {describe(project.sources)}")
+        caches, skips = _build_all(project, teacher, paths, accelerator)
+        built.append(caches)
+        if main:
+            folder.add_skips(skips)
+        for cache in () if told else caches:
+            size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
+            console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
+        if teacher.truncated:
+            console.print(f"cache: {teacher.truncated} captions were longer than {title} reads")
+    if main:
+        folder.finish("cache")
+    if accelerator is not None:
+        accelerator.wait_for_everyone()
+    return built
+
+
+def _build_all(
+    project: Project, teacher: Teacher, folders: Sequence[Path], accelerator: Accelerator | None
+) -> tuple[list[Cache], list[Skip]]:
+    """Build one teacher's caches of all sources; return them with the pictures left out."""
+    caches: list[Cache] = []
+    skips: list[Skip] = []
     for path, source in zip(folders, project.sources, strict=True):
         with ExitStack() as stack:
-            cache, skips = build_cache(
+            cache, skipped = build_cache(
                 path,
                 source,
                 teacher,
@@ -46,29 +72,22 @@ def build_caches(
                 sharing=_sharing(accelerator, caches),
             )
         caches.append(cache)
-        if main:
-            folder.add_skips(skips)
-        if not told:
-            size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
-            console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
-    if teacher.truncated:
-        console.print(f"cache: {teacher.truncated} captions were longer than the teacher reads")
-    if main:
-        folder.finish("cache")
-    if accelerator is not None:
-        accelerator.wait_for_everyone()
-    return caches
+        skips += skipped
+    return caches, skips
 
 
 def check_caches(project: Project, run_folder: Path) -> None:
-    """See that what stands in the folders of the caches is of this teacher and these views.
+    """See that what stands in the folders of the caches is of these teachers and views.
 
     Raises:
         CacheError: it is of something else; the message names what differs.
     """
-    if project.teacher is not None and project.config.train.teacher == "cached":
-        for path in cache_folders(project, run_folder):
-            read_manifest(path, identify(project.teacher, project.build_settings))
+    ensemble = project.teacher
+    if ensemble is None or project.config.train.teacher != "cached":
+        return
+    for teacher, paths in zip(ensemble.members, cache_folders(project, run_folder), strict=True):
+        for path in paths:
+            read_manifest(path, identify(teacher, project.build_settings))
 
 
 def _sharing(accelerator: Accelerator | None, caches: Sequence[Cache]) -> Sharing:
@@ -98,19 +117,36 @@ class _Bars:
         self._bar.update(done)
 
 
-def cache_folders(project: Project, run_folder: Path) -> Iterator[Path]:
-    """Yield a folder for each source, named by teacher and source."""
+def cache_folders(project: Project, run_folder: Path) -> list[list[Path]]:
+    """Return a folder for each source, for each of the teachers; named by teacher and source."""
     named = project.config.cache.folder
     base = run_folder / "cache" if named is None else Path(named)
-    teacher = "" if project.teacher is None else project.teacher.name
-    seen: set[str] = set()
+    members = () if project.teacher is None else project.teacher.members
+    sources = _source_names(project)
+    return [[base / name / source for source in sources] for name in _teacher_names(members)]
+
+
+def _teacher_names(teachers: Sequence[Teacher]) -> list[str]:
+    """Return a name for the folder of each teacher."""
+    slugs = [_slug(teacher.name) for teacher in teachers]
+    # Some file systems take no notice of capitals.
+    counts = Counter(slug.lower() for slug in slugs)
+    return [
+        # Whatever order a recipe has them in.
+        f"{slug}-{teacher.fingerprint[:8]}" if counts[slug.lower()] > 1 else slug
+        for slug, teacher in zip(slugs, teachers, strict=True)
+    ]
+
+
+def _source_names(project: Project) -> list[str]:
+    seen: list[str] = []
     for source in project.sources:
         # The last two parts of a path: a data set that moves as a whole keeps its cache.
         name = _slug("-".join(Path(source.name).parts[-2:]))
         while name in seen:
             name += "-again"
-        seen.add(name)
-        yield base / _slug(teacher) / name
+        seen.append(name)
+    return seen
 
 
 def _slug(name: str) -> str:

@@ -11,6 +11,9 @@ from distill.presets import NEEDS, PRESETS
 if TYPE_CHECKING:
     from distill.config import RunConfig
 
+# Of the largest weight of an ensemble: of a smaller one float32 would hold little.
+LEAST_SHARE = 1e-6
+
 
 def cross_errors(config: "RunConfig") -> Iterator[tuple[str, str]]:
     """Yield the dotted path and the text of everything that does not fit together."""
@@ -48,6 +51,20 @@ def _teacher(config: "RunConfig") -> Iterator[tuple[str, str]]:
     mode = config.train.teacher
     if not config.teachers and mode != "absent":
         yield "train.teacher", f"found {mode!r}, but the recipe has no teacher; add one, or absent"
+    yield from _ensemble(config)
+
+
+def _ensemble(config: "RunConfig") -> Iterator[tuple[str, str]]:
+    """Check the teachers of a list against each other."""
+    largest = max((entry.weight for entry in config.teachers), default=1.0)
+    seen: dict[str, int] = {}
+    for number, entry in enumerate(config.teachers):
+        first = seen.setdefault(entry.model_dump_json(exclude={"weight"}), number)
+        if first != number:
+            yield f"teacher.{number}", f"the same as teacher.{first}; name it once, with its weight"
+        if entry.weight / largest < LEAST_SHARE:
+            found = f"found {entry.weight:g} beside {largest:g}, which leaves nothing of it"
+            yield f"teacher.{number}.weight", f"{found}; raise it, or leave the teacher out"
 
 
 def _towers(config: "RunConfig", student: StudentTowers) -> Iterator[tuple[str, str]]:

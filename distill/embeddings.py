@@ -1,9 +1,10 @@
 """What a dual encoder says about a batch, and what its losses check and lift before they use it."""
 
 import math
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from itertools import accumulate
 
 import torch
 import torch.nn.functional as F
@@ -24,6 +25,57 @@ class Embeddings:
     text: Tensor | None
     scale: Tensor
     bias: Tensor | None = None
+
+
+@dataclass(frozen=True)
+class Share:
+    """One teacher's part of an ensemble: its share of the whole, and what it is by itself.
+
+    ``weight`` is in 0 to 1, and those of all parts sum to 1; ``scale`` and ``bias`` are its own.
+    """
+
+    weight: float
+    width: int
+    scale: float
+    bias: float
+
+
+def join(parts: Sequence[Tensor], shares: Sequence[Share]) -> Tensor:
+    """Return an ensemble's embeddings ``[N, ΣD]`` of its teachers' ``[N, D]``, all L2-normalised.
+
+    Each part is scaled by the root of its weight, so that a cosine of the whole is the weighted
+    mean of the teachers' cosines.
+    """
+    if len(shares) == 1:
+        return parts[0]
+    scaled = [math.sqrt(share.weight) * part for share, part in zip(shares, parts, strict=True)]
+    return F.normalize(torch.cat(scaled, dim=-1), dim=-1)
+
+
+def mean_scale(shares: Sequence[Share]) -> tuple[float, float]:
+    """Return the logit scale and bias of an ensemble: the weighted means of its teachers'."""
+    return (
+        sum(share.weight * share.scale for share in shares),
+        sum(share.weight * share.bias for share in shares),
+    )
+
+
+def split(whole: Embeddings, shares: Sequence[Share]) -> list[Embeddings]:
+    """Return what each teacher of an ensemble says, at its own scale: the reverse of `join`."""
+    ends = list(accumulate(share.width for share in shares))
+    return [
+        Embeddings(
+            image=_part(whole.image, end - share.width, end),
+            text=_part(whole.text, end - share.width, end),
+            scale=torch.full_like(whole.scale, share.scale),
+            bias=torch.full_like(whole.scale, share.bias),
+        )
+        for share, end in zip(shares, ends, strict=True)
+    ]
+
+
+def _part(whole: Tensor | None, start: int, end: int) -> Tensor | None:
+    return None if whole is None else F.normalize(whole[:, start:end], dim=-1)
 
 
 @contextmanager

@@ -9,7 +9,8 @@ from typing import Any, Literal
 from distill.cache_stage import build_caches, check_caches
 from distill.config import RunConfig
 from distill.evaluate.compare import check_set, compare
-from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder, Vectors
+from distill.evaluate.encoder import Encoder, StudentEncoder, Vectors
+from distill.evaluate.ensemble import EnsembleEncoder
 from distill.evaluate.grids import disagreement_grids
 from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
@@ -181,7 +182,10 @@ def evaluate(
     """
     folder, project = _finished_run(Path(run_folder), overrides)
     path = student_folder(folder.path, checkpoint)
-    encoders: list[Encoder] = [] if project.teacher is None else [TeacherEncoder(project.teacher)]
+    encoders: list[Encoder] = []
+    if project.teacher is not None:
+        whole = EnsembleEncoder(project.teacher)
+        encoders += [whole, *whole.members]
     encoders.append(StudentEncoder(load_student(path, device=project.config.device)))
     sets = project.evaluation_sets
     options = Options(max_skipped=project.config.data.max_skipped, progress=True)
@@ -276,7 +280,7 @@ def _embedded(labels: LabelSet, project: Project, folder: Path) -> Vectors | Non
     encoder = StudentEncoder(student)
     vectors = labels.embed(encoder.encode_texts)
     if vectors is None and project.teacher is not None:
-        vectors = labels.embed(TeacherEncoder(project.teacher).encode_texts)
+        vectors = labels.embed(EnsembleEncoder(project.teacher).encode_texts)
     if vectors is None:
         raise ExportError(
             "export.labels: the student has no text tower and the recipe no teacher to embed them; "
@@ -331,7 +335,7 @@ def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[s
         notes.append(
             f"The recipe names no evaluation data: {held_out:,} pictures were held out of training."
         )
-    notes += _one_tower(project)
+    notes += [*_ensemble(project), *_one_tower(project)]
     if not (run_folder / "student").exists():
         notes.append("Training is not finished: this is the student of the newest checkpoint.")
     if checkpoint == "best":
@@ -341,6 +345,18 @@ def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[s
             f"{best['set']}: its score there flatters it."
         )
     return notes
+
+
+def _ensemble(project: Project) -> list[str]:
+    """Say who the teacher is where it is several."""
+    if project.teacher is None or len(project.teacher.members) == 1:
+        return []
+    whole = zip(project.teacher.members, project.teacher.shares, strict=True)
+    parts = [
+        f"teacher.{number} is {member.name} with {share.weight:.1%}"
+        for number, (member, share) in enumerate(whole)
+    ]
+    return [f"The teacher is an ensemble: {', '.join(parts)}."]
 
 
 def _one_tower(project: Project) -> list[str]:

@@ -22,8 +22,8 @@ from distill.evaluation_sets import evaluation_sets
 from distill.labels import LabelSet, label_set
 from distill.losses import Term, WeightedLoss
 from distill.parts import Towers, teacher_parts
-from distill.teacher.load import load_teacher
-from distill.teacher.protocol import Teacher
+from distill.teacher.ensemble import Ensemble
+from distill.teacher.load import load_teachers
 from distill.train.processes import check_device
 from distill.views import ViewSettings
 from export.runtime.decode import MAX_PIXELS
@@ -166,21 +166,15 @@ class Project:
         )
 
     @cached_property
-    def teacher(self) -> Teacher | None:
-        """The frozen teacher, or None where the recipe has none."""
-        entries = self.config.teachers
-        if not entries:
+    def teacher(self) -> Ensemble | None:
+        """The frozen teachers as one, a single one too, or None where the recipe has none."""
+        if not self.config.teachers:
             return None
-        if len(entries) > 1:
-            raise RecipeError(
-                f"teacher: {len(entries)} teachers, but one is what this version can learn from; "
-                "name a single one"
-            )
         check_device(self.config.train.device)
-        return load_teacher(entries[0], device=self.config.device, dtype=entries[0].dtype)
+        return load_teachers(self.config.teachers, device=self.config.device)
 
     def release_teacher(self) -> None:
-        """Let go of the teacher's weights, where the cache speaks for it from here on."""
+        """Let go of the teachers' weights, where the cache speaks for them from here on."""
         self.__dict__.pop("teacher", None)
 
     @cached_property
@@ -226,7 +220,7 @@ class Project:
         ridge = isinstance(section, StudentTowers) and section.projection_start == "ridge"
         if ridge and teacher is not None and width != teacher.width:
             raise StudentError(
-                f"student.width: projection_start: ridge needs the teacher's {teacher.width}, but "
+                f"student.width: projection_start: ridge needs the teacher's {teacher.widths}, but "
                 f"it is {width}; leave it out, or set projection_start to random"
             )
         single = self.student.tokenizer is None or self.student.image_processor is None
@@ -234,7 +228,7 @@ class Project:
             if teacher is not None and term.needs_equal_width and width != teacher.width:
                 raise StudentError(
                     f"losses.{name}: needs equal widths, but the student has {width} and the "
-                    f"teacher {teacher.width}; remove the term or set student.width: "
+                    f"teacher {teacher.widths}; remove the term or set student.width: "
                     f"{teacher.width} (kind: towers)"
                 )
             if term.needs_texts and single:
@@ -266,7 +260,11 @@ class Project:
 
     @cached_property
     def loss(self) -> WeightedLoss:
-        """The weighted sum of the recipe's terms."""
+        """The weighted sum of the recipe's terms, to each of several teachers where that is theirs.
+
+        Those are loaded for it.
+        """
+        several = len(self.config.teachers) > 1 and self.config.train.teacher != "absent"
         return WeightedLoss(
             {
                 name: Term(
@@ -277,7 +275,8 @@ class Project:
                     end=term.end,
                 )
                 for name, term in self.config.terms.items()
-            }
+            },
+            shares=self.teacher.shares if several and self.teacher is not None else (),
         )
 
     @cached_property
@@ -295,8 +294,8 @@ class Project:
         )
         if not views.draft:
             return settings
-        teacher = None if self.teacher is None else self.teacher.preprocessing
-        models = [look for look in (teacher, student_preprocessing(self.student)) if look]
+        teachers = () if self.teacher is None else self.teacher.preprocessing
+        models = [look for look in (*teachers, student_preprocessing(self.student)) if look]
         return replace(settings, draft=settings.draft_for(models)) if models else settings
 
     @property

@@ -211,8 +211,9 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     """
     values = config.model_dump(mode="json")
     seed = config.seed if config.views.seed is None else config.views.seed
+    teachers = [entry.model_dump(mode="json") for entry in config.teachers]
     cache: dict[str, Any] = {
-        "teacher": [entry.model_dump(mode="json") for entry in config.teachers],
+        "teacher": _cached_teachers(teachers),
         "data": {"train": [entry.model_dump(mode="json") for entry in config.train_sources]},
         "views": {**values["views"], "seed": seed},
         "cache": _without(values["cache"], _IN_NO_DIGEST["cache"]),
@@ -221,6 +222,7 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
         return cache
     train: dict[str, Any] = {
         **cache,
+        "teacher": teachers,
         "seed": config.seed,
         "student": values["student"],
         "losses": _loss_values(config),
@@ -240,6 +242,13 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     templates = label_templates(config.data)
     spoken = {} if templates is None else {"templates": list(templates)}
     return {**train, "evaluate": entries, **named, **spoken, **labels}
+
+
+def _cached_teachers(teachers: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Return the teachers without their weights where there are several: each has its own cache."""
+    if len(teachers) == 1:
+        return teachers
+    return [_without(entry, frozenset({"weight"})) for entry in teachers]
 
 
 def _expanded_losses(config: RunConfig) -> Losses:

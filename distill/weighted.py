@@ -1,15 +1,18 @@
 """The weighted sum of a recipe's terms, whatever functions they are."""
 
 import math
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, ClassVar, Literal, Self
 
 import torch
 from torch import Tensor
 
-from distill.embeddings import Embeddings, zero_of
+from distill.embeddings import Embeddings, Share, split, zero_of
 from distill.presets import NEEDS
+
+# Their distributions over the batch need no common width, and each teacher has its own scale.
+_FOR_EACH_TEACHER = ("kl_divergence", "relational")
 
 
 @dataclass(frozen=True)
@@ -75,8 +78,13 @@ class WeightedTerms:
 
     functions: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
 
-    def __init__(self, terms: Mapping[str, Term]) -> None:
-        """Take the terms by name.
+    def __init__(self, terms: Mapping[str, Term], *, shares: Sequence[Share] = ()) -> None:
+        """Take the terms by name, and the shares of the teachers where there are several.
+
+        The embeddings of several teachers come joined (`distill.embeddings.join`). A term that
+        compares distributions over the batch is then the weighted sum of the terms to each
+        teacher, which has the gradient of the term to their mean distribution; every other term
+        takes the teachers as the one that they are together.
 
         Raises:
             ValueError: there is no term, or one is unknown; the message lists the known ones.
@@ -88,6 +96,7 @@ class WeightedTerms:
             if name not in self.functions:
                 raise ValueError(f"losses: {name!r} is unknown; known are {known}")
         self.terms = dict(terms)
+        self.shares = tuple(shares)
 
     def only(self, *names: str) -> Self:
         """Return the sum of those of its terms that are named.
@@ -101,7 +110,7 @@ class WeightedTerms:
                 f"losses: none of {', '.join(names)} is a term here; "
                 f"there are {', '.join(self.terms)}"
             )
-        return type(self)(kept)
+        return type(self)(kept, shares=self.shares)
 
     @property
     def needs_teacher(self) -> bool:
@@ -150,15 +159,41 @@ class WeightedTerms:
             weight = term.weight_at(progress)
             if weight == 0:
                 continue
-            inputs = self._inputs(name, student, teacher, banks or Banks(), masked)
-            arguments = dict(term.arguments)
-            if NEEDS[name].pairs:
-                arguments["groups"] = groups
-            value = self.functions[name](*inputs, **arguments)
+            value = torch.stack(
+                [
+                    share * self._value(name, student, one, groups, banks or Banks(), masked)
+                    for share, one in self._teachers(name, teacher)
+                ]
+            ).sum()
             weighted.append(weight * value)
             values[name] = value.detach()
         device = weighted[-1].device
         return torch.stack([part.to(device) for part in weighted]).sum(), values
+
+    def _teachers(
+        self, name: str, teacher: Embeddings | None
+    ) -> list[tuple[float, Embeddings | None]]:
+        """Return whom a term compares the student with, and the shares of its value."""
+        if teacher is None or len(self.shares) < 2 or name not in _FOR_EACH_TEACHER:
+            return [(1.0, teacher)]
+        weights = [share.weight for share in self.shares]
+        return list(zip(weights, split(teacher, self.shares), strict=True))
+
+    def _value(
+        self,
+        name: str,
+        student: Embeddings,
+        teacher: Embeddings | None,
+        groups: Tensor | None,
+        banks: Banks,
+        masked: Tensor | None,
+    ) -> Tensor:
+        """Return a term before its weight."""
+        inputs = self._inputs(name, student, teacher, banks, masked)
+        arguments = dict(self.terms[name].arguments)
+        if NEEDS[name].pairs:
+            arguments["groups"] = groups
+        return self.functions[name](*inputs, **arguments)
 
     def _inputs(
         self,

@@ -31,7 +31,7 @@ def examine_room(
     project: Examined,
     student: Student,
     teachers: Sequence[Teacher],
-    caches: Sequence[Cache],
+    caches: Sequence[Sequence[Cache]],
     looks: Sequence[Look],
     *,
     free: int | None,
@@ -41,9 +41,12 @@ def examine_room(
     weights = sum(weight.numel() for weight in student.model.parameters())
     average = 0 if config.train.ema_decay is None else AVERAGE_BYTES * weights
     needed = {config.folder: BYTES_PER_WEIGHT_SAVED * weights + 2 * average}
-    if caches:
-        folder = next(iter(cache_folders(project, config.folder)))
-        needed[folder] = sum(_cache_bytes(project, teacher, caches, looks) for teacher in teachers)
+    if any(caches):
+        folder = cache_folders(project, config.folder)[0][0]
+        needed[folder] = sum(
+            _cache_bytes(project, teacher, of_teacher, looks)
+            for teacher, of_teacher in zip(teachers, caches, strict=True)
+        )
     yield from examine_disk(needed)
     sizes = [
         teacher.parameters * _TEACHER_BYTES[entry.dtype]

@@ -138,4 +138,4 @@ def _teachers(project: Examined) -> Generator[Finding, None, list[Teacher] | Non
     yield from refused
     if refused:
         return None
-    return [] if teacher is None else [teacher]
+    return [] if teacher is None else list(teacher.members)

@@ -63,19 +63,19 @@ def examine_teacher(
 
 def examine_caches(
     project: Examined, teachers: Sequence[Teacher], looks: Sequence[Look]
-) -> Generator[Finding, None, list[Cache]]:
-    """Yield what is found about the caches of all sources; return those that can be opened."""
-    caches: list[Cache] = []
-    if project.config.train.teacher != "cached":
+) -> Generator[Finding, None, list[list[Cache]]]:
+    """Yield what is found about the caches of all sources; return each teacher's that open."""
+    caches: list[list[Cache]] = [[] for _ in teachers]
+    if project.config.train.teacher != "cached" or not teachers:
         return caches
-    for teacher in teachers:
-        folders = cache_folders(project, project.config.folder)
+    of_teachers = cache_folders(project, project.config.folder)
+    for teacher, folders, found in zip(teachers, of_teachers, caches, strict=True):
         for folder, look in zip(folders, looks, strict=True):
             refused: list[Finding] = []
             cache = attempt("cache", partial(_open, project, teacher, folder), refused)
             yield from refused
             if cache is not None:
-                caches.append(cache)
+                found.append(cache)
                 yield from examine_cache("cache", cache, Subset(look.source, look.rows))
     return caches
 

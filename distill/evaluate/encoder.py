@@ -65,11 +65,11 @@ class TeacherEncoder:
 
     def encode_images(self, images: Iterable[Image.Image]) -> Vectors:
         """Embed RGB pictures of any size."""
-        return _in_batches(self._images, images, self._batch_size)
+        return in_batches(self._images, images, self._batch_size)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Embed texts."""
-        return _in_batches(self._texts, texts, self._batch_size)
+        return in_batches(self._texts, texts, self._batch_size)
 
     def _images(self, images: Sequence[Image.Image]) -> Vectors:
         pixels = np.stack([self._teacher.preprocessing.pixels(image) for image in images])
@@ -115,7 +115,7 @@ class StudentEncoder:
             return _to_numpy(embed_images(self._model, torch.from_numpy(values).to(self._device)))
 
         with _evaluating(self._model):
-            return _in_batches(embed, images, self._batch_size)
+            return in_batches(embed, images, self._batch_size)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors | None:
         """Embed texts; None without a text tower."""
@@ -131,7 +131,7 @@ class StudentEncoder:
             return _to_numpy(embed_texts(self._model, moved))
 
         with _evaluating(self._model):
-            return _in_batches(embed, texts, self._batch_size)
+            return in_batches(embed, texts, self._batch_size)
 
 
 class BundleEncoder:
@@ -158,7 +158,7 @@ class BundleEncoder:
         return None if self._model.manifest.text is None else self._model.embed_texts(texts)
 
 
-def _in_batches(
+def in_batches(
     embed: Callable[[Sequence[Item]], Vectors], items: Iterable[Item], batch_size: int
 ) -> Vectors:
     """Return ``embed`` of all items ``[N, D]``, holding one batch of them at a time."""

@@ -1,14 +1,50 @@
-"""A teacher from the recipe's entry that names it."""
+"""Teachers from the recipe's entries that name them."""
 
+import re
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, assert_never
 
+from distill.teacher.ensemble import Ensemble
 from distill.teacher.hf import load_hf_teacher, load_student_teacher
 from distill.teacher.open_clip import load_open_clip_teacher
 from distill.teacher.openai import load_openai_teacher
 from distill.teacher.protocol import Teacher
+from export.runtime.errors import TeacherError
 
 if TYPE_CHECKING:
     from distill.config import Teacher as TeacherConfig
+
+# The fields of an entry that errors name.
+_FIELD = re.compile(r"\bteacher\.(?=(?:model|pretrained|weights|quick_gelu)\b)")
+
+
+def load_teachers(entries: Sequence["TeacherConfig"], *, device: str) -> Ensemble:
+    """Load all teachers of a recipe, a single one too, as one.
+
+    Args:
+        entries: What the recipe's ``teacher`` names, at least one.
+        device: Where they run.
+
+    Raises:
+        TeacherError: One cannot be loaded, or two are the same; one line, which numbers them as
+            the recipe does.
+    """
+    members: list[Teacher] = []
+    for number, entry in enumerate(entries):
+        try:
+            member = load_teacher(entry, device=device, dtype=entry.dtype)
+        except TeacherError as error:
+            if len(entries) == 1:
+                raise
+            raise TeacherError(_FIELD.sub(f"teacher.{number}.", str(error))) from error
+        same = [place for place, one in enumerate(members) if one.fingerprint == member.fingerprint]
+        if same:
+            raise TeacherError(
+                f"teacher.{number}.model: {entry.model} is the same as teacher.{same[0]}; name it "
+                "once, with a larger weight if it should count for more"
+            )
+        members.append(member)
+    return Ensemble(members, [entry.weight for entry in entries])
 
 
 def load_teacher(config: "TeacherConfig", *, device: str, dtype: str) -> Teacher:

@@ -5,7 +5,7 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from distill.cache import CachedTeacher
+from distill.cache_ensemble import CachedEnsemble
 from distill.cache_manifest import PARTS, Part
 from distill.train.batches import Partners
 from distill.weighted import Banks
@@ -22,7 +22,7 @@ class TeacherBanks:
     seed: int
     device: torch.device
     prompts: Tensor | None = None
-    cached: CachedTeacher | None = None
+    cached: CachedEnsemble | None = None
     samples: int = 0
     parts: frozenset[Part] = frozenset(PARTS)
 

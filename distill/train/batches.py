@@ -12,7 +12,8 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
-from distill.cache import CachedTeacher, caption_ids, picture_ids
+from distill.cache import caption_ids, picture_ids
+from distill.cache_ensemble import CachedEnsemble
 from distill.counter import draw_integers, draw_permutation
 from distill.data.index import Place, Position
 from distill.data.pairs import Captions
@@ -44,8 +45,8 @@ class Partners:
 class Batch:
     """This process's rows of one step.
 
-    ``teacher_pixels`` is uint8 ``[B, H, W, 3]`` at a live teacher's size; ``teacher_image`` and
-    ``teacher_text`` are what a cached one says, ``[B, D]``. ``pair_ids`` int64 ``[B, 2]`` holds
+    ``teacher_pixels`` is uint8 ``[B, H, W, 3]`` at the size of each live teacher; ``teacher_image``
+    and ``teacher_text`` are what cached ones say, ``[B, D]``. ``pair_ids`` int64 ``[B, 2]`` holds
     digests of key and caption, the caption's -1 where it is borrowed. ``partners`` finds the
     rows' true partners in a corpus, where a term asks for them.
     """
@@ -54,7 +55,7 @@ class Batch:
     captions: list[str]
     pair_ids: Tensor
     pieces: list[Piece]
-    teacher_pixels: Tensor | None
+    teacher_pixels: tuple[Tensor, ...]
     teacher_image: Tensor | None
     teacher_text: Tensor | None
     partners: Partners | None
@@ -62,9 +63,10 @@ class Batch:
 
     def pin_memory(self) -> "Batch":
         """Return the batch in page-locked memory; the loader asks for it."""
-        seen, image, text = (
+        seen = tuple(pixels.pin_memory() for pixels in self.teacher_pixels)
+        image, text = (
             None if tensor is None else tensor.pin_memory()
-            for tensor in (self.teacher_pixels, self.teacher_image, self.teacher_text)
+            for tensor in (self.teacher_image, self.teacher_text)
         )
         pieces = [piece.pin_memory() for piece in self.pieces]
         return replace(
@@ -76,16 +78,16 @@ class Batch:
 class Inputs:
     """How samples become what the models take; None where a model has or needs no such tower.
 
-    ``teacher`` is the preprocessing of a live teacher, ``cached`` one whose embeddings are looked
-    up, both for the student's ``towers`` alone; ``piece_rows`` is the most rows of a piece, None
-    for all of them in one.
+    ``teachers`` is the preprocessing of each live teacher, ``cached`` those whose embeddings are
+    looked up, both for the student's ``towers`` alone; ``piece_rows`` is the most rows of a piece,
+    None for all of them in one.
     """
 
     views: ViewSettings
     view_count: int
     student: Preprocessing | None
-    teacher: Preprocessing | None = None
-    cached: CachedTeacher | None = None
+    teachers: tuple[Preprocessing, ...] = ()
+    cached: CachedEnsemble | None = None
     towers: Towers = BOTH
     tokenizer: Any = None
     tokenizing: Mapping[str, Any] = field(default_factory=dict)
@@ -124,7 +126,10 @@ class StepDataset(Dataset[Batch]):
             captions=captions,
             pair_ids=torch.tensor([row.pair_id for row in rows], dtype=torch.int64),
             pieces=[self._piece(rows[i : i + count]) for i in range(0, len(rows), count)],
-            teacher_pixels=_stack([row.teacher_pixels for row in rows]),
+            teacher_pixels=tuple(
+                torch.from_numpy(np.stack(of_teacher))
+                for of_teacher in zip(*(row.teacher_pixels for row in rows), strict=True)
+            ),
             teacher_image=cached.images(sources, keys, views)
             if cached is not None and self._inputs.towers.image
             else None,
@@ -162,13 +167,12 @@ class StepDataset(Dataset[Batch]):
     def _read(self, sample: Sample, place: Place) -> "_Row":
         inputs = self._inputs
         number = place.times_shown % inputs.view_count
-        pixels = hidden = teacher_pixels = None
-        if inputs.student is not None or inputs.teacher is not None:
+        pixels, hidden, teacher_pixels = None, None, []
+        if inputs.student is not None or inputs.teachers:
             image = open_image(sample, draft=inputs.views.draft)
             view = draw_view(inputs.views, sample.key, number, size=image.size)
             pixels = None if inputs.student is None else render_view(image, view, inputs.student)
-            if inputs.teacher is not None:
-                teacher_pixels = render_view(image, view, inputs.teacher)
+            teacher_pixels = [render_view(image, view, look) for look in inputs.teachers]
         if pixels is not None and inputs.mask is not None:
             hidden = hide_patches(
                 inputs.mask,
@@ -202,7 +206,7 @@ class _Row:
     pair_id: tuple[int, int]
     pixels: NDArray[np.uint8] | None
     hidden: NDArray[np.bool_] | None
-    teacher_pixels: NDArray[np.uint8] | None
+    teacher_pixels: Sequence[NDArray[np.uint8]]
 
 
 def _partners(rows: Sequence[_Row]) -> Partners:

@@ -11,7 +11,7 @@ from accelerate.utils import gather_object
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from distill.cache import CachedTeacher
+from distill.cache_ensemble import CachedEnsemble
 from distill.counter import draw_integers
 from distill.data.index import Position
 from distill.data.pairs import group_rows
@@ -19,7 +19,7 @@ from distill.data.sample import Skip, check_skips
 from distill.embeddings import Embeddings
 from distill.losses import WeightedLoss
 from distill.progress import Bar, progress_bar
-from distill.teacher.protocol import Teacher
+from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Batch, StepDataset, batches
 from distill.train.checkpoint import (
@@ -92,7 +92,7 @@ class Work:
     position: Position
     dataset: StepDataset
     samples: int
-    teacher: Teacher | CachedTeacher | None
+    teacher: Ensemble | CachedEnsemble | None
     loss: WeightedLoss
     banks: TeacherBanks | None
     optimizer: OptimizerSettings
@@ -231,8 +231,8 @@ class Trainer:
         if teacher is None:
             return None
         image, text = batch.teacher_image, batch.teacher_text
-        if not isinstance(teacher, CachedTeacher):
-            if batch.teacher_pixels is not None:
+        if not isinstance(teacher, CachedEnsemble):
+            if batch.teacher_pixels:
                 image = teacher.encode_images(batch.teacher_pixels)
             text = teacher.encode_texts(batch.captions) if batch.captions else None
         return Embeddings(

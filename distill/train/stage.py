@@ -5,13 +5,14 @@ from accelerate import Accelerator
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.cache import CachedTeacher
+from distill.cache_ensemble import CachedEnsemble
 from distill.cache_stage import build_caches
 from distill.labels import ensemble
 from distill.parts import corpus_parts
 from distill.progress import make_console
 from distill.project import Project, student_preprocessing
 from distill.run_folder import RunFolder
-from distill.teacher.protocol import Teacher
+from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Inputs, StepDataset
 from distill.train.checkpoint import latest_checkpoint
@@ -72,13 +73,19 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
     finally:
         if accelerator.is_main_process:
             folder.add_skips(list(trainer.skipped.values()))
-    if not isinstance(teacher, CachedTeacher) and teacher is not None and teacher.truncated:
-        console.print(
-            f"train: {teacher.truncated} times a caption was longer than the teacher reads"
-        )
+    if isinstance(teacher, Ensemble):
+        _tell_truncated(teacher)
     if accelerator.is_main_process:
         folder.finish("train")
     accelerator.wait_for_everyone()
+
+
+def _tell_truncated(teacher: Ensemble) -> None:
+    for title, member in zip(teacher.titles, teacher.members, strict=True):
+        if member.truncated:
+            make_console().print(
+                f"train: {member.truncated} times a caption was longer than {title} reads"
+            )
 
 
 def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
@@ -92,23 +99,23 @@ def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
 
 def _who_teaches(
     project: Project, folder: RunFolder, accelerator: Accelerator
-) -> Teacher | CachedTeacher | None:
-    """Return the teacher, live or cached; a cache that is not whole is built by all processes."""
+) -> Ensemble | CachedEnsemble | None:
+    """Return the teachers, live or cached; a cache that is not whole is built by all processes."""
     mode, teacher = project.config.train.teacher, project.teacher
     if mode == "absent" or teacher is None:
         return None
     if mode == "live":
         return teacher
-    cached = CachedTeacher(build_caches(project, folder, accelerator))
+    caches = build_caches(project, folder, accelerator)
+    cached = CachedEnsemble([CachedTeacher(of_one) for of_one in caches], teacher.shares)
     cached.attach(project.sources)
     return cached
 
 
 def _work(
-    project: Project, teacher: Teacher | CachedTeacher | None, accelerator: Accelerator
+    project: Project, teacher: Ensemble | CachedEnsemble | None, accelerator: Accelerator
 ) -> Work:
     config, student = project.config, project.student
-    live = None if isinstance(teacher, CachedTeacher) else teacher
     look = student_preprocessing(student)
     dataset = StepDataset(
         project.sources,
@@ -118,8 +125,8 @@ def _work(
             views=project.views,
             view_count=config.cache.views,
             student=look,
-            teacher=None if live is None or look is None else live.preprocessing,
-            cached=teacher if isinstance(teacher, CachedTeacher) else None,
+            teachers=teacher.preprocessing if isinstance(teacher, Ensemble) and look else (),
+            cached=teacher if isinstance(teacher, CachedEnsemble) else None,
             towers=project.towers,
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
@@ -163,7 +170,7 @@ def _work(
 
 
 def _banks(
-    project: Project, teacher: Teacher | CachedTeacher | None, device: torch.device
+    project: Project, teacher: Ensemble | CachedEnsemble | None, device: torch.device
 ) -> TeacherBanks | None:
     """Return what the recipe's terms compare with beyond the batch; None where none does."""
     terms, prompts = project.config.terms, None
@@ -173,14 +180,14 @@ def _banks(
     if teacher is None or not (samples or "prompt_kl" in terms):
         return None
     if "prompt_kl" in terms:
-        embed = teacher.captions if isinstance(teacher, CachedTeacher) else teacher.encode_texts
+        embed = teacher.captions if isinstance(teacher, CachedEnsemble) else teacher.encode_texts
         rows = embed(project.bank_texts).cpu().numpy()
         prompts = torch.from_numpy(ensemble(rows, project.bank_templates)).to(device)
     return TeacherBanks(
         seed=project.config.seed,
         device=device,
         prompts=prompts,
-        cached=teacher if samples and isinstance(teacher, CachedTeacher) else None,
+        cached=teacher if samples and isinstance(teacher, CachedEnsemble) else None,
         samples=samples,
         parts=corpus_parts(project.towers, terms),
     )

@@ -10,12 +10,13 @@ from distill.counter import draw_integers
 from distill.data.pairs import Captions, group_rows
 from distill.data.sample import Source, open_image
 from distill.evaluate.compare import EvaluationSet, headline, measure
-from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.encoder import Encoder, StudentEncoder
+from distill.evaluate.ensemble import EnsembleEncoder
 from distill.evaluate.lend import Remembered
 from distill.evaluate.pictures import Options
 from distill.losses import Embeddings, WeightedLoss
 from distill.parts import BOTH, Towers
-from distill.teacher.protocol import Teacher
+from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
 from export.runtime.errors import DataError
 from students.encoder import Student, logit_bias, logit_scale
@@ -36,7 +37,7 @@ class StudentValidator:
         captions: Captions,
         headline_set: EvaluationSet | None,
         student: Student,
-        teacher: Teacher | None,
+        teacher: Ensemble | None,
         loss: WeightedLoss,
         banks: TeacherBanks | None,
         samples: int,
@@ -59,7 +60,7 @@ class StudentValidator:
         self._lender: Remembered | None = None
         if teacher is None:
             return
-        encoder = TeacherEncoder(teacher)
+        encoder = EnsembleEncoder(teacher)
         if self._rows is not None:
             self._teacher = self._rows.embed(
                 encoder,

@@ -16,13 +16,11 @@ from distill.cache_estimate import (
     Estimate,
     Speeds,
     Work,
-    counted,
-    human_bytes,
-    human_time,
     overlapped,
     stored_bytes,
 )
 from distill.cli import main
+from distill.human import counted, human_bytes, human_time
 from distill.pipeline import build_cache as build_by_recipe
 from distill.recipe import load_recipe
 from tests.distill.cache_pieces import (

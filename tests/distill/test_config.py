@@ -172,6 +172,24 @@ def test_a_teacher_cannot_teach_where_there_is_none() -> None:
 # --- students
 
 
+def test_teachers_of_a_list_differ_and_weigh_something() -> None:
+    other = {"model": "other/teacher"}
+    assert [
+        entry.weight for entry in config(teacher=[{**TEACHER, "weight": 2}, other]).teachers
+    ] == [
+        2,
+        1,
+    ]
+    assert mistakes(teacher=[{**TEACHER, "weight": 2}, other, TEACHER]) == [
+        "r.yaml: teacher.2: the same as teacher.0; name it once, with its weight"
+    ]
+    for weight in (0, -1, float("inf"), "2"):
+        (line,) = mistakes(teacher=[TEACHER, {**other, "weight": weight}])
+        assert line.startswith(f"r.yaml: teacher.1.weight: found {weight!r}, must be"), line
+    (line,) = mistakes(teacher=[TEACHER, {**other, "weight": 1e-9}])
+    assert line.startswith("r.yaml: teacher.1.weight: found 1e-09 beside 1, which leaves nothing")
+
+
 def test_student_kinds() -> None:
     assert isinstance(config().student, StudentTowers)
     student = config(student={"kind": "hf", "model": "x"}).student

@@ -9,7 +9,7 @@ import pytest
 from distill.config import RunConfig
 from distill.data.sample import Skip
 from distill.recipe import load_recipe, resolve
-from distill.run_folder import RunFolder, Stage
+from distill.run_folder import RunFolder, Stage, stage_values
 from export.runtime.errors import RunError
 
 STAGES: tuple[Stage, ...] = ("cache", "train", "evaluate", "export")
@@ -100,6 +100,24 @@ def test_a_live_teacher_is_another_training() -> None:
     before, after = (digests(config(losses="clip_kd", train={"teacher": mode})) for mode in MODES)
     assert before[0] == after[0]
     assert before[1] != after[1]
+
+
+def test_weights_of_several_teachers_leave_their_caches() -> None:
+    models = [{"model": "a/b"}, {"model": "c/d"}]
+    both, heavier = (
+        digests(config(teacher=models)),
+        digests(config("runs/x", "teacher.1.weight=3", teacher=models)),
+    )
+    assert [ours == theirs for ours, theirs in zip(both, heavier, strict=True)] == [True] + [
+        False
+    ] * 3
+
+
+def test_a_single_teacher_is_in_the_digests_as_it_stands() -> None:
+    # Folders and caches of earlier recipes go on only as long as these values stay.
+    entry = {"kind": "hf", "model": "a/b", "weight": 1.0, "dtype": "float32"}
+    for stage in STAGES:
+        assert stage_values(config(), stage)["teacher"] == [entry]
 
 
 def test_seed_leaves_a_cache_with_views_of_its_own() -> None:

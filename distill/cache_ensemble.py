@@ -1,0 +1,85 @@
+"""The caches of all teachers of a recipe as one."""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from distill.cache import CachedTeacher
+from distill.cache_manifest import Part
+from distill.data.sample import Source
+from distill.embeddings import Share, join, mean_scale
+from export.runtime.errors import CacheError
+
+
+class CachedEnsemble:
+    """Looks the joined embeddings of several teachers up, or those of a single one.
+
+    Args:
+        members: The teachers' caches.
+        shares: What each teacher is in the whole.
+    """
+
+    def __init__(self, members: Sequence[CachedTeacher], shares: Sequence[Share]) -> None:
+        self._members = tuple(members)
+        self._compared: set[Part] = set()
+        # A cache may have been written by a teacher of another precision; what it says counts.
+        self.shares = tuple(
+            replace(share, scale=member.logit_scale, bias=member.logit_bias)
+            for member, share in zip(members, shares, strict=True)
+        )
+        self.width = sum(member.width for member in members)
+        self.logit_scale, self.logit_bias = mean_scale(self.shares)
+
+    def attach(self, sources: Sequence[Source]) -> None:
+        """Find the rows of the sources, which :meth:`corpus` draws from."""
+        for member in self._members:
+            member.attach(sources)
+        self._compared.clear()
+
+    def corpus(self, part: Part, count: int, *draw: str | int) -> Tensor:
+        """Return ``count`` embeddings of the corpus, as `CachedTeacher.corpus` draws them.
+
+        Raises:
+            CacheError: the caches do not hold the same pictures or captions.
+        """
+        self._compare(part)
+        # Their rows stand in the order of their digests, so that all draw the same ones.
+        return join([member.corpus(part, count, *draw) for member in self._members], self.shares)
+
+    def _compare(self, part: Part) -> None:
+        """See once that the caches hold the same rows of a part."""
+        if part in self._compared:
+            return
+        first, *others = self._members
+        for other in others:
+            every = sys.maxsize
+            if not torch.equal(first.corpus_ids(part, every), other.corpus_ids(part, every)):
+                raise CacheError(
+                    f"{first.folder} and {other.folder}: they do not hold the same {part}, since "
+                    "some could not be read in between; delete both to build them again"
+                )
+        self._compared.add(part)
+
+    def corpus_ids(self, part: Part, count: int, *draw: str | int) -> Tensor:
+        """Return what tells the rows of :meth:`corpus` from each other, int64 ``[count]``."""
+        return self._members[0].corpus_ids(part, count, *draw)
+
+    def images(self, sources: Sequence[int], keys: Sequence[str], views: Sequence[int]) -> Tensor:
+        """Return the embeddings of views of pictures, float32 ``[B, ΣD]``, L2-normalised.
+
+        Raises:
+            CacheError: a picture is not in the cache.
+        """
+        parts = [member.images(sources, keys, views) for member in self._members]
+        return join(parts, self.shares)
+
+    def captions(self, texts: Sequence[str]) -> Tensor:
+        """Return the embeddings of captions, float32 ``[B, ΣD]``, L2-normalised.
+
+        Raises:
+            CacheError: a caption is not in the cache.
+        """
+        return join([member.captions(texts) for member in self._members], self.shares)

@@ -1,0 +1,76 @@
+"""The teachers of a recipe as encoders: all of them together, and each by itself."""
+
+from collections.abc import Iterable, Sequence
+from operator import is_
+
+import numpy as np
+import torch
+from PIL import Image
+
+from distill.embeddings import join
+from distill.evaluate.encoder import Encoder, TeacherEncoder, Vectors, in_batches
+from distill.teacher.ensemble import Ensemble
+
+BATCH_SIZE = 64
+
+
+class EnsembleEncoder:
+    """The teachers of a recipe together, or a single one, each with its own preprocessing."""
+
+    def __init__(self, ensemble: Ensemble, *, name: str = "teacher") -> None:
+        """Take the teachers; ``name`` is theirs together."""
+        self._shares = ensemble.shares
+        self._members = [
+            _Recent(TeacherEncoder(member, name=f"{name}.{number}", batch_size=BATCH_SIZE))
+            for number, member in enumerate(ensemble.members)
+        ]
+        self.name = name
+        self.parameters: int | None = ensemble.parameters
+        self.bytes: int | None = ensemble.bytes
+
+    @property
+    def members(self) -> list[Encoder]:
+        """Each of several teachers by itself, called as in a recipe: ``teacher.0``, ``teacher.1``.
+
+        Pictures that the whole has just embedded cost them nothing.
+        """
+        return list(self._members) if len(self._members) > 1 else []
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors:
+        """Embed RGB pictures of any size."""
+        return in_batches(self._images, images, BATCH_SIZE)
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts."""
+        return self._joined([member.encode_texts(texts) for member in self._members])
+
+    def _images(self, images: Sequence[Image.Image]) -> Vectors:
+        return self._joined([member.encode_images(images) for member in self._members])
+
+    def _joined(self, parts: Sequence[Vectors]) -> Vectors:
+        return join([torch.from_numpy(part) for part in parts], self._shares).numpy()
+
+
+class _Recent:
+    """A teacher that remembers the batch of pictures that it embedded last."""
+
+    def __init__(self, encoder: TeacherEncoder) -> None:
+        self._encoder = encoder
+        self._images: list[Image.Image] = []
+        self._vectors = np.zeros((0, 0), np.float32)
+        self.name = encoder.name
+        self.parameters = encoder.parameters
+        self.bytes = encoder.bytes
+
+    def encode_images(self, images: Iterable[Image.Image]) -> Vectors:
+        """Embed RGB pictures of any size, at most a batch of them."""
+        pictures = list(images)
+        # It holds the pictures, so that no other one can be mistaken for one of them.
+        known = len(pictures) == len(self._images) and all(map(is_, pictures, self._images))
+        if not known:
+            self._images, self._vectors = pictures, self._encoder.encode_images(pictures)
+        return self._vectors
+
+    def encode_texts(self, texts: Sequence[str]) -> Vectors:
+        """Embed texts."""
+        return self._encoder.encode_texts(texts)

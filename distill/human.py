@@ -1,0 +1,27 @@
+"""Numbers as people read them."""
+
+
+def counted(number: float, noun: str) -> str:
+    """Return a number with its noun, to three digits where it is no whole one."""
+    text = f"{number:,}" if isinstance(number, int) else f"{number:,.3g}"
+    return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
+
+
+def human_bytes(count: float) -> str:
+    """Return a number of bytes for people, in powers of ten."""
+    for unit in ("B", "kB", "MB", "GB"):
+        if count < 1000:
+            return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
+        count /= 1000
+    return f"{count:.1f} TB"
+
+
+def human_time(seconds: float) -> str:
+    """Return a length of time for people."""
+    if seconds < 10:
+        return f"{seconds:.1f} s"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    if hours:
+        return f"{hours:,} h {minutes} min"
+    return f"{minutes} min {rest} s" if minutes else f"{rest} s"

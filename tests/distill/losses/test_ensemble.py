@@ -1,0 +1,143 @@
+"""Several teachers: joined embeddings, and terms to each of them."""
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+
+from distill.embeddings import Share, join, mean_scale, split
+from distill.losses import Banks, Embeddings, Term, WeightedLoss, embedding_alignment, prompt_kl
+
+WIDTHS, WEIGHTS = (6, 10), (0.3, 0.7)
+SHARES = (Share(0.3, 6, 20.0, 0.0), Share(0.7, 10, 55.0, -3.0))
+ROWS = 7
+
+
+def vectors(width, seed):
+    generator = torch.Generator().manual_seed(seed)
+    return F.normalize(torch.randn(ROWS, width, generator=generator, dtype=torch.float64), dim=1)
+
+
+def teachers():
+    return [
+        Embeddings(
+            vectors(share.width, number),
+            vectors(share.width, number + 10),
+            torch.tensor(share.scale, dtype=torch.float64),
+            torch.tensor(share.bias, dtype=torch.float64),
+        )
+        for number, share in enumerate(SHARES)
+    ]
+
+
+def joined():
+    members = teachers()
+    scale, bias = mean_scale(SHARES)
+    return Embeddings(
+        join([member.image for member in members], SHARES),
+        join([member.text for member in members], SHARES),
+        torch.tensor(scale, dtype=torch.float64),
+        torch.tensor(bias, dtype=torch.float64),
+    )
+
+
+def student(width=16):
+    image, text = vectors(width, 20).requires_grad_(), vectors(width, 21).requires_grad_()
+    return Embeddings(image, text, torch.tensor(12.0, dtype=torch.float64, requires_grad=True))
+
+
+def log_softmax(logits):
+    logits = logits - logits.max(axis=1, keepdims=True)
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+def logits_of(model, a, b):
+    rows, columns = getattr(model, a).detach().numpy(), getattr(model, b).detach().numpy()
+    return float(model.scale.detach()) * rows @ columns.T
+
+
+def test_a_cosine_of_the_whole_is_the_weighted_mean_of_the_teachers_cosines():
+    whole = joined()
+    torch.testing.assert_close(whole.image.norm(dim=1), torch.ones(ROWS, dtype=torch.float64))
+    expected = sum(
+        weight * member.image @ member.text.T
+        for weight, member in zip(WEIGHTS, teachers(), strict=True)
+    )
+    torch.testing.assert_close(whole.image @ whole.text.T, expected)
+
+
+def test_splitting_gives_each_teacher_back_at_its_own_scale():
+    for found, member in zip(split(joined(), SHARES), teachers(), strict=True):
+        for name in ("image", "text", "scale", "bias"):
+            torch.testing.assert_close(getattr(found, name), getattr(member, name))
+
+
+def test_kl_is_the_weighted_sum_of_the_kls_to_each_teacher():
+    model = student()
+    loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=SHARES)
+    value, _ = loss(model, joined(), groups=None, progress=0.0)
+    expected = 0.0
+    for weight, member in zip(WEIGHTS, teachers(), strict=True):
+        for a, b in (("image", "text"), ("text", "image")):
+            ours = log_softmax(logits_of(model, a, b))
+            theirs = log_softmax(logits_of(member, a, b))
+            rows = (np.exp(theirs) * (theirs - ours)).sum(axis=1)
+            expected += weight * rows.mean() / 2
+    assert value.item() == pytest.approx(expected, rel=1e-9)
+
+
+def test_its_gradient_is_that_of_the_kl_to_the_mean_distribution():
+    model = student()
+    loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=SHARES)
+    loss(model, joined(), groups=None, progress=0.0)[0].backward()
+    found = [model.image.grad, model.text.grad, model.scale.grad]
+    other = student()
+    logits = other.scale * other.image @ other.text.T
+    total = 0.0
+    for turned in (False, True):
+        target = sum(
+            weight * torch.softmax(each.T if turned else each, dim=1)
+            for weight, member in zip(WEIGHTS, teachers(), strict=True)
+            for each in [member.scale * member.image @ member.text.T]
+        )
+        ours = F.log_softmax(logits.T if turned else logits, dim=1)
+        total = total + F.kl_div(ours, target, reduction="batchmean") / 2
+    total.backward()
+    for mine, expected in zip(found, (other.image, other.text, other.scale), strict=True):
+        torch.testing.assert_close(mine, expected.grad)
+
+
+def test_relational_is_the_weighted_sum_too():
+    model, term = student(), {"relational": Term(1.0)}
+    whole, _ = WeightedLoss(term, shares=SHARES)(model, joined(), groups=None, progress=0.0)
+    each = [
+        WeightedLoss(term)(model, member, groups=None, progress=0.0)[0] for member in teachers()
+    ]
+    assert whole.item() == pytest.approx(0.3 * each[0].item() + 0.7 * each[1].item())
+
+
+def test_tinyclip_takes_each_teachers_own_scale_on_both_sides():
+    model = student()
+    term = {"kl_divergence": Term(1.0, options={"scale": "teacher"})}
+    whole, _ = WeightedLoss(term, shares=SHARES)(model, joined(), groups=None, progress=0.0)
+    each = [
+        WeightedLoss(term)(model, member, groups=None, progress=0.0)[0] for member in teachers()
+    ]
+    assert whole.item() == pytest.approx(0.3 * each[0].item() + 0.7 * each[1].item())
+
+
+def test_alignment_and_prompts_go_to_the_whole():
+    model, whole = student(), joined()
+    terms = {"embedding_alignment": Term(1.0), "prompt_kl": Term(1.0)}
+    bank = join([vectors(share.width, 30) for share in SHARES], SHARES)
+    loss = WeightedLoss(terms, shares=SHARES)
+    _, values = loss(model, whole, groups=None, progress=0.0, banks=Banks(prompts=bank))
+    assert values["embedding_alignment"].item() == embedding_alignment(model, whole).item()
+    expected = prompt_kl(model.image, whole.image, bank, model.scale, whole.scale)
+    assert values["prompt_kl"].item() == expected.item()
+    assert whole.scale.item() == pytest.approx(0.3 * 20 + 0.7 * 55)
+
+
+def test_one_teacher_is_joined_to_itself():
+    member = teachers()[0]
+    assert join([member.image], SHARES[:1]) is member.image
