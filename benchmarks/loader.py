@@ -15,9 +15,9 @@ workers and handed to this process. Normalisation is in neither: it is a part of
 - ``draft``: the crops, with JPEGs decoded at a half, quarter or eighth where the crops need no
   more (``views.draft``).
 
-All of them take turns, and the workers' start counts for each. Ratios are those of one turn, so
-that what else the machine does at that time falls on both. Processor time is that of all processes
-together.
+All of them take turns, each right after a run of the plain loop, with which it is compared: so what
+else the machine does at that time falls on both. The start of the processes counts, and processor
+time is that of all of them together.
 """
 
 import argparse
@@ -29,7 +29,7 @@ import tempfile
 import time
 from base64 import b64encode
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -53,7 +53,6 @@ from export.runtime.preprocess import Preprocessing
 
 FORMS = ("folder", "table", "base64", "shards")
 WAYS = ("crops", "whole", "draft")
-PLAIN = "plain loop"
 BATCH, PER_SHARD = 64, 64
 GOAL = 0.9
 CROPS = ViewSettings(
@@ -63,10 +62,22 @@ CROPS = ViewSettings(
 
 @dataclass(frozen=True)
 class Seconds:
-    """How long one turn took: by the clock, and of the processor in all processes together."""
+    """A moment, or how long something took: by the clock, and of the processor by all processes."""
 
     clock: float
     processor: float
+
+    def since(self, earlier: "Seconds") -> "Seconds":
+        """Return what went by since an earlier moment."""
+        return Seconds(self.clock - earlier.clock, self.processor - earlier.processor)
+
+
+@dataclass(frozen=True)
+class Turn:
+    """The plain loop, and the loader right after it."""
+
+    plain: Seconds
+    ours: Seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -87,8 +98,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
             for form, source in sources.items()
         }
         check_pixels(sources, files, options.size)
-        times = take_turns(files, loaders, options)
-        report = summarise(times, files, options)
+        report = summarise(take_turns(files, loaders, options), files, options)
     print_report(report)
     if options.out is not None:
         write_json(options.out, report)
@@ -257,26 +267,19 @@ def take_turns(
     files: Sequence[Path],
     loaders: Mapping[str, Callable[[int, int], int]],
     options: argparse.Namespace,
-) -> dict[str, list[Seconds]]:
-    """Run the plain loop and each loader in turns; the first turn of each is not counted."""
-
-    def plain() -> None:
-        plain_loops(files, options.size, options.processes)
-
-    times: dict[str, list[Seconds]] = {PLAIN: [], **{name: [] for name in loaders}}
+) -> dict[str, list[Turn]]:
+    """Run each loader in its turn, the plain loop right before it; the first turn is no part."""
+    turns: dict[str, list[Turn]] = {name: [] for name in loaders}
     for number in range(options.rounds + 1):
-        for name in times:
+        for name, read in loaders.items():
             began = now()
-            if name == PLAIN:
-                plain()
-            elif loaders[name](number, options.processes) != len(files):
+            plain_loops(files, options.size, options.processes)
+            between = now()
+            if read(number, options.processes) != len(files):
                 raise RuntimeError(f"{name}: an epoch is not as long as the plain loop")
-            ended = now()
             if number:
-                times[name].append(
-                    Seconds(ended.clock - began.clock, ended.processor - began.processor)
-                )
-    return times
+                turns[name].append(Turn(between.since(began), now().since(between)))
+    return turns
 
 
 def now() -> Seconds:
@@ -286,21 +289,21 @@ def now() -> Seconds:
 
 
 def summarise(
-    times: Mapping[str, Sequence[Seconds]], files: Sequence[Path], options: argparse.Namespace
+    turns: Mapping[str, Sequence[Turn]], files: Sequence[Path], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return images per second, and the ratios to the plain loop: medians and quartiles."""
-    plain = times[PLAIN]
     results = {}
-    for name, mine in times.items():
-        by_clock = [a.clock / b.clock for a, b in zip(plain, mine, strict=True)]
-        by_processor = [a.processor / b.processor for a, b in zip(plain, mine, strict=True)]
+    for name, of_name in turns.items():
+        by_clock = [turn.plain.clock / turn.ours.clock for turn in of_name]
         results[name] = {
-            "images_per_second": len(files) / statistics.median(one.clock for one in mine),
+            "images_per_second": rate(files, [turn.ours for turn in of_name]),
+            "plain_images_per_second": rate(files, [turn.plain for turn in of_name]),
             "ratio": statistics.median(by_clock),
             "quartiles": quartiles(by_clock),
-            "ratio_of_processor": statistics.median(by_processor),
-            "seconds": [one.clock for one in mine],
-            "processor_seconds": [one.processor for one in mine],
+            "ratio_of_processor": statistics.median(
+                turn.plain.processor / turn.ours.processor for turn in of_name
+            ),
+            "turns": [asdict(turn) for turn in of_name],
         }
     widths = [Image.open(file).size for file in files[:BATCH]]
     return {
@@ -317,6 +320,11 @@ def summarise(
     }
 
 
+def rate(files: Sequence[Path], seconds: Sequence[Seconds]) -> float:
+    """Return the median of images per second."""
+    return len(files) / statistics.median(one.clock for one in seconds)
+
+
 def quartiles(values: Sequence[float]) -> list[float]:
     """Return the first and the third quartile."""
     return [float(value) for value in np.quantile(values, [0.25, 0.75])]
@@ -329,12 +337,13 @@ def print_report(report: Mapping[str, Any]) -> None:
         f"{report['files']} pictures of {width:.0f} x {height:.0f}, "
         f"{report['median_bytes'] / 1000:.0f} kB; {report['settings']['processes']} processes\n"
     )
-    print("| | images/s | of the plain loop | quartiles | of its processor time |")
-    print("|---|---:|---:|---:|---:|")
+    print("| | images/s | plain loop | ratio | quartiles | ratio of processor time |")
+    print("|---|---:|---:|---:|---:|---:|")
     for name, found in report["results"].items():
         low, high = found["quartiles"]
         print(
-            f"| {name} | {found['images_per_second']:.0f} | {found['ratio']:.2f} | "
+            f"| {name} | {found['images_per_second']:.0f} | "
+            f"{found['plain_images_per_second']:.0f} | {found['ratio']:.2f} | "
             f"{low:.2f}–{high:.2f} | {found['ratio_of_processor']:.2f} |"
         )
 
