@@ -23,6 +23,7 @@ def test_paths(tmp_path: Path) -> None:
     every = [f"{number:03d}" for number in range(12)]
     assert keys(str(folder)) == keys(f"{folder}/*.tar") == every
     assert keys(f"file://{folder}/{{000..011}}.tar") == every
+    assert keys(f"local://{folder}/*.tar") == every
     assert keys(f"{folder}/{{009..011}}.tar") == every[9:]
     assert keys(f"{folder}/00{{7,2}}.tar") == ["007", "002"]
     assert keys(f"{folder}/0{{0..1}}{{0..1}}.tar") == ["000", "001", "010", "011"]
