@@ -108,7 +108,10 @@ def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) ->
     """Return the view as a model sees it: uint8 ``[H, W, 3]`` at the size of its preprocessing."""
     if view.box is None:
         return preprocessing.pixels(image)
-    picture = Image.fromarray(preprocessing.resize_box(image, view.box))
+    pixels = preprocessing.resize_box(image, view.box)
+    if view == View(view.box):
+        return pixels
+    picture = Image.fromarray(pixels)
     if view.flip:
         picture = ImageOps.mirror(picture)
     if view.brightness != 1.0:
@@ -121,7 +124,7 @@ def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) ->
         configuration, number = view.rand_augment
         with _global_generators(number):
             picture = _rand_augment(configuration)(picture)
-    return np.asarray(picture)
+    return np.array(picture)
 
 
 @cache

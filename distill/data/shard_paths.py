@@ -18,7 +18,7 @@ _LONGEST_RANGE = 10_000_000
 _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAGIC = re.compile(r"[*?[]")
-_LOCAL = "file://"
+_LOCAL = re.compile("(file|local)://")
 # What the stores of fsspec call the mark of a file's content, or of its last change.
 _STAMPS = ("ETag", "etag", "md5Hash", "generation", "version_id", "LastModified", "Last-Modified")
 _STAMPS_TIME = ("last_modified", "mtime", "updated", "modified", "created")
@@ -88,7 +88,7 @@ def _choices(inside: str, pattern: str) -> list[str]:
 def _listed(name: str) -> list[str]:
     if is_remote(name):
         return _listed_remote(name)
-    name = name.removeprefix(_LOCAL)
+    name = _LOCAL.sub("", name, count=1) if _LOCAL.match(name) else name
     place = Path(name)
     if place.is_dir():
         return sorted(str(entry) for entry in place.iterdir() if _is_tar(entry))
@@ -122,7 +122,7 @@ def _listed_remote(name: str) -> list[str]:
 
 def is_remote(name: str) -> bool:
     """Tell whether a name is an address that fsspec opens."""
-    return "://" in name and not name.startswith(_LOCAL)
+    return "://" in name and not _LOCAL.match(name)
 
 
 @dataclass(frozen=True)

@@ -88,9 +88,10 @@ def _build(tar: TarFile, places: Sequence[Path], caption_key: str | None) -> Tar
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             index.write(place)
-        except OSError:
+            # Mapped like one that was there, so that the memory of building it is free again.
+            return load_index(place)
+        except (OSError, ValueError):
             continue
-        break
     return index
 
 

@@ -45,3 +45,10 @@ def write_text(tmp_path: Path) -> WriteTable:
         return tmp_path / name
 
     return write
+
+
+@pytest.fixture
+def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """Move the user's cache into the test, and return where indices of tars stand in it."""
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    return tmp_path / "cache/clip-distill/shards"

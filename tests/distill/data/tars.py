@@ -5,7 +5,12 @@ import tarfile
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 
+import pytest
 from PIL import Image
+
+from distill.data.sample import Sample, Source, open_image
+from distill.data.shards import open_shards
+from export.runtime.errors import DataError
 
 Members = Iterable[tuple[str, bytes | str]]
 
@@ -51,3 +56,21 @@ def write_tars(folder: Path, lengths: Iterable[int]) -> Path:
 def write_files(folder: Path, files: Mapping[str, str]) -> None:
     for name, text in files.items():
         (folder / name).write_text(text)
+
+
+def failure(path: Path | str, **options: str) -> str:
+    """Return the one line that says why tars cannot be opened."""
+    with pytest.raises(DataError) as caught:
+        open_shards(str(path), **options)
+    assert "\n" not in str(caught.value)
+    return str(caught.value)
+
+
+def colour(found: Sample) -> tuple[int, ...]:
+    pixel = open_image(found).getpixel((0, 0))
+    assert isinstance(pixel, tuple)
+    return pixel
+
+
+def reasons(source: Source) -> list[str]:
+    return [skip.reason for skip in source.skipped]
