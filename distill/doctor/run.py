@@ -74,8 +74,8 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     teachers = yield from _teachers(project)
     if teachers is None:
         return
-    for teacher in teachers:
-        name = "teacher" if len(teachers) == 1 else f"teacher {teacher.name}"
+    for number, teacher in enumerate(teachers):
+        name = "teacher" if len(teachers) == 1 else f"teacher.{number}"
         yield from examine_teacher(project, teacher, looks, name=name)
     caches = yield from examine_caches(project, teachers, looks)
     student = yield from examine_student(project, looks)

@@ -206,14 +206,28 @@ def test_a_cache_for_other_views(
     assert "cache.views is 1, the recipe asks for 2" in said["cache"]
 
 
-def test_a_teacher_that_sees_another_range(doctor: Doctor, tmp_path: Path, table: Path) -> None:
-    broken = tmp_path / "broken"
-    broken.mkdir()
-    for file in TEACHER.iterdir():
-        (broken / file.name).write_bytes(file.read_bytes())
+def broken_teacher(folder: Path) -> Path:
+    """Return a copy of the demo's teacher that forgets to divide pixels by 255."""
+    broken = folder / "broken"
+    shutil.copytree(TEACHER, broken)
     settings = json.loads((broken / "preprocessor_config.json").read_text())
     settings["rescale_factor"] = 1.0
     (broken / "preprocessor_config.json").write_text(json.dumps(settings))
+    return broken
+
+
+def test_each_of_several_teachers_is_looked_at(doctor: Doctor, tmp_path: Path) -> None:
+    two = [{"model": str(TEACHER)}, {"model": str(TEACHER), "dtype": "bfloat16", "weight": 2}]
+    assert doctor(teacher=two) == (0, {})
+    two[1]["model"] = str(broken_teacher(tmp_path))
+    status, said = doctor(teacher=two)
+    assert status == 1
+    assert "rescale_factor" in said["teacher.1's mean and std"]
+    assert not any(about.startswith("teacher.0") for about in said)
+
+
+def test_a_teacher_that_sees_another_range(doctor: Doctor, tmp_path: Path, table: Path) -> None:
+    broken = broken_teacher(tmp_path)
     status, said = doctor(teacher={"model": str(broken)})
     assert status == 1
     assert "rescale_factor" in said["teacher's mean and std"]
