@@ -108,7 +108,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--data", type=Path, help="a folder of pictures; default: drawn ones")
-    parser.add_argument("--pictures", type=int, default=512, help="how many of them")
+    parser.add_argument("--pictures", type=int, default=256, help="how many of them")
+    parser.add_argument("--passes", type=int, default=4, help="how often a turn reads them")
     parser.add_argument("--picture-size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"))
     parser.add_argument("--size", type=int, default=224, help="what the student sees")
     parser.add_argument("--processes", type=int, default=2)
@@ -116,8 +117,8 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
     parser.add_argument("--out", type=Path, help="JSON file of all that was measured")
     options = parser.parse_args(arguments)
-    if options.pictures < BATCH or min(options.processes, options.rounds) < 1:
-        parser.error(f"--pictures must be at least {BATCH}, --processes and --rounds at least 1")
+    if options.pictures < BATCH or min(options.processes, options.rounds, options.passes) < 1:
+        parser.error(f"--pictures must be at least {BATCH}, --processes, --rounds and --passes 1")
     if options.data is not None and not options.data.is_dir():
         parser.error(f"--data {options.data}: there is no such folder")
     return options
@@ -173,8 +174,8 @@ def caption(number: int) -> str:
     return f"a photo of two dogs that run after ball {number} on the grass of a park"
 
 
-def make_loader(source: Source, way: str, size: int) -> Callable[[int, int], int]:
-    """Return a function that reads an epoch with so many workers; it gives how many pictures."""
+def make_loader(source: Source, way: str, size: int) -> Callable[[range, int], int]:
+    """Return a function that reads epochs with so many workers; it gives how many pictures."""
     look = square(size)
     views = replace(CROPS, kind="center") if way == "whole" else CROPS
     if way == "draft":
@@ -201,10 +202,9 @@ def make_loader(source: Source, way: str, size: int) -> Callable[[int, int], int
     )
     steps = position.steps_per_epoch
 
-    def read(epoch: int, processes: int) -> int:
-        found = batches(
-            dataset, range(epoch * steps, (epoch + 1) * steps), workers=processes, pin=False
-        )
+    def read(epochs: range, processes: int) -> int:
+        asked = range(epochs.start * steps, epochs.stop * steps)
+        found = batches(dataset, asked, workers=processes, pin=False)
         return sum(len(batch.keys) for batch in found)
 
     return read
@@ -265,17 +265,19 @@ def check_pixels(sources: Mapping[str, Source], files: Sequence[Path], size: int
 
 def take_turns(
     files: Sequence[Path],
-    loaders: Mapping[str, Callable[[int, int], int]],
+    loaders: Mapping[str, Callable[[range, int], int]],
     options: argparse.Namespace,
 ) -> dict[str, list[Turn]]:
     """Run each loader in its turn, the plain loop right before it; the first turn is no part."""
     turns: dict[str, list[Turn]] = {name: [] for name in loaders}
+    every = [file for _ in range(options.passes) for file in files]
     for number in range(options.rounds + 1):
+        first = number * options.passes
         for name, read in loaders.items():
             began = now()
-            plain_loops(files, options.size, options.processes)
+            plain_loops(every, options.size, options.processes)
             between = now()
-            if read(number, options.processes) != len(files):
+            if read(range(first, first + options.passes), options.processes) != len(every):
                 raise RuntimeError(f"{name}: an epoch is not as long as the plain loop")
             if number:
                 turns[name].append(Turn(between.since(began), now().since(between)))
@@ -292,12 +294,12 @@ def summarise(
     turns: Mapping[str, Sequence[Turn]], files: Sequence[Path], options: argparse.Namespace
 ) -> dict[str, Any]:
     """Return images per second, and the ratios to the plain loop: medians and quartiles."""
-    results = {}
+    results, count = {}, options.passes * len(files)
     for name, of_name in turns.items():
         by_clock = [turn.plain.clock / turn.ours.clock for turn in of_name]
         results[name] = {
-            "images_per_second": rate(files, [turn.ours for turn in of_name]),
-            "plain_images_per_second": rate(files, [turn.plain for turn in of_name]),
+            "images_per_second": rate(count, [turn.ours for turn in of_name]),
+            "plain_images_per_second": rate(count, [turn.plain for turn in of_name]),
             "ratio": statistics.median(by_clock),
             "quartiles": quartiles(by_clock),
             "ratio_of_processor": statistics.median(
@@ -320,9 +322,9 @@ def summarise(
     }
 
 
-def rate(files: Sequence[Path], seconds: Sequence[Seconds]) -> float:
+def rate(count: int, seconds: Sequence[Seconds]) -> float:
     """Return the median of images per second."""
-    return len(files) / statistics.median(one.clock for one in seconds)
+    return count / statistics.median(one.clock for one in seconds)
 
 
 def quartiles(values: Sequence[float]) -> list[float]:
