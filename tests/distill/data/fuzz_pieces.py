@@ -30,6 +30,7 @@ OF_CAPTION = {caption: name for name, caption in CAPTIONS.items()}
 JUNK: tuple[Any, ...] = (
     *(None, 0, -1, 1.5, True, [], {}, "", " ", "\0", "a\0b", "\ud800x", "x" * 5000, [[[[]]]]),
     *({"raw": 3}, ["None"], "../../etc/passwd", "/", "NA", "\u202e\u0627", 10**40, [None, 7]),
+    *("a\nb", "a\r\u2028b\ud800"),
 )
 
 
