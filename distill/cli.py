@@ -293,21 +293,26 @@ def classify(
 def embed(
     bundle: BundlePath,
     pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURES...", help="Pictures, or folders of them.")
+        list[Path],
+        typer.Argument(
+            metavar="PICTURES...", help="Pictures, folders of them, or a TSV in base64."
+        ),
     ],
     out: Annotated[Path, typer.Option(metavar="FILE.npy", help="Where to write the embeddings.")],
+    schema: Annotated[
+        str | None,
+        typer.Option(metavar="NAME:TYPE:N,…", help="Columns of the TSV, e.g. text:str:1."),
+    ] = None,
 ) -> None:
     """Embed pictures by a bundle; needs no torch. The file of each row is written beside."""
     if out.suffix != ".npy":
         raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
-    from distill.embed import embed_files, find_pictures, write_embedded
-    from export.runtime import EdgeModel
+    from distill.embed import embed_places, write_embedded
 
     try:
-        files = find_pictures(pictures)
-        embedded = embed_files(EdgeModel.load(bundle), files)
+        embedded = embed_places(bundle, pictures, schema=schema)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"stopped; nothing was written to {out}") from error
     names = write_embedded(embedded, out)

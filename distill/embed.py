@@ -15,6 +15,7 @@ from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import decode
 
 BATCH = 32
+LINE_SUFFIXES = (".tsv", ".txt")
 
 
 @dataclass(frozen=True)
@@ -50,6 +51,31 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
         suffixes = ", ".join(sorted(PICTURE_SUFFIXES))
         raise DataError(f"{looked}: no picture in it; looked for files ending in {suffixes}")
     return found
+
+
+def embed_places(bundle: Path, places: Sequence[Path], *, schema: str | None) -> Embedded:
+    """Embed pictures and folders of them, or the lines of one ``.tsv`` or ``.txt``, by a bundle.
+
+    ``schema`` names the columns of such a file, ``image:str:1`` unless given.
+
+    Raises:
+        DataError: there is nothing to embed, or a schema without a file of lines.
+        BundleError: the bundle cannot be loaded, or lacks the tower.
+    """
+    lines = [place for place in places if place.suffix.lower() in LINE_SUFFIXES]
+    if lines and len(places) > 1:
+        raise DataError(f"{lines[0]}: a file of lines is embedded by itself; give it alone")
+    if schema is not None and not lines:
+        raise DataError(
+            f"--schema {schema}: {places[0]} is no file of lines ({', '.join(LINE_SUFFIXES)}); "
+            "leave it out"
+        )
+    files = find_pictures(places)
+    if not lines:
+        return embed_files(EdgeModel.load(bundle), files)
+    from distill.embed_lines import embed_lines
+
+    return embed_lines(EdgeModel.load(bundle), lines[0], schema=schema or "image:str:1")
 
 
 def embed_files(model: EdgeModel, files: Sequence[Path]) -> Embedded:

@@ -46,7 +46,14 @@ def is_main_process() -> bool:
 
 def make_console() -> Console:
     """Return a console on standard error; silent on all processes but the main one."""
-    return Console(stderr=True, quiet=not is_main_process(), highlight=False, soft_wrap=True)
+    return Console(
+        stderr=True,
+        quiet=not is_main_process(),
+        highlight=False,
+        markup=False,
+        emoji=False,
+        soft_wrap=True,
+    )
 
 
 @contextmanager

@@ -16,6 +16,7 @@ from distill.config import RunConfig
 from distill.config_losses import Losses, expand
 from distill.data.sample import Skip
 from distill.labels import label_set, label_templates, name_labels
+from distill.progress import make_console
 from distill.recipe_yaml import inline, to_yaml
 from export.runtime.errors import RunError
 
@@ -142,6 +143,8 @@ class RunFolder:
         kept = list(dict.fromkeys([*lines, *new]))
         if len(kept) > len(lines):
             _write(path, "".join(f"{line}\n" for line in kept))
+            more = f"{len(kept) - len(lines)} {'more ' if lines else ''}pictures or rows"
+            make_console().print(f"skipped: {more}, with their reasons in {path}")
 
     def _other_split(self, begun: Mapping[str, Any]) -> list[str]:
         """Return what differs where training saw other pictures than this recipe leaves it.

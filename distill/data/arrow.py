@@ -193,9 +193,23 @@ def one_line(what: str) -> Iterator[None]:
     from datasets.exceptions import DatasetsError
 
     try:
-        yield
+        with no_log():
+            yield
     except (DatasetsError, ValueError, OSError, TypeError, NotImplementedError) as error:
         raise DataError(f"{what} cannot be read: {reason(error)}") from error
+
+
+@contextmanager
+def no_log() -> Iterator[None]:
+    """Keep the library from printing a line of its own before it raises an error."""
+    from datasets import logging
+
+    before = logging.get_verbosity()
+    logging.set_verbosity(logging.CRITICAL)
+    try:
+        yield
+    finally:
+        logging.set_verbosity(before)
 
 
 def reason(error: BaseException) -> str:

@@ -102,11 +102,20 @@ class StoredLine:
             raise DataError(f"{self.name}: it cannot be read: {error.strerror}") from error
         if _digest(field) != self.digest:
             raise DataError(f"{self.name}: the file was changed after it was opened")
-        digits = field.strip().translate(_STANDARD).rstrip(b"=")
-        try:
-            return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
-        except binascii.Error as error:
-            raise DataError(f"{self.name}: its picture is no base64 ({error})") from error
+        return decode_field(field, name=self.name)
+
+
+def decode_field(field: bytes, *, name: str) -> bytes:
+    """Return the bytes of a picture in base64, of either alphabet, padded or not.
+
+    Raises:
+        DataError: it is no base64; the message begins with ``name``.
+    """
+    digits = field.strip().translate(_STANDARD).rstrip(b"=")
+    try:
+        return base64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
+    except binascii.Error as error:
+        raise DataError(f"{name}: its picture is no base64 ({error})") from error
 
 
 class Base64Source:
@@ -132,7 +141,8 @@ class Base64Source:
         if not len(self):
             first = skipped[0]
             raise DataError(
-                f"{path}: no line can be used; the first is {first.where}: {first.reason}"
+                f"{path}: no line can be used; the first is {first.where}: {first.reason}; name "
+                f"the columns of the file by input_schema, such as {SCHEMA} or image:str:1"
             )
 
     def __len__(self) -> int:
@@ -151,7 +161,7 @@ class Base64Source:
 
     def _gather(self, file: BinaryIO, columns: _Columns, skipped: list[Skip]) -> None:
         by_key: dict[str, int] = {}
-        for number, begin, line in _lines(file):
+        for number, begin, line in numbered_lines(file):
             self.rows += 1
             where = f"{self._path}:{number}"
             found = _row(number, line, columns)
@@ -167,7 +177,7 @@ class Base64Source:
                 skipped.append(Skip(where, clash, kind="row"))
 
 
-def _lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
+def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
     """Give number, offset and content of each line that is not blank; None for one too long."""
     number = begin = 0
     while line := file.readline(LONGEST_LINE):

@@ -11,6 +11,10 @@ from distill.data.sample import Skip
 from export.runtime.errors import DataError
 
 SAVE_AGAIN = "save the table as UTF-8 text"
+NO_HEADER = (
+    "; where the first line is no header, name the columns by columns: [...], or say kind: base64 "
+    "where pictures stand in it"
+)
 
 
 def read_delimited(
@@ -45,7 +49,9 @@ def _read(
     header = next(records, (0, []))[1] if columns is None else columns
     if not header:
         raise DataError(_empty(path, columns))
-    places = find_columns(header, names, table=str(path))
+    places = find_columns(
+        header, names, table=str(path), header_hint=NO_HEADER if columns is None else ""
+    )
     empty = True
     for line, fields in records:
         empty = False

@@ -5,7 +5,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from distill.data.arrow import ArrowColumns, EmbeddedSource, reason
+from distill.data.arrow import ArrowColumns, EmbeddedSource, no_log, reason
 from distill.data.rows import ColumnNames, Row, shorten
 from distill.data.sample import Skip, Source
 from export.runtime.errors import DataError
@@ -128,7 +128,8 @@ def _remote(name: str, *, config_name: str | None, split: str) -> Any:
 @contextmanager
 def _guarded(path: str) -> Iterator[None]:
     try:
-        yield
+        with no_log():
+            yield
     except DataError:
         raise
     except Exception as error:  # The library raises nearly anything on damaged copies.

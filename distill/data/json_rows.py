@@ -152,7 +152,7 @@ def _karpathy(
         if name not in there:
             raise DataError(
                 f"{path}: split: there is no {shorten(name)}; there are "
-                f"{', '.join(there) or 'none'}"
+                f"{', '.join(map(shorten, there)) or 'none'}"
             )
     if not images:
         raise DataError(f"{path}: its list of images is empty")
@@ -186,7 +186,7 @@ def _coco(
         try:
             key = _id(_map(image), "id")
             if key in names:
-                _refuse(f"its id {key} is that of an earlier image")
+                _refuse(f"its id {shorten(str(key))} is that of an earlier image")
             names[key] = _text(image, "file_name") or _refuse("its picture has no name")
         except _UnusableError as error:
             yield Skip(f"{path}: image {number}", str(error), kind="row")
@@ -194,7 +194,7 @@ def _coco(
         try:
             key = _id(_map(annotation), "image_id")
             if key not in names:
-                _refuse(f"its image_id {key} is no image's")
+                _refuse(f"its image_id {shorten(str(key))} is no image's")
             if "caption" not in annotation:
                 _refuse("it has no caption; give the captions' file, or caption_column: null")
             captions.setdefault(key, []).append(_text(annotation, "caption"))

@@ -52,8 +52,10 @@ class ColumnPlaces:
     id: int | None
 
 
-def find_columns(columns: Sequence[str], names: ColumnNames, *, table: str) -> ColumnPlaces:
-    """Return the places of the named columns.
+def find_columns(
+    columns: Sequence[str], names: ColumnNames, *, table: str, header_hint: str = ""
+) -> ColumnPlaces:
+    """Return the places of the named columns; ``header_hint`` ends the message of a missing one.
 
     Raises:
         DataError: a column is missing or stands there twice; the message lists the columns.
@@ -63,7 +65,13 @@ def find_columns(columns: Sequence[str], names: ColumnNames, *, table: str) -> C
         label = None
     hint = ", or set caption_column: null for pictures without captions"
     return ColumnPlaces(
-        image=_find(columns, _called(columns, names.image), field="image_column", table=table),
+        image=_find(
+            columns,
+            _called(columns, names.image),
+            field="image_column",
+            table=table,
+            hint=header_hint,
+        ),
         caption=None
         if names.caption is None
         else _find(
@@ -71,10 +79,14 @@ def find_columns(columns: Sequence[str], names: ColumnNames, *, table: str) -> C
             _called(columns, names.caption),
             field="caption_column",
             table=table,
-            hint=hint,
+            hint=hint + header_hint,
         ),
-        label=None if label is None else _find(columns, label, field="label_column", table=table),
-        id=None if names.id is None else _find(columns, names.id, field="id_column", table=table),
+        label=None
+        if label is None
+        else _find(columns, label, field="label_column", table=table, hint=header_hint),
+        id=None
+        if names.id is None
+        else _find(columns, names.id, field="id_column", table=table, hint=header_hint),
     )
 
 

@@ -83,7 +83,8 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
 
     A file with a suffix of tables is a table, and a folder with exactly one such file (but for
     ``.json``, which may be anything) is that table. A folder by ``save_to_disk`` is a local copy
-    of a data set, a folder of folders of pictures is classes, a folder of pictures is just that;
+    of a data set, and so are several Parquet files in a folder or in folders inside;
+    a folder of folders of pictures is classes, a folder of pictures is just that;
     ``unlabelled`` says that pictures both in it and in folders inside are that too. A
     ``.tar``, a pattern of them, an address or a folder with tars is shards.
 
@@ -109,6 +110,8 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     tables = [name for name in files if Path(name).suffix.lower() in TABLES_IN_FOLDERS]
     if len(tables) == 1:
         return {"kind": "table", "path": str(place / tables[0])}
+    if len(tables) > 1 and all(map(_is_parquet, tables)):
+        return {"kind": "hub", "path": path}
     if len(tables) > 1:
         raise DataError(
             f"{path}: found {len(tables)} tables in it ({_some(tables)}); name the one to read, "
@@ -131,6 +134,8 @@ def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_fo
         )
     if pictures or nested:
         return "images" if pictures else "folder"
+    if any(_is_parquet(file) for name in folders for file in walk(place / name)):
+        return "hub"
     raise DataError(
         f"{place}: {looked_for} was looked for; found no table, {len(folders)} folders without "
         f"pictures, no pictures and {len(files)} other files"
@@ -143,6 +148,10 @@ def scenes_name(config: ScenesSource) -> str:
     if config.captioned is not None:
         parts.append(f"captioned{config.captioned}")
     return "-".join(["scenes", *map(str, parts)])
+
+
+def _is_parquet(name: str) -> bool:
+    return name.lower().endswith(".parquet")
 
 
 def _some(names: list[str]) -> str:

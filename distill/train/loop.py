@@ -76,7 +76,9 @@ class LoopSettings:
 
 
 class Validator(Protocol):
-    """Measures the student in the middle of training."""
+    """Measures the student in the middle of training; ``skipped`` is what it cannot read."""
+
+    skipped: list[Skip]
 
     def __call__(self, student: Student) -> dict[str, Any]:
         """Return the line for ``metrics.jsonl``; its headline's value decides which is best."""

@@ -72,7 +72,8 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         trainer.run()
     finally:
         if accelerator.is_main_process:
-            folder.add_skips(list(trainer.skipped.values()))
+            unread = [] if work.validate is None else work.validate.skipped
+            folder.add_skips([*trainer.skipped.values(), *unread])
     if isinstance(teacher, Ensemble):
         _tell_truncated(teacher)
     if accelerator.is_main_process:
@@ -149,6 +150,7 @@ def _work(
         banks=banks,
         samples=config.train.validation_samples,
         batch_size=config.train.batch_size,
+        max_skipped=config.data.max_skipped,
         device=accelerator.device,
     )
     return Work(

@@ -8,7 +8,7 @@ from torch import Tensor
 
 from distill.counter import draw_integers
 from distill.data.pairs import Captions, group_rows
-from distill.data.sample import Source, open_image
+from distill.data.sample import Skip, Source, open_image
 from distill.evaluate.compare import EvaluationSet, headline, measure
 from distill.evaluate.encoder import Encoder, StudentEncoder
 from distill.evaluate.ensemble import EnsembleEncoder
@@ -42,6 +42,7 @@ class StudentValidator:
         banks: TeacherBanks | None,
         samples: int,
         batch_size: int,
+        max_skipped: float,
         device: torch.device,
     ) -> None:
         """Read the validation rows and embed them by the teacher, where there is one."""
@@ -51,11 +52,13 @@ class StudentValidator:
         self._loss = loss.only(*kept) if kept else None
         self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
         self._batch_size = batch_size
+        self._max_skipped = max_skipped
         self._device = device
         towers = Towers(
             image=student.image_processor is not None, text=student.tokenizer is not None
         )
         self._rows = None if source is None else _Rows(source, captions, samples, towers)
+        self.skipped = [] if self._rows is None else self._rows.skipped
         self._teacher: Embeddings | None = None
         self._lender: Remembered | None = None
         if teacher is None:
@@ -87,7 +90,8 @@ class StudentValidator:
         if entry is None or (entry.task == "agreement" and self._lender is None):
             return None
         encoder = StudentEncoder(student, device=str(self._device))
-        measured = measure([encoder], entry, options=Options(lender=self._lender))
+        options = Options(max_skipped=self._max_skipped, lender=self._lender)
+        measured = measure([encoder], entry, options=options)
         name, value = headline(entry.task, measured.results[encoder.name])
         return None if value is None else {"set": entry.name, "metric": name, "value": value}
 
@@ -119,11 +123,15 @@ class StudentValidator:
 
 
 class _Rows:
-    """The readable validation samples with a caption each, as far as there are towers for them."""
+    """The readable validation samples with a caption each, as far as there are towers for them.
+
+    ``skipped`` are those that cannot be read.
+    """
 
     def __init__(self, source: Source, captions: Captions, samples: int, towers: Towers) -> None:
         self._towers = towers
         self._samples = []
+        self.skipped: list[Skip] = []
         self.captions: list[str] = []
         self.keys: list[int] = []
         self.texts: list[int] = []
@@ -132,7 +140,8 @@ class _Rows:
             try:
                 if towers.image:
                     open_image(sample)
-            except DataError:
+            except DataError as error:
+                self.skipped.append(Skip(f"{source.name}: {sample.key}", str(error)))
                 continue
             caption = captions.choose(sample, times_shown=0) if towers.text else None
             self._samples.append(sample)

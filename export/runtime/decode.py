@@ -2,6 +2,7 @@
 
 import io
 import os
+import warnings
 from collections.abc import Callable
 from pathlib import Path
 
@@ -69,7 +70,11 @@ def describe(source: object) -> str:
 
 
 def _open(source: Path | io.BytesIO, max_pixels: int, draft: int | None) -> Image.Image:
-    with Image.open(source) as image:
+    with warnings.catch_warnings():
+        # Pillow warns of half of what it refuses; the limit here is the caller's.
+        warnings.simplefilter("ignore", Image.DecompressionBombWarning)
+        opened = Image.open(source)
+    with opened as image:
         if image.width * image.height > max_pixels:
             raise DataError(
                 f"{image.width} x {image.height} pixels, more than the {max_pixels:,} that are "

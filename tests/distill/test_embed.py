@@ -1,5 +1,6 @@
 """`classify` and `embed`: what a device runs, on a stand-in for the bundle."""
 
+import base64
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -35,6 +36,9 @@ class FakeModel:
     def embed_images(self, images: list[Any], *, batch_size: int) -> np.ndarray:
         assert len(images) <= batch_size
         return np.stack([np.asarray(image, np.float32).mean((0, 1)) for image in images])
+
+    def embed_texts(self, texts: list[str]) -> np.ndarray:
+        return np.array([[len(text.encode()) % 13] * 2 for text in texts], np.float32)
 
 
 @pytest.fixture
@@ -119,3 +123,73 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="no picture in it"):
         find_pictures([tmp_path])
+
+
+def lines_of(photos: Path) -> list[bytes]:
+    encoded = [base64.b64encode((photos / name).read_bytes()) for name in ("c.png", "a.JPG")]
+    return [encoded[1], encoded[0], b"", encoded[1].rstrip(b"="), b"no picture", b"a\tb"]
+
+
+def test_embed_lines_of_base64_in_their_order(
+    bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, target = tmp_path / "pictures.tsv", tmp_path / "features.npy"
+    file.write_bytes(b"\xef\xbb\xbf" + b"\n".join(lines_of(photos)))
+    status, out, err = answer(capsys, "embed", bundle, file, "--out", target)
+    assert status == 0
+    assert out.endswith("; 2 skipped\n")
+    skipped = [line for line in err.splitlines() if line.startswith("skipped")]
+    assert skipped[1].startswith(f"skipped {file}:6: 2 fields where the schema has 1")
+    assert f"{file}:5: " in skipped[0]
+    names = (tmp_path / "features.files.txt").read_text().splitlines()
+    assert names == [f"{file}:{number}" for number in (1, 2, 4)]
+    np.testing.assert_allclose(np.load(target)[:, 0], [10, 0, 10], atol=1)
+
+
+def test_embed_lines_of_texts_or_of_one_column_of_several(
+    bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, target = tmp_path / "texts.txt", tmp_path / "features.npy"
+    file.write_bytes(b"a\n\xff\n\n" + "狗\nNone\n".encode())
+    arguments = ("embed", bundle, file, "--out", target, "--schema", "text:str:1")
+    assert answer(capsys, *arguments)[0] == 0
+    np.testing.assert_array_equal(np.load(target)[:, 0], [1, 3, 4])
+    picture = base64.urlsafe_b64encode((photos / "a.JPG").read_bytes())
+    file.write_bytes(b"7\tx\t" + picture + b"\n")
+    schema = "id:str:1,text:str:1,image:str:1"
+    assert answer(capsys, "embed", bundle, file, "--out", target, "--schema", schema)[0] == 0
+    np.testing.assert_allclose(np.load(target)[:, 0], [10], atol=1)
+
+
+@pytest.mark.parametrize(
+    ("content", "arguments", "message"),
+    [
+        (b"", (), "none of its 0 lines can be read"),
+        (b"%%%\n", (), "none of its 1 lines can be read; the first: "),
+        (b"a\n", ("--schema", "text"), "--schema: found 'text', must be name:type:length"),
+        (b"a\n", ("--schema", "id:str:1"), "a column must be image or text"),
+    ],
+)
+def test_lines_that_cannot_be_embedded(
+    bundle: Path,
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+    content: bytes,
+    arguments: tuple[str, ...],
+    message: str,
+) -> None:
+    file = tmp_path / "lines.tsv"
+    file.write_bytes(content)
+    status, _, err = answer(capsys, "embed", bundle, file, "--out", tmp_path / "f.npy", *arguments)
+    assert status == 2
+    assert message in err.splitlines()[-1]
+    assert [path.name for path in tmp_path.iterdir()] == ["lines.tsv"]
+
+
+def test_a_schema_or_a_file_of_lines_beside_pictures(
+    bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    end = ("--out", tmp_path / "f.npy")
+    assert "leave it out" in answer(capsys, "embed", bundle, photos, "--schema", "x:str:1", *end)[2]
+    (tmp_path / "a.tsv").write_text("x")
+    assert "give it alone" in answer(capsys, "embed", bundle, photos, tmp_path / "a.tsv", *end)[2]

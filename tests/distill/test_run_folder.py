@@ -339,3 +339,21 @@ def test_skips_are_listed_once(tmp_path: Path) -> None:
         {"where": "a.csv line 3", "reason": "4 fields, not 2", "kind": "row"},
         {"where": "ü.jpg", "reason": "truncated", "kind": "picture"},
     ]
+
+
+def test_skips_are_told_with_their_number(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    # Names with brackets are no markup.
+    place = tmp_path / "a[" / "b]"
+    folder = RunFolder(config(place))
+    folder.open()
+    capsys.readouterr()
+    skips = [Skip(f"{number}.jpg", "truncated") for number in range(3)]
+    folder.add_skips(skips[:2])
+    folder.add_skips(skips)
+    folder.add_skips(skips)
+    assert capsys.readouterr().err.splitlines() == [
+        f"skipped: 2 pictures or rows, with their reasons in {place}/skipped.jsonl",
+        f"skipped: 1 more pictures or rows, with their reasons in {place}/skipped.jsonl",
+    ]

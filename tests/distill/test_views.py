@@ -2,6 +2,8 @@
 
 import dataclasses
 import hashlib
+import io
+import math
 import random
 import subprocess
 import sys
@@ -13,6 +15,7 @@ from PIL import Image, ImageOps
 from timm.data import auto_augment
 
 from distill.config_views import ViewsSection
+from distill.data.sample import Sample, open_image
 from distill.recipe import resolve
 from distill.views import View, ViewSettings, draw_view, render_view
 from export.runtime.errors import RecipeError
@@ -260,3 +263,36 @@ def test_centre_crops_have_no_use_for_rand_augment() -> None:
     views = {"kind": "center", "rand_augment": "rand-m9"}
     with pytest.raises(RecipeError, match=r"views\.rand_augment: only kind: random"):
         resolve({**values, "views": views}, where="test")
+
+
+# --- draft
+
+
+def jpeg(*size: int) -> Sample:
+    file = io.BytesIO()
+    Image.linear_gradient("L").resize(size).convert("RGB").save(file, "JPEG", quality=95)
+    return Sample("a.jpg", file.getvalue(), (), None)
+
+
+def test_draft_is_part_of_what_a_cache_is_known_by() -> None:
+    for settings in (RANDOM, CENTRE):
+        drafted = dataclasses.replace(settings, draft=64)
+        assert drafted.to_dict() == {**settings.to_dict(), "draft": 64}
+        assert "draft" not in settings.to_dict()
+
+
+def test_draft_leaves_the_smallest_crop_the_pixels_that_models_see() -> None:
+    # The smallest crop has 0.3 of the area, at a ratio of 3 to 4.
+    assert RANDOM.draft_for([look(32), look(48)]) == math.ceil(48 / math.sqrt(0.3 * 0.75))
+    assert CENTRE.draft_for([look(32), look(48)]) == 48
+
+
+def test_draft_decodes_a_jpeg_smaller_and_shows_nearly_the_same() -> None:
+    sample = jpeg(400, 320)
+    whole = open_image(sample)
+    assert whole.size == (400, 320)
+    for draft, size in ((300, (400, 320)), (160, (200, 160)), (100, (200, 160)), (30, (50, 40))):
+        small = open_image(sample, draft=draft)
+        assert small.size == size
+        looks = [look(24).pixels(image).astype(int) for image in (whole, small)]
+        assert np.abs(looks[0] - looks[1]).max() <= 6

@@ -3,6 +3,7 @@
 import base64
 import csv
 import json
+import shutil
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -10,11 +11,16 @@ from typing import Any
 import datasets
 import pytest
 
+from distill import project
+from distill.data.sample import Source
+from distill.data.sources import open_source
+from distill.data.table import open_table
 from distill.pipeline import run
+from distill.write_shards import ShardSettings, write_shards
 
 Recipe = Callable[..., Path]
 Rows = list[dict[str, str]]
-SAME_KEYS = ("title", "headless", "jsonl", "karpathy", "coco", "parquet")
+SAME_KEYS = ("title", "headless", "ids", "jsonl", "karpathy", "coco", "parquet")
 
 
 @pytest.fixture(autouse=True)
@@ -39,7 +45,10 @@ def section(kind: str, table: Path, folder: Path) -> dict[str, Any]:
         "coco": _coco,
         "parquet": _parquet,
         "embedded": _embedded,
+        "ids": _ids,
         "base64": _base64,
+        "single": _single,
+        "shards": _shards,
         "hub": _hub,
         "folder": _folder,
         "images": _images,
@@ -59,6 +68,13 @@ def _headless(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
     path = folder / "train.tsv"
     path.write_text("\n".join("\t".join((r["label"], r["image"], r["caption"])) for r in rows))
     return {"path": str(path), "columns": ["label", "image", "caption"]}
+
+
+def _ids(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
+    lines = [f"{row['image']},{row['caption']},{n // 4}" for n, row in enumerate(rows)]
+    path = folder / "train.csv"
+    path.write_text("\n".join(["image,caption,id", *lines]) + "\n")
+    return {"path": str(path), "id_column": "id"}
 
 
 def _jsonl(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
@@ -120,6 +136,20 @@ def _base64(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
     return {"kind": "base64", "path": str(path), "input_schema": schema}
 
 
+def _single(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
+    path = folder / "pictures.tsv"
+    encoded = [base64.b64encode((pictures / row["image"]).read_bytes()) for row in rows]
+    path.write_bytes(b"\n".join(encoded))
+    return {"kind": "base64", "path": str(path), "input_schema": "image:str:1"}
+
+
+def _shards(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
+    source = open_table(pictures / "captions.csv")
+    settings = ShardSettings(size=None, per_shard=20, workers=0, max_skipped=0.0)
+    write_shards(source, folder / "tars", settings)
+    return {"kind": "shards", "path": str(folder / "tars")}
+
+
 def _folder(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
     labels = sorted({row["label"] for row in rows})
     names = folder / "names.json"
@@ -140,7 +170,12 @@ def _images(rows: Rows, pictures: Path, folder: Path) -> dict[str, Any]:
 SHORT = {"steps": 2, "warmup_steps": 1, "validate_every": 2}
 
 
-@pytest.mark.parametrize("kind", [*SAME_KEYS, "embedded", "base64", "hub", "folder", "images"])
+INSIDE = ("embedded", "base64", "single", "hub", "shards", "folder", "images")
+WITHOUT_CAPTIONS = ("single", "images")
+WITHOUT_LABELS = (*WITHOUT_CAPTIONS, "ids", "karpathy", "coco")
+
+
+@pytest.mark.parametrize("kind", [*SAME_KEYS, *INSIDE])
 @pytest.mark.slow
 def test_a_source_is_cached_trained_on_and_measured(
     recipe: Recipe,
@@ -152,15 +187,18 @@ def test_a_source_is_cached_trained_on_and_measured(
     train = section(kind, pictures, tmp_path / "other")
     plain = {"kind": "table", "path": str(pictures)}
     changes: dict[str, Any] = {
-        "losses": {"kl_divergence": 0 if kind == "images" else 1},
+        "losses": {"kl_divergence": 0 if kind in WITHOUT_CAPTIONS else 1},
         "evaluate": {"name": "shapes", "task": "zero_shot", "data": train},
         "train": SHORT,
     }
-    if kind in ("images", "karpathy", "coco"):
-        changes["evaluate"]["data"] = plain  # they have no labels
+    if kind in WITHOUT_LABELS:
+        changes["evaluate"]["data"] = plain
     # A mixture with weights, read by a worker process.
     both = {"train": [{**train, "weight": 2}, plain], "workers": 1}
     run(recipe("mixed", data=both, **changes), stages=("cache", "train"))
+    if kind in WITHOUT_CAPTIONS:
+        # A text tower would learn nothing.
+        changes["student"] = {"text": None}
     folder = run(
         recipe("alone", data={"train": train}, **changes), stages=("cache", "train", "evaluate")
     ).path
@@ -170,3 +208,36 @@ def test_a_source_is_cached_trained_on_and_measured(
         changes["evaluate"]["data"] = plain
         same = run(recipe("same", data={"train": plain}, **changes), stages=("cache", "train"))
         assert_equal_weights(folder, same.path)
+
+
+@pytest.mark.slow
+def test_files_that_vanish_after_they_were_listed_are_counted(
+    recipe: Recipe, pictures: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tables = {}
+    for name in ("train", "validation"):
+        shutil.copytree(pictures.parent, tmp_path / name)
+        tables[name] = {"kind": "table", "path": str(tmp_path / name / pictures.name)}
+
+    def vanish(entry: Any, **more: Any) -> Source:
+        source = open_source(entry, **more)
+        for index in (0, 1, 2):
+            image = source[index].image
+            assert isinstance(image, Path)
+            image.unlink()
+        return source
+
+    monkeypatch.setattr(project, "open_source", vanish)
+    data = {**tables, "workers": 1, "max_skipped": 0.05}
+    train = {"steps": 6, "warmup_steps": 1, "validate_every": 6, "teacher": "live"}
+    path = recipe(data=data, losses={"kl_divergence": 1}, train=train)
+    folder = run(path, stages=("train",)).path
+    skipped = [json.loads(line) for line in (folder / "skipped.jsonl").read_text().splitlines()]
+    # Validation names its file, since it is another than that of training.
+    name = str(tmp_path / "validation" / pictures.name)
+    assert [entry["where"].startswith(f"{name}: ") for entry in skipped] == [False] * 3 + [True] * 3
+    assert all("there is no such picture" in entry["reason"] for entry in skipped)
+    # Again: now 3 are missing when it is listed, and 3 more vanish then.
+    folder = run(path, stages=("evaluate",)).path
+    report = json.loads((folder / "report.json").read_text())
+    assert [entry["samples"] for entry in report["sets"]] == [90] * len(report["sets"])

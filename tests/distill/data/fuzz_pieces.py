@@ -25,10 +25,12 @@ NAMES = {pixel: name for name, pixel in COLOURS.items()}
 # No damage that is drawn here turns one of these into another.
 FILES = {name: f"{number}{name}-{name[::-1]}.png" for number, name in enumerate(COLOURS)}
 CAPTIONS = {name: f"here {name} is seen, {name} alone" for name in COLOURS}
+OF_FILE = {file: name for name, file in FILES.items()}
 OF_CAPTION = {caption: name for name, caption in CAPTIONS.items()}
 JUNK: tuple[Any, ...] = (
     *(None, 0, -1, 1.5, True, [], {}, "", " ", "\0", "a\0b", "\ud800x", "x" * 5000, [[[[]]]]),
     *({"raw": 3}, ["None"], "../../etc/passwd", "/", "NA", "\u202e\u0627", 10**40, [None, 7]),
+    *("a\nb", "a\r\u2028b\ud800"),
 )
 
 
@@ -44,12 +46,16 @@ PICTURES = {name: png(name) for name in COLOURS}
 
 @dataclass(frozen=True)
 class Outcome:
-    """What became of one damaged input: its line of error, or its source and what it holds."""
+    """What became of one damaged input: its line of error, or its source and what it holds.
+
+    ``shown`` are the captions whose picture was seen.
+    """
 
     error: str | None
     source: Source | None = None
     captions: frozenset[str] = frozenset()
     keys: frozenset[str] = frozenset()
+    shown: frozenset[str] = frozenset()
 
 
 def attempt(
@@ -69,6 +75,7 @@ def attempt(
     if meanwhile is not None:
         meanwhile()
     captions: set[str] = set()
+    shown: set[str] = set()
     keys = []
     for number in range(len(source)):
         sample = source[number]
@@ -79,12 +86,14 @@ def attempt(
             told = {OF_CAPTION[text] for text in sample.captions if text in OF_CAPTION}
             assert told <= {colour}, (sample.key, told, colour)
             assert sample.label not in COLOURS or sample.label == colour, sample.key
+            assert OF_FILE.get(Path(sample.key).name, colour) == colour, sample.key
+            shown.update(sample.captions)
     assert len(set(keys)) == len(keys)
     for skip in source.skipped:
         assert skip.where
         assert skip.reason
         assert "\n" not in skip.reason
-    return Outcome(None, source, frozenset(captions), frozenset(keys))
+    return Outcome(None, source, frozenset(captions), frozenset(keys), frozenset(shown))
 
 
 def colour_of(sample: Sample, known: dict[Path, str | None] | None = None) -> str | None:

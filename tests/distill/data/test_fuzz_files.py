@@ -64,6 +64,9 @@ def test_a_bomb_is_refused_before_memory_is_spent() -> None:
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10_000_000
+    # Pillow warns of pictures like this one, which an error here would be.
+    with pytest.raises(DataError, match=r"^x: 10000 x 10000 pixels, more than the 50,000,000 "):
+        open_image(Sample("x", bomb(10_000), (), None, max_pixels=50_000_000))
     data = png("red", size=20)
     with pytest.raises(DataError, match=r"^x: 20 x 20 pixels, more than the 399 .*max_pixels"):
         open_image(Sample("x", data, (), None, max_pixels=399))

@@ -148,3 +148,13 @@ def test_damaged_files(write_pictures, tmp_path):
     assert "cannot be read" in failure(broken)
     broken.write_bytes(content[:4] + bytes(len(content) // 3) + content[4 + len(content) // 3 :])
     failure(broken)
+
+
+def test_a_file_of_another_content_gives_one_line(
+    tmp_path: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    path = tmp_path / "t.parquet"
+    path.write_bytes(b"PAR1" + b"x" * 50 + b"PAR1")
+    assert "the Parquet file cannot be read" in failure(path)
+    # The library would log a line of its own.
+    assert capfd.readouterr().err == ""

@@ -51,6 +51,14 @@ def test_a_folder_that_the_datasets_library_saved(tmp_path):
     assert guess_source(str(tmp_path)) == {"kind": "hub", "path": str(tmp_path)}
 
 
+@pytest.mark.parametrize("folder", [".", "data"])
+def test_parquet_files_in_a_folder_are_a_copy_of_a_hub_set(tmp_path, folder):
+    (tmp_path / folder).mkdir(exist_ok=True)
+    for number in range(2):
+        (tmp_path / folder / f"train-0000{number}-of-00002.parquet").touch()
+    assert guess_source(str(tmp_path)) == {"kind": "hub", "path": str(tmp_path)}
+
+
 @pytest.mark.parametrize("name", ["t.json", "t.jsonl"])
 def test_a_file_of_json_is_a_table(tmp_path, name):
     (tmp_path / name).touch()

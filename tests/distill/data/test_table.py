@@ -248,3 +248,8 @@ def test_what_is_no_table(tmp_path, write_text):
     assert "nothing" in failure(tmp_path / "none.csv")
     assert "a folder" in failure(tmp_path)
     assert ".parquet" in failure(write_text("image,caption\n", name="captions.xlsx"))
+
+
+def test_a_table_without_a_header_is_told_what_to_do(write_text):
+    for message in (failure(write_text("a.jpg,x\n")), failure(write_text("image,x\na.jpg,x\n"))):
+        assert "where the first line is no header, name the columns by columns: [...]" in message
