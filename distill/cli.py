@@ -299,7 +299,9 @@ def classify(
     from rich.table import Table
     from rich.text import Text
 
-    names = None if labels is None else _labels(labels)
+    from distill.data.labels import listed_labels
+
+    names = None if labels is None else listed_labels(labels, field="--labels")
     from export.runtime import EdgeModel
 
     ranking = EdgeModel.load(bundle).classify(picture, names)
@@ -314,30 +316,39 @@ def classify(
 @_command("embed")
 def embed(
     bundle: BundlePath,
-    pictures: Annotated[
-        list[Path], typer.Argument(metavar="PICTURES...", help="Pictures, or folders of them.")
-    ],
     out: Annotated[Path, typer.Option(metavar="FILE.npy", help="Where to write the embeddings.")],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(metavar="[PICTURES...]", help="Pictures, or folders of them."),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts instead, one a line.")
+    ] = None,
 ) -> None:
-    """Embed pictures by a bundle; needs no torch. The file of each row is written beside."""
+    """Embed pictures or texts by a bundle; needs no torch. What each row is, is written beside."""
+    if (texts is None) == (not pictures):
+        raise DataError("embed: give pictures, or --texts with a file of texts, and not both")
     if out.suffix != ".npy":
         raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
-    from distill.embed import embed_files, find_pictures, write_embedded
+    from distill.embed import embed_files, embed_lines, find_pictures, write_embedded
     from export.runtime import EdgeModel
 
     try:
-        files = find_pictures(pictures)
-        embedded = embed_files(EdgeModel.load(bundle), files)
+        if texts is None:
+            files = find_pictures(pictures or ())
+            embedded = embed_files(EdgeModel.load(bundle), files)
+        else:
+            embedded = embed_lines(EdgeModel.load(bundle), texts)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"stopped; nothing was written to {out}") from error
     names = write_embedded(embedded, out)
     for reason in embedded.unreadable:
         _say(f"skipped {reason}")
-    rows, width = embedded.features.shape
+    (rows, width), what = embedded.features.shape, embedded.kind
     skipped = f"; {len(embedded.unreadable)} skipped" if embedded.unreadable else ""
-    typer.echo(f"{out}: {rows} embeddings of width {width}, their files in {names}{skipped}")
+    typer.echo(f"{out}: {rows} embeddings of width {width}, their {what} in {names}{skipped}")
 
 
 @_command("demo")
@@ -356,19 +367,6 @@ def _load(recipe: Path, overrides: list[str] | None, *, out: Path | None = None)
 
     output = [] if out is None else [f"output={json.dumps(str(out))}"]
     return load_recipe(recipe, overrides=[*(overrides or ()), *output])
-
-
-def _labels(given: str) -> list[str]:
-    """Return the labels of a list with commas, or of a file with one a line."""
-    file = Path(given)
-    try:
-        lines = file.read_text("utf-8-sig").splitlines() if file.is_file() else given.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--labels {given}: it cannot be read as a text file") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"--labels {given}: no label in it; give a,b or a file with one a line")
-    return names
 
 
 @contextmanager

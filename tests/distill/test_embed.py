@@ -24,6 +24,9 @@ class FakeModel:
 
     manifest = SimpleNamespace(image=object())
 
+    def embed_texts(self, texts: Any) -> np.ndarray:
+        return np.array([[len(text), 1] for text in texts], np.float32)
+
     @classmethod
     def load(cls, _folder: Path) -> "FakeModel":
         return cls()
@@ -119,3 +122,40 @@ def test_a_folder_without_pictures(tmp_path: Path) -> None:
     (tmp_path / "a.txt").write_text("x")
     with pytest.raises(DataError, match="no picture in it"):
         find_pictures([tmp_path])
+
+
+def test_embed_writes_texts_and_their_rows(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries, target = tmp_path / "queries.txt", tmp_path / "queries.npy"
+    queries.write_text("a cat\n\nzwei Hunde\n", encoding="utf-8")
+    status, out, _ = answer(capsys, "embed", bundle, "--texts", queries, "--out", target)
+    names = tmp_path / "queries.texts.txt"
+    assert status == 0
+    assert np.array_equal(np.load(target), [[5, 1], [10, 1]])
+    assert names.read_text() == "a cat\nzwei Hunde\n"
+    assert out.strip() == f"{target}: 2 embeddings of width 2, their texts in {names}"
+
+
+@pytest.mark.parametrize("given", [(), ("p.png", "--texts", "q.txt")])
+def test_embed_takes_pictures_or_texts(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...]
+) -> None:
+    status, _, err = answer(capsys, "embed", bundle, *given, "--out", tmp_path / "x.npy")
+    assert (status, err) == (
+        2,
+        "embed: give pictures, or --texts with a file of texts, and not both\n",
+    )
+
+
+def test_a_missing_file_of_texts(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "q.txt"
+    status, _, err = answer(
+        capsys, "embed", bundle, "--texts", missing, "--out", tmp_path / "x.npy"
+    )
+    assert (status, err) == (
+        2,
+        f"--texts: there is no file {missing}; give a file with one entry a line\n",
+    )
