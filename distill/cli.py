@@ -277,7 +277,9 @@ def classify(
     from rich.table import Table
     from rich.text import Text
 
-    names = None if labels is None else _labels(labels)
+    from distill.data.labels import listed_labels
+
+    names = None if labels is None else listed_labels(labels, field="--labels")
     from export.runtime import EdgeModel
 
     ranking = EdgeModel.load(bundle).classify(picture, names)
@@ -292,35 +294,45 @@ def classify(
 @_command("embed")
 def embed(
     bundle: BundlePath,
-    pictures: Annotated[
-        list[Path],
-        typer.Argument(
-            metavar="PICTURES...", help="Pictures, folders of them, or a TSV in base64."
-        ),
-    ],
     out: Annotated[Path, typer.Option(metavar="FILE.npy", help="Where to write the embeddings.")],
+    pictures: Annotated[
+        list[Path] | None,
+        typer.Argument(
+            metavar="[PICTURES...]", help="Pictures, folders of them, or a TSV in base64."
+        ),
+    ] = None,
     schema: Annotated[
         str | None,
-        typer.Option(metavar="NAME:TYPE:N,…", help="Columns of the TSV, e.g. text:str:1."),
+        typer.Option(metavar="NAME:TYPE:N,…", help="Columns of the TSV, e.g. image:str:1."),
+    ] = None,
+    texts: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Texts instead, one a line.")
     ] = None,
 ) -> None:
-    """Embed pictures by a bundle; needs no torch. The file of each row is written beside."""
+    """Embed pictures or texts by a bundle; needs no torch. What each row is, is written beside."""
+    if (texts is None) == (not pictures):
+        raise DataError("embed: give pictures, or --texts with a file of texts, and not both")
     if out.suffix != ".npy":
         raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
     if not out.parent.is_dir():
         raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
     from distill.embed import embed_places, write_embedded
+    from distill.embed_lines import embed_texts
+    from export.runtime import EdgeModel
 
     try:
-        embedded = embed_places(bundle, pictures, schema=schema)
+        if texts is None:
+            embedded = embed_places(bundle, pictures or (), schema=schema)
+        else:
+            embedded = embed_texts(EdgeModel.load(bundle), texts)
     except KeyboardInterrupt as error:
         raise KeyboardInterrupt(f"stopped; nothing was written to {out}") from error
     names = write_embedded(embedded, out)
     for reason in embedded.unreadable:
         _say(f"skipped {reason}")
-    rows, width = embedded.features.shape
+    (rows, width), what = embedded.features.shape, embedded.kind
     skipped = f"; {len(embedded.unreadable)} skipped" if embedded.unreadable else ""
-    typer.echo(f"{out}: {rows} embeddings of width {width}, their files in {names}{skipped}")
+    typer.echo(f"{out}: {rows} embeddings of width {width}, their {what} in {names}{skipped}")
 
 
 @_command("demo")
@@ -339,19 +351,6 @@ def _load(recipe: Path, overrides: list[str] | None, *, out: Path | None = None)
 
     output = [] if out is None else [f"output={json.dumps(str(out))}"]
     return load_recipe(recipe, overrides=[*(overrides or ()), *output])
-
-
-def _labels(given: str) -> list[str]:
-    """Return the labels of a list with commas, or of a file with one a line."""
-    file = Path(given)
-    try:
-        lines = file.read_text("utf-8-sig").splitlines() if file.is_file() else given.split(",")
-    except (OSError, UnicodeDecodeError) as error:
-        raise DataError(f"--labels {given}: it cannot be read as a text file") from error
-    names = [line.strip() for line in lines if line.strip()]
-    if not names:
-        raise DataError(f"--labels {given}: no label in it; give a,b or a file with one a line")
-    return names
 
 
 @contextmanager

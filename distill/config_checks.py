@@ -4,7 +4,7 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distill.config_losses import EmbeddingAlignmentEntry, TermEntry, expand
+from distill.config_losses import EmbeddingAlignmentEntry, LossesField, TermEntry, expand
 from distill.config_models import StudentHf, StudentTowers
 from distill.presets import NEEDS, PRESETS
 
@@ -138,12 +138,20 @@ def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
     if lonely and not taught:
         why = "train.teacher is absent" if config.teachers else "the recipe has no teacher"
         names = " and ".join(lonely)
-        ways_out = "write losses: {contrastive: 1}, or give a teacher"
+        single = isinstance(config.student, StudentTowers) and config.student.single
+        ways_out = (
+            "give a teacher" if single else "write losses: {contrastive: 1}, or give a teacher"
+        )
         yield "losses", f"{names} cannot do without a teacher, and {why}; {ways_out}"
     if taught and config.train.teacher != "cached":
         yield from _corpus(config, [name for name in terms if NEEDS[name].corpus])
     if isinstance(config.student, StudentTowers) and config.student.start is None:
-        yield from _terms_of_towers(config.student, terms)
+        yield from _terms_of_towers(config.student, terms, named=_named(config.losses))
+
+
+def _named(losses: LossesField) -> frozenset[str]:
+    """Return the terms that a recipe itself names; the others are its preset's."""
+    return frozenset(() if isinstance(losses, str) else losses.model_fields_set)
 
 
 def _corpus(config: "RunConfig", drawing: list[str]) -> Iterator[tuple[str, str]]:
@@ -168,14 +176,14 @@ def _corpus(config: "RunConfig", drawing: list[str]) -> Iterator[tuple[str, str]
 
 
 def _terms_of_towers(
-    student: StudentTowers, terms: dict[str, TermEntry]
+    student: StudentTowers, terms: dict[str, TermEntry], *, named: frozenset[str]
 ) -> Iterator[tuple[str, str]]:
-    single = student.image is None or student.text is None
     for name, term in terms.items():
-        if single and NEEDS[name].texts:
-            yield f"losses.{name}", "it needs both towers, and the student has one; remove it"
+        way_out = "remove it" if name in named else "set it to 0"
+        if student.single and NEEDS[name].texts:
+            yield f"losses.{name}", f"it needs both towers, and the student has one; {way_out}"
         if student.image is None and NEEDS[name].images:
-            yield f"losses.{name}", "it needs an image tower, and the student has none; remove it"
+            yield f"losses.{name}", f"it needs an image tower, and the student has none; {way_out}"
         if student.image is None and isinstance(term, EmbeddingAlignmentEntry) and term.mask_ratio:
             found = f"found {term.mask_ratio:g}, but the student has no image tower"
             yield f"losses.{name}.mask_ratio", f"{found}; set it to 0"

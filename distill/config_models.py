@@ -16,6 +16,8 @@ from distill.config_base import (
     whole,
 )
 
+# What CLIP's similarities start with (https://arxiv.org/abs/2103.00020).
+LOGIT_SCALE = 1 / 0.07
 LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
 PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
 Dtype = Literal["float32", "float16", "bfloat16"]
@@ -150,8 +152,8 @@ class StudentTowers(Section):
     """Folder of an earlier student to begin from; null: the towers below."""
     width: Count | None = None
     """Width of the embeddings; null: the teacher's."""
-    logit_scale: LogitScale = 1 / 0.07
-    """Factor of the similarities at the start; it is learned, and never above 100."""
+    logit_scale: LogitScale | None = None
+    """Factor of similarities at the start; null: 14.3, or the teacher's where one tower is null."""
     projection_start: Literal["random", "ridge"] = "random"
     """How linear projections start: at random, or regressed onto the cached teacher."""
     projection_samples: Count = 4096
@@ -161,9 +163,14 @@ class StudentTowers(Section):
     text: TextTower | None = TextTower()
     """The text tower; null: a student without one."""
 
+    @property
+    def single(self) -> bool:
+        """Whether it has one tower, which is compared with the teacher's other one."""
+        return self.image is None or self.text is None
+
     def build_arguments(self) -> dict[str, Any]:
-        """Return what ``students.build.build_towers`` takes beside the width."""
-        return self.model_dump(include={"image", "text", "logit_scale"})
+        """Return what ``students.build.build_towers`` takes beside width and logit scale."""
+        return self.model_dump(include={"image", "text"})
 
 
 class StudentHf(Section):

@@ -1,9 +1,10 @@
-"""Embedding files and folders of pictures through a bundle, for `clip-distill embed`."""
+"""Embedding pictures, or lines of text, through a bundle, for `clip-distill embed`."""
 
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Literal
 
 import numpy as np
 from numpy.typing import NDArray
@@ -20,11 +21,12 @@ LINE_SUFFIXES = (".tsv", ".txt")
 
 @dataclass(frozen=True)
 class Embedded:
-    """Embeddings float32 ``[N, D]``, the file of each row, and what could not be read."""
+    """Embeddings float32 ``[N, D]``, the file or text of each row, and what could not be read."""
 
     features: NDArray[np.float32]
-    files: list[Path]
-    unreadable: list[str]
+    rows: Sequence[Path | str]
+    unreadable: Sequence[str] = ()
+    kind: Literal["files", "texts"] = "files"
 
 
 def find_pictures(places: Sequence[Path]) -> list[Path]:
@@ -110,17 +112,17 @@ def embed_files(model: EdgeModel, files: Sequence[Path]) -> Embedded:
 
 
 def write_embedded(embedded: Embedded, out: Path) -> Path:
-    """Write ``out`` and, beside it, the file of each row; return the latter's path.
+    """Write ``out`` and, beside it, the file or text of each row; return the latter's path.
 
     Each is written whole under a temporary name first.
     """
-    names = out.with_suffix(".files.txt")
+    names = out.with_suffix(f".{embedded.kind}.txt")
     temporary_features = out.with_name(f".{out.name}.tmp")
     temporary_names = names.with_name(f".{names.name}.tmp")
     try:
         with temporary_features.open("wb") as file:
             np.save(file, embedded.features)
-        lines = "".join(f"{path}\n" for path in embedded.files)
+        lines = "".join(f"{row}\n" for row in embedded.rows)
         temporary_names.write_text(lines, encoding="utf-8", errors="surrogateescape")
         temporary_names.replace(names)
         temporary_features.replace(out)

@@ -1,14 +1,16 @@
 """Embedding the lines of a file: pictures in base64, or texts, as EasyNLP extracts features."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, TypeVar
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
-from distill.data.base64_lines import CAPTION_COLUMN, IMAGE_COLUMN, decode_field, numbered_lines
+from distill.data.base64_lines import IMAGE_COLUMN, decode_field, numbered_lines
 from distill.data.rows import shorten, unusable
 from distill.data.schema import parse_schema
 from distill.embed import BATCH, Embedded
@@ -17,59 +19,97 @@ from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import decode
 
+Item = TypeVar("Item")
+
 
 def embed_lines(model: EdgeModel, path: Path, *, schema: str) -> Embedded:
-    """Embed the column ``image`` of a file, in base64, or its column ``text`` where that is all.
+    """Embed the column ``image``, in base64, of a file whose columns ``schema`` names.
 
-    A row of the result stands for each line that can be read, and its file is ``FILE:LINE``; lines
+    A row of the result stands for each line that can be read, and its name is ``FILE:LINE``; lines
     that are alike have a row each, and empty lines none.
 
     Raises:
         DataError: the file or the schema cannot be used, or no line of it.
-        BundleError: the bundle lacks the tower.
+        BundleError: the bundle has no image tower.
     """
     try:
         columns = parse_schema(schema)
     except ValueError as error:
         raise DataError(f"--schema: found {shorten(schema)}, {error}") from error
-    pictures = IMAGE_COLUMN in columns
-    if not pictures and CAPTION_COLUMN not in columns:
+    if IMAGE_COLUMN not in columns:
         raise DataError(
-            f"--schema: found {shorten(schema)}, a column must be {IMAGE_COLUMN} or "
-            f"{CAPTION_COLUMN}, such as image:str:1"
+            f"--schema: found {shorten(schema)}, a column must be {IMAGE_COLUMN}, such as "
+            "image:str:1; a file of texts is embedded by --texts"
         )
-    if pictures and model.manifest.image is None:
+    if model.manifest.image is None:
         raise BundleError("the bundle has no image tower, so it cannot embed pictures")
-    place = columns.index(IMAGE_COLUMN if pictures else CAPTION_COLUMN)
-    parts, kept, unreadable = [], [], list[str]()
+    place = columns.index(IMAGE_COLUMN)
+    unreadable: list[str] = []
+
+    def pictures(file: BinaryIO) -> Iterator[tuple[str, Image.Image]]:
+        for name, field in _fields(path, file, len(columns), place, unreadable):
+            try:
+                yield name, decode(decode_field(field, name=name), name=name)
+            except DataError as error:
+                unreadable.append(str(error))
+
+    embed = partial(model.embed_images, batch_size=BATCH)
+    return Embedded(*_embedded(path, pictures, embed, unreadable), unreadable)
+
+
+def embed_texts(model: EdgeModel, path: Path) -> Embedded:
+    """Embed the texts of a file, one a line; a row of the result is named by its text.
+
+    Lines that are alike have a row each, and empty lines none.
+
+    Raises:
+        DataError: the file cannot be used, or no line of it.
+        BundleError: the bundle has no text tower.
+    """
+    unreadable: list[str] = []
+
+    def texts(file: BinaryIO) -> Iterator[tuple[str, str]]:
+        for name, field in _fields(path, file, 1, 0, unreadable):
+            try:
+                text = _text(field, name=name)
+                yield text, text
+            except DataError as error:
+                unreadable.append(str(error))
+
+    found = _embedded(path, texts, model.embed_texts, unreadable)
+    return Embedded(*found, unreadable, kind="texts")
+
+
+def _embedded(
+    path: Path,
+    read: Callable[[BinaryIO], Iterator[tuple[str, Item]]],
+    embed: Callable[[list[Item]], NDArray[np.float32]],
+    unreadable: list[str],
+) -> tuple[NDArray[np.float32], list[str]]:
+    """Return the embeddings of what is read from a file, and the names of their rows."""
+    parts: list[NDArray[np.float32]] = []
+    names: list[str] = []
     try:
         with path.open("rb") as file:
             total = sum(1 for _ in numbered_lines(file))
             file.seek(0)
-            fields = _fields(path, file, len(columns), place, unreadable)
+            items = read(file)
             with progress_bar("embedding", total) as bar:
-                while batch := list(islice(_readable(fields, pictures, unreadable), BATCH)):
-                    kept += [Path(name) for name, _, _ in batch]
-                    images = [image for _, image, _ in batch if image is not None]
-                    texts = [text for _, _, text in batch if text is not None]
-                    parts.append(
-                        model.embed_images(images, batch_size=BATCH)
-                        if pictures
-                        else model.embed_texts(texts)
-                    )
-                    bar.update(len(kept) + len(unreadable))
+                while batch := list(islice(items, BATCH)):
+                    names += [name for name, _ in batch]
+                    parts.append(embed([item for _, item in batch]))
+                    bar.update(len(names) + len(unreadable))
     except OSError as error:
         raise DataError(f"{path}: the file cannot be read: {error.strerror}") from error
     if not parts:
         first = f"; the first: {unreadable[0]}" if unreadable else ""
         raise DataError(f"{path}: none of its {total} lines can be read{first}")
-    return Embedded(np.concatenate(parts), kept, unreadable)
+    return np.concatenate(parts), names
 
 
-_Fields = Iterator[tuple[str, bytes]]
-
-
-def _fields(path: Path, file: BinaryIO, count: int, place: int, unreadable: list[str]) -> _Fields:
+def _fields(
+    path: Path, file: BinaryIO, count: int, place: int, unreadable: list[str]
+) -> Iterator[tuple[str, bytes]]:
     """Give place and content of the field of each line that has as many as the schema."""
     for number, _, line in numbered_lines(file):
         fields = [] if line is None else line.split(b"\t")
@@ -79,20 +119,6 @@ def _fields(path: Path, file: BinaryIO, count: int, place: int, unreadable: list
         else:
             found = "it is too long" if line is None else f"{len(fields)} fields"
             unreadable.append(f"{path}:{number}: {found} where the schema has {count}")
-
-
-def _readable(
-    fields: _Fields, pictures: bool, unreadable: list[str]
-) -> Iterator[tuple[str, Image.Image | None, str | None]]:
-    """Give the place of each field with its picture or its text."""
-    for name, field in fields:
-        try:
-            if pictures:
-                yield name, decode(decode_field(field, name=name), name=name), None
-            else:
-                yield name, None, _text(field, name=name)
-        except DataError as error:
-            unreadable.append(str(error))
 
 
 def _text(field: bytes, *, name: str) -> str:

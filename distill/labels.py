@@ -37,7 +37,7 @@ class LabelSet:
     @property
     def prompts(self) -> tuple[str, ...]:
         """All prompts: those of the first label, then those of the next."""
-        spoken = [" ".join(name.replace("_", " ").split()) for name in self.names]
+        spoken = map(_in_words, self.names)
         return tuple(text.replace("{}", name) for name in spoken for text in self.templates)
 
     def embed(self, encode: Callable[[Sequence[str]], Vectors | None]) -> Vectors | None:
@@ -95,18 +95,26 @@ def name_labels(given: tuple[str, ...] | str, *, field: str) -> tuple[str, ...]:
     """
     names = read_labels(given, field=field) if isinstance(given, str) else given
     where = f"{field}: {given}" if isinstance(given, str) else field
-    seen: set[str] = set()
+    seen: dict[str, str] = {}
     for name in names:
         if not name.strip():
             raise DataError(f"{where}: a label is empty; write what people call it")
-        if name in seen:
-            raise DataError(f"{where}: the label {name!r} stands there twice; give it once")
-        seen.add(name)
+        spoken = _in_words(name)
+        if spoken in seen:
+            as_well = "" if seen[spoken] == name else f", once as {seen[spoken]!r}"
+            raise DataError(
+                f"{where}: the label {name!r} stands there twice{as_well}; give it once"
+            )
+        seen[spoken] = name
     if len(names) < 2:
         raise DataError(
             f"{where}: one label, {names[0]!r}, has nothing to be told apart from; give two or more"
         )
     return tuple(names)
+
+
+def _in_words(name: str) -> str:
+    return " ".join(name.replace("_", " ").split())
 
 
 def knows(labels: LabelSet, classes: Collection[str]) -> bool:

@@ -269,14 +269,20 @@ def _export_templates(project: Project) -> tuple[str, ...]:
 def _embedded(labels: LabelSet, project: Project, folder: Path) -> Vectors | None:
     """Embed labels by the student's own text tower, or by the teacher where it has none.
 
-    A student without an image tower has no use for them: None.
+    A student without an image tower has no use for those of the data: None.
 
     Raises:
-        ExportError: neither of them reads texts.
+        ExportError: neither of them reads texts, or the export itself asks for labels that no
+            picture will meet.
     """
     student = load_student(folder)
     if student.image_processor is None:
-        return None
+        if project.config.export.labels is None:
+            return None
+        raise ExportError(
+            "export.labels: the student has no image tower, so its bundle classifies nothing; "
+            "leave the labels out"
+        )
     encoder = StudentEncoder(student)
     vectors = labels.embed(encoder.encode_texts)
     if vectors is None and project.teacher is not None:

@@ -12,6 +12,7 @@ from distill.cache_manifest import Part
 from distill.config import RunConfig, StudentHf, StudentTowers
 from distill.config import Source as SourceEntry
 from distill.config_data import read_lines
+from distill.config_models import LOGIT_SCALE
 from distill.data.index import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Limited, Skip, Source, check_source, split_by_hash
@@ -30,7 +31,7 @@ from export.runtime.decode import MAX_PIXELS
 from export.runtime.errors import DataError, RecipeError, StudentError
 from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers
-from students.encoder import Student
+from students.encoder import MAX_LOGIT_SCALE, Student
 from students.model import load_student
 from students.switches import checkpoint_gradients
 
@@ -192,7 +193,11 @@ class Project:
             elif isinstance(section, StudentHf):
                 student = build_hf(**section.build_arguments())
             else:
-                student = build_towers(width=self._width(), **section.build_arguments())
+                student = build_towers(
+                    width=self._width(),
+                    logit_scale=self._logit_scale(section),
+                    **section.build_arguments(),
+                )
             if self.config.train.gradient_checkpointing:
                 checkpoint_gradients(student.model)
         except (ValueError, OSError) as error:
@@ -207,6 +212,18 @@ class Project:
         if self.teacher is None:
             raise RecipeError("student.width: required where the recipe has no teacher")
         return self.teacher.width
+
+    def _logit_scale(self, section: StudentTowers) -> float:
+        """Return the factor that the student's similarities start with.
+
+        A tower beside the teacher's other one has reached its end where it is the teacher's own,
+        and so has its scale; two towers start with CLIP's.
+        """
+        if section.logit_scale is not None:
+            return section.logit_scale
+        if not section.single or self.teacher is None:
+            return LOGIT_SCALE
+        return min(self.teacher.logit_scale, MAX_LOGIT_SCALE)
 
     def check_student(self) -> None:
         """See that student, teacher and data have what the recipe's terms need.

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.config import RunConfig
+from distill.config import RunConfig, StudentTowers
 from distill.config_losses import Losses, expand
+from distill.config_models import LOGIT_SCALE
 from distill.data.sample import Skip
 from distill.labels import label_set, label_templates, name_labels
 from distill.progress import make_console
@@ -227,7 +228,7 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
         **cache,
         "teacher": teachers,
         "seed": config.seed,
-        "student": values["student"],
+        "student": _student_values(config),
         "losses": _loss_values(config),
         "train": _without(values["train"], _IN_NO_DIGEST["train"]),
     }
@@ -268,6 +269,15 @@ def _loss_values(config: RunConfig) -> dict[str, Any]:
         values["prompt_kl"]["bank_sha256"] = hashlib.sha256(Path(bank).read_bytes()).hexdigest()
     if bank is None and "prompt_kl" in values and config.data.labels is not None:
         values["prompt_kl"]["labels"] = _label_values(config)
+    return values
+
+
+def _student_values(config: RunConfig) -> dict[str, Any]:
+    """Return the section of the student, with the scale that two towers start with."""
+    values: dict[str, Any] = config.student.model_dump(mode="json")
+    student = config.student
+    if isinstance(student, StudentTowers) and student.logit_scale is None and not student.single:
+        values["logit_scale"] = LOGIT_SCALE
     return values
 
 

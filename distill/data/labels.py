@@ -9,6 +9,8 @@ from export.runtime.errors import DataError
 
 IMAGENET = "imagenet"
 OPENAI = "openai"
+# A name with such an ending is a file's and no label.
+_FILES = (".txt", ".json", ".csv", ".tsv", ".lst")
 
 
 def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
@@ -19,6 +21,10 @@ def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError as error:
+        raise DataError(
+            f"{field}: there is no file {path}; give a file with one entry a line"
+        ) from error
     except (OSError, ValueError) as error:
         raise DataError(
             f"{field}: {path} cannot be read as a text file; give a file with one entry a line"
@@ -46,13 +52,31 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
     if path.is_dir():
         from distill.data.folder import class_folders
 
-        return class_folders(path)
+        try:
+            return class_folders(path)
+        except DataError as error:
+            raise DataError(f"{field}: {error}") from error
     if path.suffix.lower() != ".json":
         return read_lines(path, field=field)
     values = _read_json(path, field=field)
     if not isinstance(values, list) or not values or not all(map(_is_name, values)):
         raise DataError(f"{field}: {path} holds no list of texts, which a label set in JSON is")
     return tuple(value.strip() for value in values)
+
+
+def listed_labels(given: str, *, field: str) -> tuple[str, ...]:
+    """Return labels as a command line gives them: ``cat,dog``, or what `read_labels` reads.
+
+    Raises:
+        DataError: there is none, or the file that is named is not there.
+    """
+    place = Path(given)
+    if place.exists() or place.suffix.lower() in _FILES:
+        return read_labels(given, field=field)
+    labels = tuple(name.strip() for name in given.split(",") if name.strip())
+    if not labels:
+        raise DataError(f"{field} {given}: no label in it; give a,b or a file with one a line")
+    return labels
 
 
 def read_templates(name: str, *, field: str) -> tuple[str, ...]:

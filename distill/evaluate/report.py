@@ -17,6 +17,8 @@ from distill.evaluate.grids import Grid
 from distill.evaluate.result import METRIC_TITLES
 
 MISSING = "–"
+# With so many numbers a set's table has narrow titles.
+MANY_COLUMNS = 4
 TASKS = {
     "zero_shot": "zero-shot classification",
     "retrieval": "retrieval",
@@ -134,8 +136,9 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("model", overflow="fold", max_width=16)
         shown = described["columns"][:-2]
+        gap = " " if len(shown) < MANY_COLUMNS else "\n"
         for column in shown:
-            table.add_column(column.replace(" ", "\n"), justify="right", no_wrap=True)
+            table.add_column(column.replace(" ", gap), justify="right", no_wrap=True)
         for name, cells in described["rows"]:
             table.add_row(name, *cells[: len(shown)])
         console.print(table)

@@ -202,10 +202,10 @@ def test_student_kinds() -> None:
         "image_processor": None,
         "logit_scale": None,
     }
-    towers = StudentTowers(image=None, logit_scale=2.0).build_arguments()
+    towers = StudentTowers(image=None).build_arguments()
     assert towers["image"] is None
     assert towers["text"]["model"] == "sentence-transformers/all-MiniLM-L6-v2"
-    assert set(towers) == {"image", "text", "logit_scale"}
+    assert set(towers) == {"image", "text"}
 
 
 @pytest.mark.parametrize(
@@ -227,8 +227,35 @@ def test_students_that_contradict_themselves(student: dict[str, Any], path: str)
 
 def test_a_student_of_one_tower_takes_only_terms_of_one() -> None:
     (line,) = mistakes(student={"text": None})
-    assert line.startswith("r.yaml: losses.kl_divergence: it needs both towers")
-    config(student={"text": None}, losses={"embedding_alignment": 1})
+    assert line == (
+        "r.yaml: losses.kl_divergence: it needs both towers, and the student has one; set it to 0"
+    )
+    (line,) = mistakes(student={"text": None}, losses={"contrastive": 1})
+    assert line.endswith("it needs both towers, and the student has one; remove it")
+    config(student={"text": None}, losses={"preset": "default", "kl_divergence": 0})
+
+
+ONE_TOWER = ("embedding_alignment", "relational", "prompt_kl", "corpus_kl", "corpus_contrastive")
+
+
+@pytest.mark.parametrize("absent", ["image", "text"])
+@pytest.mark.parametrize("term", sorted(NEEDS))
+def test_every_term_fits_one_tower_or_is_refused_in_one_line(term: str, absent: str) -> None:
+    values: dict[str, Any] = {"student": {absent: None}, "losses": {term: 1}}
+    fits = term in (*ONE_TOWER, "corpus_relational") and (term, absent) != ("prompt_kl", "image")
+    if fits:
+        assert set(config(**values).terms) == {term}
+        return
+    (line,) = mistakes(**values)
+    needed = "an image tower" if term == "prompt_kl" else "both towers"
+    assert line.startswith(f"r.yaml: losses.{term}: it needs {needed}, and the student has ")
+
+
+def test_one_tower_cannot_do_without_a_teacher() -> None:
+    (line,) = mistakes(
+        student={"text": None}, losses={"embedding_alignment": 1}, train={"teacher": "absent"}
+    )
+    assert line.endswith("and train.teacher is absent; give a teacher")
 
 
 # --- losses
@@ -424,7 +451,7 @@ def test_templates_and_classes_from_a_list_or_a_file(tmp_path: Any) -> None:
     lists = entry.model_copy(update={"templates": ("{}",), "classes": None})
     assert (lists.template_list, lists.class_list) == (("{}",), None)
     missing = entry.model_copy(update={"classes": str(tmp_path / "none.txt")})
-    with pytest.raises(DataError, match=r"evaluate a: classes: .*none\.txt cannot be read"):
+    with pytest.raises(DataError, match=r"evaluate a: classes: there is no file .*none\.txt"):
         _ = missing.class_list
 
 

@@ -25,6 +25,9 @@ class FakeModel:
 
     manifest = SimpleNamespace(image=object())
 
+    def embed_texts(self, texts: Any) -> np.ndarray:
+        return np.array([[len(text), 1] for text in texts], np.float32)
+
     @classmethod
     def load(cls, _folder: Path) -> "FakeModel":
         return cls()
@@ -36,9 +39,6 @@ class FakeModel:
     def embed_images(self, images: list[Any], *, batch_size: int) -> np.ndarray:
         assert len(images) <= batch_size
         return np.stack([np.asarray(image, np.float32).mean((0, 1)) for image in images])
-
-    def embed_texts(self, texts: list[str]) -> np.ndarray:
-        return np.array([[len(text.encode()) % 13] * 2 for text in texts], np.float32)
 
 
 @pytest.fixture
@@ -146,14 +146,10 @@ def test_embed_lines_of_base64_in_their_order(
     np.testing.assert_allclose(np.load(target)[:, 0], [10, 0, 10], atol=1)
 
 
-def test_embed_lines_of_texts_or_of_one_column_of_several(
+def test_embed_one_column_of_several(
     bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    file, target = tmp_path / "texts.txt", tmp_path / "features.npy"
-    file.write_bytes(b"a\n\xff\n\n" + "狗\nNone\n".encode())
-    arguments = ("embed", bundle, file, "--out", target, "--schema", "text:str:1")
-    assert answer(capsys, *arguments)[0] == 0
-    np.testing.assert_array_equal(np.load(target)[:, 0], [1, 3, 4])
+    file, target = tmp_path / "lines.txt", tmp_path / "features.npy"
     picture = base64.urlsafe_b64encode((photos / "a.JPG").read_bytes())
     file.write_bytes(b"7\tx\t" + picture + b"\n")
     schema = "id:str:1,text:str:1,image:str:1"
@@ -167,7 +163,7 @@ def test_embed_lines_of_texts_or_of_one_column_of_several(
         (b"", (), "none of its 0 lines can be read"),
         (b"%%%\n", (), "none of its 1 lines can be read; the first: "),
         (b"a\n", ("--schema", "text"), "--schema: found 'text', must be name:type:length"),
-        (b"a\n", ("--schema", "id:str:1"), "a column must be image or text"),
+        (b"a\n", ("--schema", "text:str:1"), "a column must be image, such as image:str:1"),
     ],
 )
 def test_lines_that_cannot_be_embedded(
@@ -193,3 +189,41 @@ def test_a_schema_or_a_file_of_lines_beside_pictures(
     assert "leave it out" in answer(capsys, "embed", bundle, photos, "--schema", "x:str:1", *end)[2]
     (tmp_path / "a.tsv").write_text("x")
     assert "give it alone" in answer(capsys, "embed", bundle, photos, tmp_path / "a.tsv", *end)[2]
+
+
+def test_embed_writes_texts_and_their_rows(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    queries, target = tmp_path / "queries.txt", tmp_path / "queries.npy"
+    queries.write_bytes(b"\xef\xbb\xbfa cat\n\n\xff\nzwei Hunde\nNone\n")
+    status, out, err = answer(capsys, "embed", bundle, "--texts", queries, "--out", target)
+    names = tmp_path / "queries.texts.txt"
+    assert status == 0
+    assert np.array_equal(np.load(target), [[5, 1], [10, 1], [4, 1]])
+    assert names.read_text() == "a cat\nzwei Hunde\nNone\n"
+    assert f"skipped {queries}:3: it is not UTF-8" in err
+    assert out.strip() == f"{target}: 3 embeddings of width 2, their texts in {names}; 1 skipped"
+
+
+@pytest.mark.parametrize("given", [(), ("p.png", "--texts", "q.txt")])
+def test_embed_takes_pictures_or_texts(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str], given: tuple[str, ...]
+) -> None:
+    status, _, err = answer(capsys, "embed", bundle, *given, "--out", tmp_path / "x.npy")
+    assert (status, err) == (
+        2,
+        "embed: give pictures, or --texts with a file of texts, and not both\n",
+    )
+
+
+def test_a_missing_file_of_texts(
+    bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    missing = tmp_path / "q.txt"
+    status, _, err = answer(
+        capsys, "embed", bundle, "--texts", missing, "--out", tmp_path / "x.npy"
+    )
+    assert (status, err) == (
+        2,
+        f"{missing}: the file cannot be read: No such file or directory\n",
+    )

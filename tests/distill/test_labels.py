@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from distill.config_data import DataSection
+from distill.data.labels import listed_labels
 from distill.labels import LabelSet, ensemble, knows, label_set, name_labels
 from export.runtime.errors import DataError
 
@@ -72,17 +73,35 @@ def test_no_labels_no_set() -> None:
         ("cat\ndog\ncat\n", "--labels: FILE: the label 'cat' stands there twice; give it once"),
         ("cat\n", "--labels: FILE: one label, 'cat', has nothing to be told apart from; give two"),
         ("\n\n", "--labels: FILE is empty; give a file with one entry a line"),
-        (None, "--labels: FILE cannot be read as a text file"),
+        ("a_b\na  b\n", "--labels: FILE: the label 'a  b' stands there twice, once as 'a_b'; give"),
+        ("\x00\udcff", "--labels: FILE cannot be read as a text file"),
+        (None, "--labels: there is no file FILE; give a file with one entry a line"),
     ],
 )
 def test_labels_that_cannot_be_used(tmp_path: Path, content: str | None, line: str) -> None:
     path = tmp_path / "labels.txt"
     if content is not None:
-        path.write_text(content)
+        path.write_bytes(content.encode("utf-8", "surrogateescape"))
     with pytest.raises(DataError) as caught:
         name_labels(str(path), field="--labels")
     assert str(caught.value).replace(str(path), "FILE").startswith(line)
     assert "\n" not in str(caught.value)
+
+
+def test_a_folder_without_classes_names_the_field(tmp_path: Path) -> None:
+    with pytest.raises(DataError, match=r"^--labels: .*there are no class folders in it"):
+        name_labels(str(tmp_path), field="--labels")
+
+
+def test_labels_of_a_command_line_are_names_or_a_place(tmp_path: Path) -> None:
+    text, listed = tmp_path / "l.txt", tmp_path / "l.json"
+    text.write_text("cat, big\ndog\n")
+    listed.write_text('["cat", "dog"]')
+    assert listed_labels(" cat ,dog,", field="--labels") == ("cat", "dog")
+    assert listed_labels(str(text), field="--labels") == ("cat, big", "dog")
+    assert listed_labels(str(listed), field="--labels") == ("cat", "dog")
+    with pytest.raises(DataError, match=r"^--labels: there is no file .*other\.txt"):
+        listed_labels(str(tmp_path / "other.txt"), field="--labels")
 
 
 def test_a_list_with_an_empty_label() -> None:

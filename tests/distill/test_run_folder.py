@@ -164,6 +164,27 @@ def test_the_same_in_other_words() -> None:
     assert changed(views={"seed": 0}) == []
 
 
+def test_the_scale_that_two_towers_start_with_is_no_other_run_when_it_is_written() -> None:
+    assert changed("student.logit_scale=14.285714285714285") == []
+    assert changed("student.logit_scale=20.0") == ["train", "evaluate", "export"]
+
+
+def test_edited_labels_are_other_labels(tmp_path: Path) -> None:
+    path = tmp_path / "labels.txt"
+    values: dict[str, Any] = {
+        "data": {"train": SOURCE, "labels": str(path)},
+        "student": {"text": None},
+        "losses": {"prompt_kl": 1},
+    }
+    path.write_text("cat\ndog\n")
+    before = digests(config(**values))
+    listed = {**values, "data": {**values["data"], "labels": ["cat", "dog"]}}
+    assert digests(config(**listed)) == before
+    path.write_text("cat\ncow\n")
+    after = digests(config(**values))
+    assert [old == new for old, new in zip(before, after, strict=True)] == [True] + [False] * 3
+
+
 def test_validation_counts_only_where_it_is_measured_on() -> None:
     assert changed("data.validation.path=v.csv") == []
     with_it, other = (
