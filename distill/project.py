@@ -15,7 +15,7 @@ from distill.config_data import read_lines
 from distill.config_models import LOGIT_SCALE
 from distill.data.index import Position
 from distill.data.pairs import Captions
-from distill.data.sample import Limited, Skip, Source, check_source, split_by_hash
+from distill.data.sample import Skip, Source, check_source, limit_pixels, split_by_hash
 from distill.data.shards import shard_lengths
 from distill.data.sources import open_source
 from distill.evaluate.compare import EvaluationSet
@@ -27,7 +27,6 @@ from distill.teacher.ensemble import Ensemble
 from distill.teacher.load import load_teachers
 from distill.train.processes import check_device
 from distill.views import ViewSettings
-from export.runtime.decode import MAX_PIXELS
 from export.runtime.errors import DataError, RecipeError, StudentError
 from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers
@@ -59,8 +58,7 @@ class Project:
             index_folder=None if folder is None else Path(folder) / "shards",
         )
         check_source(source, max_skipped=self.config.data.max_skipped)
-        limit = self.config.data.max_pixels
-        return source if limit == MAX_PIXELS else Limited(source, limit)
+        return limit_pixels(source, self.config.data.max_pixels)
 
     @cached_property
     def _splits(self) -> list[tuple[Source, Source]]:

@@ -240,7 +240,7 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str 
     names = name_labels(labels, field="--labels")
     values["losses"] |= ABOUT_LABELS
     data = values.setdefault("data", {})
-    data["labels"] = labels
+    data |= {"labels": labels, "templates": "openai"}
     train = data.get("train", {})
     # Folders of another name than a label's are an order of somebody's, and no classes.
     if train.get("kind") == "folder" and not knows(

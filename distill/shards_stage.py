@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.config import RunConfig
-from distill.data.sample import check_source
+from distill.data.sample import check_source, limit_pixels
 from distill.data.sources import open_source
 from distill.progress import make_console
 from distill.recipe import default_values, load_recipe, resolve
@@ -42,7 +42,7 @@ def write_data(
         folder = out / str(number) if len(sources) > 1 else out
         # Procedural pictures without a place of their own are rendered beside, and not kept.
         with tempfile.TemporaryDirectory() as rendered:
-            source = open_source(entry, output=Path(rendered))
+            source = limit_pixels(open_source(entry, output=Path(rendered)), config.data.max_pixels)
             check_source(source, max_skipped=settings.max_skipped)
             written = write_shards(source, folder, settings)
         left_out = len(written.skipped) + len(source.skipped)

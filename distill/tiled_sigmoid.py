@@ -53,8 +53,8 @@ class _SigmoidLoss(torch.autograd.Function):
             logits = Logits(student, plan)
             for first, last in plan.tiles:
                 against = _signed(logits.tile(first, last).add_(bias), first, groups)
-                losses = F.softplus(against, threshold=_LINEAR)
-                total += losses.sum(dim=1).sum(dtype=total.dtype)
+                # Not named, so that it is gone before the next tile is computed.
+                total += F.softplus(against, threshold=_LINEAR).sum(dim=1).sum(dtype=total.dtype)
                 if gradients is not None:
                     result = _signed(against.sigmoid_(), first, groups)
                     of_bias += result.sum(dim=1).sum(dtype=of_bias.dtype)
@@ -78,5 +78,5 @@ def _signed(tile: Tensor, first: int, groups: Tensor | None) -> Tensor:
         diagonal_of(tile, first).neg_()
     else:
         same = groups[first : first + len(tile), None] == groups[None, :]
-        tile.mul_(torch.where(same, -1, 1))
+        tile.mul_(same.to(tile.dtype).mul_(-2).add_(1))
     return tile

@@ -15,7 +15,7 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
@@ -269,9 +269,10 @@ def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> 
 def _picture(sample: Sample, size: int | None) -> tuple[str, bytes]:
     """Return suffix and content of a picture."""
     content = _content(sample)
+    # What cannot be decoded would be a loss that nobody counted.
+    image = open_image(replace(sample, image=content))
     suffix = _suffix(content)
     if size is not None or suffix is None:
-        image = open_image(sample)
         short, long = sorted(image.size)
         if size is not None and short > size:
             long = round(long * size / short)
@@ -322,7 +323,10 @@ def _texts(sample: Sample) -> dict[str, bytes]:
         values["captions"] = captions
     if sample.label is not None:
         values["label"] = sample.label
-    if values:
+    if sample.group is not None:
+        values["group"] = sample.group
+    # An empty object says that no text was lost.
+    if values or not texts:
         texts["json"] = json.dumps(values, ensure_ascii=False)
     try:
         members = {suffix: text.encode("utf-8") for suffix, text in texts.items()}

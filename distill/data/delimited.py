@@ -6,6 +6,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from distill.data.folder import PICTURE_SUFFIXES
 from distill.data.rows import ColumnNames, ColumnPlaces, Row, find_columns, shorten
 from distill.data.sample import Skip
 from export.runtime.errors import DataError
@@ -56,7 +57,16 @@ def _read(
     for line, fields in records:
         empty = False
         if len(fields) == len(header):
-            yield _row(path, line, fields, places)
+            swallowed = [] if tabs else _swallowed(fields, len(header), places.image)
+            for name in swallowed:
+                reason = f"the row of {shorten(name)} stands within its quotes; is one missing?"
+                yield Skip(f"{path}:{line}", reason, kind="row")
+            # Which of them a caption belongs to is not known.
+            yield (
+                Skip(f"{path}:{line}", "its quotes hold other rows", kind="row")
+                if swallowed
+                else _row(path, line, fields, places)
+            )
         else:
             way_out = "" if tabs else "; a field that holds a comma or a quote stands in quotes"
             yield Skip(
@@ -72,6 +82,16 @@ def _read(
             if columns is None
             else _empty(path, columns)
         )
+
+
+def _swallowed(fields: list[str], columns: int, image: int) -> list[str]:
+    """Return the pictures of the rows that a stray quote has made a part of another row's field.
+
+    Such a row is a line within a field that has all columns, and a picture's name in its place.
+    """
+    lines = [line.split(",") for field in fields for line in field.splitlines()[1:]]
+    names = [line[image].strip(' "') for line in lines if len(line) >= columns]
+    return [name for name in names if Path(name).suffix.lower() in PICTURE_SUFFIXES]
 
 
 def _empty(path: Path, columns: Sequence[str] | None) -> str:

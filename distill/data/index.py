@@ -57,7 +57,8 @@ class Position:
         if batch_size > total:
             raise DataError(
                 f"train.batch_size: {batch_size} is larger than the data set of {total} samples; "
-                f"set it to at most {total} or give more data"
+                f"set it to at most {total}, as by --set train.batch_size={max(1, total // 4)}, or "
+                "give more data"
             )
         self._batch_size = batch_size
         self.steps_per_epoch = total // batch_size

@@ -116,6 +116,11 @@ class Limited:
         return replace(self.source[index], max_pixels=self._max_pixels)
 
 
+def limit_pixels(source: Source, max_pixels: int) -> Source:
+    """Return a source whose pictures of more than ``max_pixels`` cannot be read."""
+    return source if max_pixels == MAX_PIXELS else Limited(source, max_pixels)
+
+
 def open_image(sample: Sample, *, draft: int | None = None) -> Image.Image:
     """Return the picture of a sample as RGB, its EXIF orientation applied.
 

@@ -99,6 +99,7 @@ class ShardsSource:
             image=TarPicture(self._tars, shard, offset, size),
             captions=tar.captions(number),
             label=label,
+            group=tar.group(number),
         )
 
     def _named(self, tar: str, index: TarIndex, skipped: list[Skip]) -> NDArray[np.int64] | None:

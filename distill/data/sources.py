@@ -85,8 +85,9 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     ``.json``, which may be anything) is that table. A folder by ``save_to_disk`` is a local copy
     of a data set, and so are several Parquet files in a folder or in folders inside;
     a folder of folders of pictures is classes, a folder of pictures is just that;
-    ``unlabelled`` says that pictures both in it and in folders inside are that too. A
-    ``.tar``, a pattern of them, an address or a folder with tars is shards.
+    ``unlabelled`` says that pictures both in it and in folders inside are that too, and that a
+    table beside pictures is passed over. A ``.tar``, a pattern of them, an address or a folder with
+    tars is shards.
 
     Raises:
         DataError: it is anything else; the message says what was looked for and found.
@@ -107,6 +108,10 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     files, folders = listed(place)
     if not set(SAVED).isdisjoint(files):
         return {"kind": "hub", "path": path}
+    if unlabelled and any(map(is_picture, files)):
+        return {"kind": "images", "path": path}
+    if unlabelled and _nested(place, folders):
+        return {"kind": "folder", "path": path}
     tables = [name for name in files if Path(name).suffix.lower() in TABLES_IN_FOLDERS]
     if len(tables) == 1:
         return {"kind": "table", "path": str(place / tables[0])}
@@ -117,15 +122,18 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
             f"{path}: found {len(tables)} tables in it ({_some(tables)}); name the one to read, "
             f"such as {place / tables[0]}"
         )
-    if unlabelled and any(map(is_picture, files)):
-        return {"kind": "images", "path": path}
     return {"kind": _kind_of_folder(place, files, folders, looked_for), "path": path}
+
+
+def _nested(place: Path, folders: list[str]) -> bool:
+    """Tell whether there is a picture in the folders inside."""
+    return any(is_picture(file) for name in folders for file in walk(place / name))
 
 
 def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_for: str) -> str:
     """Return ``images`` where the pictures lie in the folder itself, ``folder`` for classes."""
     pictures = sum(map(is_picture, files))
-    nested = any(is_picture(file) for name in folders for file in walk(place / name))
+    nested = _nested(place, folders)
     if pictures and nested:
         raise DataError(
             f"{place}: found {pictures} pictures in it and others in folders inside; say what the "

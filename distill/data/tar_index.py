@@ -1,19 +1,22 @@
 """The index of a tar: where each picture is and what belongs to it, mapped into memory.
 
-A file for each tar, ``NAME.tar.index`` (format 1, little-endian)::
+A file for each tar, ``NAME.tar.index`` (format 2, little-endian)::
 
     16 bytes    "clip-distill tar"
+    8 bytes     CRC-32 of all that follows, uint64
     8 bytes     length of the header, uint64
     header      JSON: format, the tar's size and stamp, caption_key, rows, labels, skipped, arrays
     arrays      one after the other, each from a multiple of 8 bytes on
 
 ``keys`` and ``captions`` are UTF-8 end to end, ``key_ends`` and ``caption_ends`` where each of
 them ends; ``caption_bounds`` says which captions are a sample's, ``offsets`` and ``sizes`` where
-its picture is, ``classes`` which of the header's ``labels`` it has (-1: none).
+its picture is, ``classes`` which of the header's ``labels`` it has (-1: none), ``groups`` what
+samples that are held out together share, with an end each (empty: none).
 """
 
 import json
 import os
+import zlib
 from array import array
 from collections.abc import Mapping
 from pathlib import Path
@@ -25,7 +28,7 @@ from numpy.typing import NDArray
 from distill.data.sample import Skip
 from distill.data.tar_samples import Label, TarSample, read_samples
 
-FORMAT = 1
+FORMAT = 2
 SUFFIX = ".index"
 _MAGIC = b"clip-distill tar"
 _ALIGNED = 8
@@ -38,6 +41,8 @@ _DTYPES = {
     "offsets": "<i8",
     "sizes": "<i8",
     "classes": "<i4",
+    "groups": "|u1",
+    "group_ends": "<i8",
 }
 
 
@@ -80,6 +85,10 @@ class TarIndex:
         place = int(self._arrays["classes"][number])
         return None if place < 0 else self.labels[place]
 
+    def group(self, number: int) -> str | None:
+        """Return what a sample shares with those that are held out with it."""
+        return self._text("groups", "group_ends", number) or None
+
     def classes(self) -> NDArray[np.int32]:
         """Return the place of each sample's class in ``labels``, -1 for none, ``[n]``."""
         return self._arrays["classes"]
@@ -99,10 +108,15 @@ class TarIndex:
         temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
         try:
             with temporary.open("wb") as file:
-                file.write(_MAGIC + np.uint64(len(header)).astype("<u8").tobytes() + header)
+                head = len(header).to_bytes(8, "little") + header
+                file.write(_MAGIC + bytes(8) + head)
+                crc = zlib.crc32(head)
                 for name in _DTYPES:
-                    file.write(b"\0" * (-file.tell() % _ALIGNED))
-                    file.write(self._arrays[name].tobytes())
+                    part = b"\0" * (-file.tell() % _ALIGNED) + self._arrays[name].tobytes()
+                    crc = zlib.crc32(part, crc)
+                    file.write(part)
+                file.seek(len(_MAGIC))
+                file.write(crc.to_bytes(8, "little"))
             temporary.replace(path)
         except OSError:
             temporary.unlink(missing_ok=True)
@@ -145,14 +159,14 @@ def load_index(path: Path) -> TarIndex:
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
             raise ValueError(f"{path}: it is no index of a tar")
-        length = int.from_bytes(file.read(8), "little")
-        if length > path.stat().st_size:
-            raise ValueError(f"{path}: it is damaged")
-        header = json.loads(file.read(length))
+        crc = int.from_bytes(file.read(8), "little")
+        whole: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
+        if zlib.crc32(whole[file.tell() :].data) != crc:
+            raise ValueError(f"{path}: it is damaged, or of another format than {FORMAT}")
+        header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         position = file.tell()
-    if not isinstance(header, dict) or header.get("format") != FORMAT:
+    if header["format"] != FORMAT:
         raise ValueError(f"{path}: it is no index of format {FORMAT}")
-    whole: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
     arrays = {}
     for name, dtype in _DTYPES.items():
         position += -position % _ALIGNED
@@ -176,6 +190,7 @@ class _Columns:
         self._keys, self._captions = bytearray(), bytearray()
         self._key_ends, self._caption_ends = array("q", [0]), array("q", [0])
         self._caption_bounds = array("q", [0])
+        self._groups, self._group_ends = bytearray(), array("q", [0])
 
     def add(self, sample: TarSample) -> None:
         self.offsets.append(sample.offset)
@@ -189,6 +204,8 @@ class _Columns:
         label = sample.label
         place = -1 if label is None else self.labels.setdefault(label, len(self.labels))
         self._classes.append(place)
+        self._groups += (sample.group or "").encode("utf-8")
+        self._group_ends.append(len(self._groups))
 
     def arrays(self) -> dict[str, NDArray[Any]]:
         columns: dict[str, bytearray | array[int]] = {
@@ -200,6 +217,8 @@ class _Columns:
             "offsets": self.offsets,
             "sizes": self.sizes,
             "classes": self._classes,
+            "groups": self._groups,
+            "group_ends": self._group_ends,
         }
         return {
             name: np.array(memoryview(values), dtype=_DTYPES[name])

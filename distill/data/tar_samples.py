@@ -14,7 +14,7 @@ from distill.data.sample import Skip
 from distill.data.tar_members import Gap, Member, read_members
 
 TEXT_SUFFIXES = ("txt", "json", "cls")
-LABEL_KEY = "label"
+LABEL_KEY, GROUP_KEY = "label", "group"
 # Keys that are looked at where the recipe names none, the one before and the one after txt.
 CAPTIONS_KEY, CAPTION_KEY = "captions", "caption"
 LONGEST_TEXT = 1 << 20
@@ -25,7 +25,7 @@ Label = int | str
 
 @dataclass(frozen=True)
 class TarSample:
-    """A picture of a tar: where its bytes are, its captions, and its class.
+    """A picture of a tar: where its bytes are, its captions, its class and its group.
 
     A label is the name of a class, or its number in ``classnames.txt``.
     """
@@ -35,6 +35,7 @@ class TarSample:
     size: int
     captions: tuple[str, ...]
     label: Label | None
+    group: str | None = None
 
 
 @dataclass
@@ -56,12 +57,18 @@ def read_samples(
     The key of a member is its path up to the first dot of its name, as in WebDataset. Hidden
     members are passed over. Captions are the ``caption_key`` of ``json``; where that is None its
     ``captions``, else ``txt``, else its ``caption``. The places of skips are names of members.
-    Of two pictures or two texts of one name none is taken, since either may be the other's.
+    Of two pictures or two texts of one name none is taken, since either may be the other's. Where
+    pictures of a tar have texts, one without any is left out: its own is missing, or was lost.
     """
     gatherer = _Gatherer(file)
     yield from gatherer.gather(size)
+    alone = "no text of this name, though other pictures of the tar have one"
+    if gatherer.damaged:
+        alone = "its caption may be lost in the damaged part of the tar"
+    texts = any(group.texts for group in gatherer.groups.values())
     for key, group in gatherer.groups.items():
-        yield from _sample(key, group, caption_key)
+        lost = not group.texts and (texts or group.beside_gap)
+        yield from _sample(key, group, caption_key, alone=alone if lost else None)
 
 
 class _Gatherer:
@@ -69,6 +76,7 @@ class _Gatherer:
 
     def __init__(self, file: BinaryIO) -> None:
         self.groups: dict[str, _Group] = {}
+        self.damaged = False
         self._file = file
         self._last: _Group | None = None
         self._after_gap = False
@@ -79,7 +87,7 @@ class _Gatherer:
                 yield Skip(f"bytes {member.first:,} to {member.end:,}", member.reason)
                 if self._last is not None:
                     self._last.beside_gap = True
-                self._after_gap = True
+                self._after_gap = self.damaged = True
             elif member.kind != "folder" and not _hidden(member.name):
                 wrong = _unusable(member)
                 if wrong is None:
@@ -115,7 +123,10 @@ def split_name(name: str) -> tuple[str, str]:
     return _printable(posixpath.join(folder, stem)), _printable(suffix.lower())
 
 
-def _sample(key: str, group: _Group, caption_key: str | None) -> Iterator[TarSample | Skip]:
+def _sample(
+    key: str, group: _Group, caption_key: str | None, *, alone: str | None
+) -> Iterator[TarSample | Skip]:
+    """Yield a sample or why there is none; ``alone`` is what is wrong where it lacks a text."""
     picture = group.picture
     if picture is None:
         yield Skip(key, _without_picture(group), kind="row" if not group.texts else "picture")
@@ -126,13 +137,13 @@ def _sample(key: str, group: _Group, caption_key: str | None) -> Iterator[TarSam
     if picture.size == 0:
         yield Skip(_printable(picture.name), "the picture is empty")
         return
+    if alone is not None:
+        yield Skip(key, alone)
+        return
     texts = _Texts(group)
     captions, label = texts.captions(caption_key), texts.label()
     yield from texts.wrong
-    if group.beside_gap and not captions and label is None:
-        yield Skip(key, "its caption may be lost in the damaged part of the tar beside it")
-        return
-    yield TarSample(key, picture.offset, picture.size, captions, label)
+    yield TarSample(key, picture.offset, picture.size, captions, label, texts.group())
 
 
 def _without_picture(group: _Group) -> str:
@@ -161,6 +172,9 @@ class _Texts:
 
     def captions(self, caption_key: str | None) -> tuple[str, ...]:
         if caption_key is not None:
+            if self._json and caption_key not in self._json:
+                member, _ = self._members["json"]
+                self._skip(member, f"it has no {shorten(caption_key)}, the caption_key")
             return self._listed(caption_key)
         if CAPTIONS_KEY in self._json:
             return self._listed(CAPTIONS_KEY)
@@ -182,6 +196,11 @@ class _Texts:
         member, _ = self._members[part]
         self._skip(member, f"its class is {shorten(str(label), limit=40)}")
         return None
+
+    def group(self) -> str | None:
+        """Return what samples that are held out together share."""
+        group = self._json.get(GROUP_KEY)
+        return group if isinstance(group, str) and group and _is_text(group) else None
 
     def _object(self) -> dict[str, Any]:
         member, _ = self._members["json"]

@@ -29,12 +29,12 @@ def examine_batch(batch_size: int, terms: Sequence[str]) -> list[Finding]:
 def examine_length(config: RunConfig, *, steps: int, pictures: int) -> list[Finding]:
     """Look whether a run of so many steps, over so many pictures, gets to what it is for."""
     train, found = config.train, []
-    if train.warmup_steps >= steps:
+    if train.warmup_steps > steps // 2:
         found.append(
-            wrong(
+            note(
                 "length",
-                f"train.warmup_steps is {train.warmup_steps} in a run of {steps} steps, so that "
-                "the learning rate never gets where it is set",
+                f"train.warmup_steps is {train.warmup_steps} in a run of {steps} steps, of which "
+                f"{steps // 2} will warm up",
                 "make the run longer, or the warmup shorter",
             )
         )

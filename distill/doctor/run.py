@@ -104,6 +104,8 @@ def _data(project: Examined) -> Generator[Finding, None, list[Look] | None]:
         first = project.skips[0]
         told = f"{len(project.skips):,} rows or pictures are left out; {visible(first.where)}"
         yield note("data", f"{told}: {first.reason}", "see skipped.jsonl of a run for the others")
+    labels = attempt("labels", lambda: project.labels, refused)
+    yield from examine_labels("labels", labels.names if labels is not None else ())
     total = sum(len(source) for source in sources)
     steps = attempt("length", partial(_steps, project), refused)
     sets = attempt("evaluate", lambda: project.evaluation_sets, refused)

@@ -94,7 +94,7 @@ def _match(about: str, look: Look, image: Vectors, text: Vectors) -> list[Findin
     """Match pictures with their captions; those that have one come first in a look."""
     count = len(text)
     if not count:
-        return []
+        return [fine(about, "no picture has a caption, so there is nothing to match")]
     if count < FEWEST:
         return [fine(about, f"{count} pictures have captions, too few to match them")]
     pairs = look.pairs[:count]

@@ -49,7 +49,11 @@ def reading(file: Path) -> Iterator[None]:
         yield
     except pickle.UnpicklingError as error:
         raise TeacherError(_unreadable(file, refusal(error))) from error
-    except (*ERRORS, EOFError, zipfile.BadZipFile, IndexError, StopIteration) as error:
+    except (EOFError, LookupError, StopIteration) as error:
+        # What these say is where a reader stumbled: a number, or nothing.
+        found = "it is damaged, or holds something else than weights"
+        raise TeacherError(_unreadable(file, found)) from error
+    except (*ERRORS, zipfile.BadZipFile) as error:
         raise TeacherError(_unreadable(file, shorten(error))) from error
 
 

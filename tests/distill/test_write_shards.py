@@ -161,7 +161,7 @@ def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
     class Interrupting:
         def __init__(self, owner: Interrupted, content: object) -> None:
             self._owner, self._content = owner, content
-            self.size = len(saved(0))
+            self.name, self.size = "picture", len(saved(0))
 
         def read(self) -> bytes:
             self._owner.read += 1
@@ -205,6 +205,37 @@ def test_pictures_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path) ->
     few = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.01)
     with pytest.raises(DataError, match="1 of 30 pictures had to be skipped"):
         write_shards(Samples(samples), tmp_path / "few", few)
+
+
+def test_what_only_looks_like_a_picture_is_left_out(tmp_path: Path) -> None:
+    samples = [source_of(2)[0], Sample("cut", saved(1, "JPEG")[:300], ("c",), None)]
+    many = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.5)
+    written = write_shards(Samples(samples), tmp_path / "out", many)
+    assert [skip.where for skip in written.skipped] == ["cut"]
+
+
+def test_samples_of_one_group_stay_one(tmp_path: Path) -> None:
+    groups = ["a", None, "a", "é"]
+    captions = [("c",), (), ("c", "d"), ()]
+    samples = [
+        Sample(str(number), saved(number), text, None, group)
+        for number, (group, text) in enumerate(zip(groups, captions, strict=True))
+    ]
+    write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    source = open_shards(str(tmp_path / "out"))
+    assert [one.group for one in source] == groups
+    assert [one.captions for one in source] == captions
+
+
+def test_large_pictures_are_left_out_where_the_recipe_says_so(tmp_path: Path) -> None:
+    data = table(tmp_path)
+    (tmp_path / "3.png").write_bytes(saved(3, size=(90, 80)))
+    limits = ["data.max_pixels=5000", "data.max_skipped=0.2", "data.workers=0"]
+    write_data(str(data), tmp_path / "out", overrides=limits)
+    manifest = json.loads((tmp_path / "out/shards.json").read_text())
+    ((where, reason),) = manifest["shards"]["000000.tar"]["skipped"]
+    assert "3.png" in where
+    assert "5,000" in reason
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
@@ -336,7 +367,7 @@ def test_one_line_for_a_mistake(
 @pytest.mark.slow
 @pytest.mark.skipif(os.name != "posix", reason="sends a signal")
 def test_ctrl_c_keeps_whole_shards(tmp_path: Path) -> None:
-    data, out = table(tmp_path, 800), tmp_path / "out"
+    data, out = table(tmp_path, 2000), tmp_path / "out"
     command = [sys.executable, "-m", "distill", "shards", str(data), "--out", str(out)]
     command += ["--per-shard", "4"]
     running = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)
@@ -347,8 +378,8 @@ def test_ctrl_c_keeps_whole_shards(tmp_path: Path) -> None:
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in err
-    assert "of 200 shards are whole in" in err.splitlines()[-1]
+    assert "of 500 shards are whole in" in err.splitlines()[-1]
     assert not list(out.glob("*.tmp"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
-    assert len(open_shards(str(out))) == 800
+    assert len(open_shards(str(out))) == 2000

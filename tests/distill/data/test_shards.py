@@ -76,7 +76,7 @@ def test_captions_of_txt_and_json(tmp_path: Path) -> None:
             *sample(4, txt="of txt", json='{"captions": ["a", "b"]}'),
             *sample(5, json='{"title": "None"}', txt="x"),
             *sample(6, txt=""),
-            ("0007.png", picture(7)),
+            *sample(7, json="{}"),
             *sample(8, txt="NA"),
         ],
     )

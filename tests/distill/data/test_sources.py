@@ -121,3 +121,13 @@ def test_scenes_are_rendered_into_the_output_each_settings_apart(tmp_path):
     elsewhere = few.model_copy(update={"path": str(tmp_path / "mine")})
     assert Path(open_source(elsewhere, output=tmp_path / "run").name).parent == tmp_path / "mine"
     assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.parametrize("inside", [".", "folder"])
+def test_labels_beside_pictures_are_no_table(tmp_path, inside):
+    (tmp_path / inside).mkdir(exist_ok=True)
+    (tmp_path / inside / "a.jpg").write_bytes(b"")
+    for name in ("labels.txt", "notes.csv"):
+        (tmp_path / name).write_text("cat\ndog\n")
+    found = guess_source(str(tmp_path), unlabelled=True)
+    assert found == {"kind": "images" if inside == "." else "folder", "path": str(tmp_path)}

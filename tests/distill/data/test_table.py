@@ -149,6 +149,25 @@ def test_tsv_has_no_quotes(write_pictures, write_text):
         assert source[1].captions == ('he said ""hi"',)
 
 
+@pytest.mark.parametrize(
+    ("text", "swallowed"),
+    [
+        ('a.jpg,"x\nb.jpg,y\nc.jpg,z"\n', ["'b.jpg'", "'c.jpg'"]),
+        ('a.jpg,"a man\nb.jpg,a dog\nc.jpg,"" hi"\n', ["'b.jpg'", "'c.jpg'"]),
+    ],
+)
+def test_rows_that_a_stray_quote_has_swallowed(write_pictures, write_text, text, swallowed):
+    write_pictures(["a.jpg", "b.jpg", "c.jpg", "d.jpg"])
+    source = open_table(write_text(f"image,caption\n{text}d.jpg,q\n"))
+    assert [sample.captions for sample in source] == [("q",)]
+    # Each of the three rows is counted.
+    assert source.rows == 4
+    *rows, own = source.skipped
+    assert [skip.where.rpartition(":")[2] for skip in source.skipped] == ["2", "2", "2"]
+    assert all(name in skip.reason for name, skip in zip(swallowed, rows, strict=True))
+    assert own.reason == "its quotes hold other rows"
+
+
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
 @pytest.mark.parametrize("mark", ["", "\ufeff"])
 def test_line_ends_and_byte_order_marks_of_every_system(write_pictures, write_text, end, mark):

@@ -42,6 +42,19 @@ def test_an_index_of_a_tar_that_changed_is_built_again(tmp_path: Path) -> None:
     assert [one.captions for one in open_shards(str(tar))] == [("colour 5",), ("colour 6",)]
 
 
+def test_no_bit_of_an_index_can_change_unseen(tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "0.tar", samples([1, 2]))
+    open_shards(str(tar))
+    index = tmp_path / "0.tar.index"
+    content = index.read_bytes()
+    for place in range(0, len(content), 7):
+        damaged = bytearray(content)
+        damaged[place] ^= 1 << place % 8
+        index.write_bytes(damaged)
+        assert [one.captions for one in open_shards(str(tar))] == [("colour 1",), ("colour 2",)]
+        assert index.read_bytes() == content
+
+
 @pytest.mark.parametrize("damage", ["cut", "magic", "header", "format", "empty"])
 def test_a_damaged_index_is_built_again(tmp_path: Path, damage: str) -> None:
     tar = write_tar(tmp_path / "0.tar", samples([1, 2]))
@@ -52,7 +65,7 @@ def test_a_damaged_index_is_built_again(tmp_path: Path, damage: str) -> None:
         "cut": content[:-9],
         "magic": b"x" + content[1:],
         "header": content.replace(b'"arrays"', b'"arrows"'),
-        "format": content.replace(b'"format": 1', b'"format": 2'),
+        "format": content.replace(b'"format": 2', b'"format": 1'),
         "empty": b"",
     }[damage]
     index.write_bytes(damaged)

@@ -115,6 +115,42 @@ def test_members_that_are_no_part_of_a_sample(tmp_path: Path) -> None:
     assert "a link" in reasons(source)[3]
 
 
+def test_a_picture_that_lacks_the_text_that_others_have(tmp_path: Path) -> None:
+    tar = write_tar(
+        tmp_path / "0.tar", [*sample(0), ("0001.png", picture(1)), *sample(2, json="{}")]
+    )
+    source = open_shards(str(tar))
+    assert [one.key for one in source] == ["0/0000", "0/0002"]
+    assert [skip.where.rpartition(" ")[2] for skip in source.skipped] == ["0001"]
+    assert reasons(source) == ["no text of this name, though other pictures of the tar have one"]
+    # Where no picture has one, none is missing.
+    alone = write_tar(tmp_path / "1.tar", [("0.png", picture(0)), ("1.png", picture(1))])
+    assert [one.captions for one in open_shards(str(alone))] == [(), ()]
+
+
+def test_texts_that_a_cut_has_taken(tmp_path: Path) -> None:
+    members = [(f"{number:04d}.png", picture(number)) for number in range(40)]
+    members += [(f"{number:04d}.txt", b"colour %d" % number) for number in range(40)]
+    tar = write_tar(tmp_path / "0.tar", members)
+    # A member takes a block for its header, and one or more for its content.
+    whole = tar.read_bytes()
+    tar.write_bytes(whole[: whole.index(b"0010.txt") + 700])
+    source = open_shards(str(tar))
+    assert [one.captions for one in source] == [(f"colour {number}",) for number in range(11)]
+    assert len(source.skipped) == source.rows - 11 == 30
+    assert reasons(source)[-1] == "its caption may be lost in the damaged part of the tar"
+
+
+def test_a_caption_key_that_is_not_there_is_told(tmp_path: Path) -> None:
+    texts = ('{"title": "one"}', '{"caption": "two"}')
+    tar = write_tar(
+        tmp_path / "0.tar", [part for n, text in enumerate(texts) for part in sample(n, json=text)]
+    )
+    source = open_shards(str(tar), caption_key="title")
+    assert [one.captions for one in source] == [("one",), ()]
+    assert reasons(source) == ["it has no 'title', the caption_key"]
+
+
 def test_doubled_members_never_change_a_pair(tmp_path: Path) -> None:
     first, second = picture(1), picture(2)
     tar = write_tar(
@@ -123,7 +159,13 @@ def test_doubled_members_never_change_a_pair(tmp_path: Path) -> None:
             *[("a.png", first), ("a.txt", "first"), ("a.txt", "second")],
             *[("b.png", first), ("b.txt", "first"), ("b.png", second), ("b.txt", "second")],
             # The second of two has a caption, the first has none.
-            *[("c.png", first), ("x.png", first), ("c.txt", "second"), ("c.png", second)],
+            *[
+                ("c.png", first),
+                ("x.png", first),
+                ("x.txt", "x"),
+                ("c.txt", "second"),
+                ("c.png", second),
+            ],
             *[("d.webp", first), ("d.png", second), ("d.txt", "second")],
         ],
     )

@@ -178,10 +178,10 @@ def config(**changes: Any) -> RunConfig:
 @pytest.mark.parametrize(
     ("train", "levels_found"),
     [
-        ({"warmup_steps": 100}, ["wrong"]),
-        ({"warmup_steps": 99}, ["fine"]),
+        ({"warmup_steps": 51}, ["note"]),
+        ({"warmup_steps": 50}, ["fine"]),
         ({"warmup_steps": 0, "alignment_first_steps": 100}, ["wrong"]),
-        ({"warmup_steps": 100, "alignment_first_steps": 100}, ["wrong", "wrong"]),
+        ({"warmup_steps": 100, "alignment_first_steps": 100}, ["note", "wrong"]),
     ],
 )
 def test_a_run_that_ends_before_it_begins(train: dict[str, int], levels_found: list[str]) -> None:
