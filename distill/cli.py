@@ -328,13 +328,10 @@ def embed(
     """Embed pictures or texts by a bundle; needs no torch. What each row is, is written beside."""
     if (texts is None) == (not pictures):
         raise DataError("embed: give pictures, or --texts with a file of texts, and not both")
-    if out.suffix != ".npy":
-        raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
-    if not out.parent.is_dir():
-        raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
-    from distill.embed import embed_files, embed_lines, find_pictures, write_embedded
+    from distill.embed import check_place, embed_files, embed_lines, find_pictures, write_embedded
     from export.runtime import EdgeModel
 
+    check_place(out)
     try:
         if texts is None:
             files = find_pictures(pictures or ())
