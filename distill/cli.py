@@ -312,14 +312,11 @@ def embed(
     """Embed pictures or texts by a bundle; needs no torch. What each row is, is written beside."""
     if (texts is None) == (not pictures):
         raise DataError("embed: give pictures, or --texts with a file of texts, and not both")
-    if out.suffix != ".npy":
-        raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
-    if not out.parent.is_dir():
-        raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
-    from distill.embed import embed_places, write_embedded
+    from distill.embed import check_place, embed_places, write_embedded
     from distill.embed_lines import embed_texts
     from export.runtime import EdgeModel
 
+    check_place(out)
     try:
         if texts is None:
             embedded = embed_places(bundle, pictures or (), schema=schema)

@@ -29,6 +29,18 @@ class Embedded:
     kind: Literal["files", "texts"] = "files"
 
 
+def check_place(out: Path) -> None:
+    """See that embeddings can be written to ``out``.
+
+    Raises:
+        DataError: it is no name of a ``.npy``, or there is no folder for it.
+    """
+    if out.suffix != ".npy":
+        raise DataError(f"--out {out}: found the ending {out.suffix!r}, must be .npy")
+    if not out.parent.is_dir():
+        raise DataError(f"--out {out}: there is no folder {out.parent}; make it first")
+
+
 def find_pictures(places: Sequence[Path]) -> list[Path]:
     """Return the files among ``places``, and the pictures in the folders among them, sorted.
 

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Sequence
+from contextlib import suppress
 from pathlib import Path
 
 from distill.data.rows import shorten
@@ -70,8 +71,11 @@ def listed_labels(given: str, *, field: str) -> tuple[str, ...]:
     Raises:
         DataError: there is none, or the file that is named is not there.
     """
-    place = Path(given)
-    if place.exists() or place.suffix.lower() in _FILES:
+    place, there = Path(given), False
+    # A long list of labels is no name that a file could have.
+    with suppress(OSError, ValueError):
+        there = place.exists()
+    if there or place.suffix.lower() in _FILES:
         return read_labels(given, field=field)
     labels = tuple(name.strip() for name in given.split(",") if name.strip())
     if not labels:

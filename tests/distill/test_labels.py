@@ -98,6 +98,8 @@ def test_labels_of_a_command_line_are_names_or_a_place(tmp_path: Path) -> None:
     text.write_text("cat, big\ndog\n")
     listed.write_text('["cat", "dog"]')
     assert listed_labels(" cat ,dog,", field="--labels") == ("cat", "dog")
+    many = [f"label {number}" for number in range(100)]
+    assert listed_labels(",".join(many), field="--labels") == tuple(many)
     assert listed_labels(str(text), field="--labels") == ("cat, big", "dog")
     assert listed_labels(str(listed), field="--labels") == ("cat", "dog")
     with pytest.raises(DataError, match=r"^--labels: there is no file .*other\.txt"):
