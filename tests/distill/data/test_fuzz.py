@@ -188,6 +188,13 @@ def test_files_of_json(tmp_path: Path, form: Callable[[], Any]) -> None:
     assert read > CASES // 2
 
 
+def check_rows(source: Source | None, case: int) -> None:
+    """See that each row of a file that could be opened is a sample or a counted skip."""
+    if source is not None:
+        assert source.rows == len(COLOURS), case
+        assert len(source) + len(source.skipped) >= source.rows, case
+
+
 def test_parquet_files(tmp_path: Path) -> None:
     write_files(tmp_path)
     known: dict[Path, str | None] = {}
@@ -203,7 +210,9 @@ def test_parquet_files(tmp_path: Path) -> None:
         # The library takes longer over a file with pictures inside.
         data = damage(clean[case % 5 == 0], random.Random(f"parquet {case}"))
         path.write_bytes(data)
-        read += attempt(lambda: open_table(path), known=known).source is not None
+        source = attempt(lambda: open_table(path), known=known).source
+        read += source is not None
+        check_rows(source, case)
     assert 0 < read < CASES
 
 
@@ -227,5 +236,6 @@ def test_local_copies_of_hub_sets(tmp_path: Path) -> None:
         else:
             (path / name).write_bytes(damage((clean / name).read_bytes(), generator))
         outcomes.append(attempt(lambda: open_hub(str(path))))
+        check_rows(outcomes[-1].source, case)
         shutil.rmtree(path)
     assert 0 < sum(outcome.source is not None for outcome in outcomes) < CASES
