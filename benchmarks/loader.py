@@ -139,8 +139,15 @@ def draw_pictures(folder: Path, count: int, size: Sequence[int]) -> None:
 
 
 def link_pictures(folder: Path, data: Path, count: int) -> None:
-    """Name pictures of ``data`` in ``folder``, whole batches of them."""
-    found = [data / name for name in sorted(walk(data)) if is_picture(name)][:count]
+    """Name pictures of ``data`` in ``folder``, whole batches of them.
+
+    Of equal ones the first is taken, since lines of base64 with one picture are one sample.
+    """
+    every = [data / name for name in sorted(walk(data)) if is_picture(name)]
+    different: dict[bytes, Path] = {}
+    for path in every[: 2 * count]:
+        different.setdefault(path.read_bytes(), path)
+    found = list(different.values())[:count]
     if len(found) < BATCH:
         raise SystemExit(f"--data {data}: found {len(found)} pictures, needed are {BATCH} or more")
     for number, path in enumerate(found[: len(found) - len(found) % BATCH]):
