@@ -14,9 +14,9 @@ def test_every_form_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     pictures = tmp_path / "pictures/inside"
     pictures.mkdir(parents=True)
     for number in range(70):
-        Image.new("RGB", (40, 30), (number, 9, 9)).save(pictures / f"{number}.png")
+        Image.new("RGB", (40, 30), (3 * number, 9, 9)).save(pictures / f"{number}.jpg", quality=100)
     # Another name for a picture is no other picture.
-    (pictures / "copy.png").write_bytes((pictures / "0.png").read_bytes())
+    (pictures / "copy.jpg").write_bytes((pictures / "0.jpg").read_bytes())
     arguments = ["--data", str(pictures.parent), "--size", "32", "--processes", "1"]
     arguments += ["--rounds", "1", "--passes", "1", "--ways", "whole"]
     loader.main([*arguments, "--out", str(tmp_path / "out.json")])

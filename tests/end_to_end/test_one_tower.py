@@ -3,13 +3,14 @@
 import csv
 import json
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
 import torch
+from open_clip import OPENAI_IMAGENET_TEMPLATES
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
@@ -67,6 +68,17 @@ def words_of(teacher: Path) -> TeacherEncoder:
     return TeacherEncoder(loaded)
 
 
+def by_openais_templates(words_of: TeacherEncoder, labels: Sequence[str]) -> np.ndarray:
+    """Embed labels as CLIP's authors do: the mean over the templates, normalised."""
+    rows = []
+    for label in labels:
+        prompts = words_of.encode_texts([make(label) for make in OPENAI_IMAGENET_TEMPLATES])
+        assert prompts is not None
+        mean = prompts.mean(axis=0)
+        rows.append(mean / np.linalg.norm(mean))
+    return np.stack(rows)
+
+
 def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [json.loads(line) for line in (folder / "metrics.jsonl").read_text().splitlines()]
 
@@ -102,8 +114,7 @@ def test_pictures_and_words_go_in_and_a_classifier_comes_out(
     model = EdgeModel.load(short_way / "bundle")
     assert model.labels == LABELS
     # What stands in the bundle is the teacher's, and answers are softmaxes of cosines with it.
-    prompts = words_of.encode_texts([f"a photo of a {label}." for label in LABELS])
-    assert prompts is not None
+    prompts = by_openais_templates(words_of, LABELS)
     assert np.allclose(model.embed_labels(), prompts, atol=1e-5)
     picture = unlabelled / "p0.png"
     logits = model.logit_scale * model.embed_images([picture])[0] @ prompts.T
@@ -127,8 +138,7 @@ def test_the_report_says_how_often_they_agree_and_shows_where_not(
     assert entry["results"]["student"]["agreement@1"] == pytest.approx(share)
     # The bundle, asked by itself, gives the same answers as the report says.
     model = EdgeModel.load(short_way / "bundle")
-    prompts = words_of.encode_texts([f"a photo of a {label}." for label in LABELS])
-    assert prompts is not None
+    prompts = by_openais_templates(words_of, LABELS)
     for line in apart:
         image = Image.open(unlabelled / line["key"]).convert("RGB")
         seen = words_of.encode_images([image])
@@ -150,7 +160,7 @@ def test_training_taught_pictures_alone(short_way: Path) -> None:
     caches = list((short_way / "cache").glob("*/*/manifest.json"))
     (manifest,) = [json.loads(path.read_text()) for path in caches]
     # The captions are the prompts of the bank.
-    assert sum(shard["rows"] for shard in manifest["captions"]) == len(LABELS)
+    assert sum(shard["rows"] for shard in manifest["captions"]) == 80 * len(LABELS)
 
 
 @pytest.mark.slow
@@ -163,8 +173,7 @@ def test_a_bundle_gets_other_labels(
     assert cli.main(["export", str(short_way), "--out", str(out), "--labels", str(other)]) == 0
     model = EdgeModel.load(out)
     assert model.labels == ("a white cross", "ein Hund")
-    expected = words_of.encode_texts(["a photo of a a white cross.", "a photo of a ein Hund."])
-    assert expected is not None
+    expected = by_openais_templates(words_of, model.labels)
     assert np.allclose(model.embed_labels(), expected, atol=1e-5)
     assert {label for label, _ in model.classify(unlabelled / "p0.png")} == set(model.labels)
     # The run keeps its own for the next time.
