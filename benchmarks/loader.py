@@ -124,6 +124,12 @@ def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     return options
 
 
+def size_of(path: Path) -> tuple[int, int]:
+    """Return width and height of a picture, which is not decoded for that."""
+    with Image.open(path) as image:
+        return image.size
+
+
 def draw_pictures(folder: Path, count: int, size: Sequence[int]) -> None:
     """Write JPEGs with detail at every scale, as photographs have, of quality 85."""
     draw = np.random.Generator(np.random.Philox(0))
@@ -314,7 +320,7 @@ def summarise(
             ),
             "turns": [asdict(turn) for turn in of_name],
         }
-    widths = [Image.open(file).size for file in files[:BATCH]]
+    widths = [size_of(file) for file in files[:BATCH]]
     return {
         **describe_run(["torch", "pillow", "numpy", "transformers"]),
         "settings": {
