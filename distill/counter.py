@@ -1,6 +1,7 @@
 """Counter-based random numbers: pure functions of what is drawn for, with no state to save."""
 
 import hashlib
+import struct
 
 import numpy as np
 from numpy.typing import NDArray
@@ -14,7 +15,7 @@ def draw_integers(*parts: str | int, count: int = 1) -> list[int]:
     """
     message = "\0".join(f"{type(part).__name__}:{part}" for part in parts)
     digest = hashlib.blake2b(message.encode("utf-8", "surrogatepass"), digest_size=8 * count)
-    return [int(value) for value in np.frombuffer(digest.digest(), dtype="<u8")]
+    return list(struct.unpack(f"<{count}Q", digest.digest()))
 
 
 def draw_uniforms(*parts: str | int, count: int = 1) -> list[float]:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, default_collate
 
 from distill.cache import caption_ids, picture_ids
 from distill.cache_ensemble import CachedEnsemble
@@ -127,7 +127,7 @@ class StepDataset(Dataset[Batch]):
             pair_ids=torch.tensor([row.pair_id for row in rows], dtype=torch.int64),
             pieces=[self._piece(rows[i : i + count]) for i in range(0, len(rows), count)],
             teacher_pixels=tuple(
-                torch.from_numpy(np.stack(of_teacher))
+                _stack(of_teacher)
                 for of_teacher in zip(*(row.teacher_pixels for row in rows), strict=True)
             ),
             teacher_image=cached.images(sources, keys, views)
@@ -142,8 +142,8 @@ class StepDataset(Dataset[Batch]):
         inputs = self._inputs
         captions = [row.caption for row in rows if row.caption is not None]
         return Piece(
-            pixels=_stack([row.pixels for row in rows]),
-            hidden=_stack([row.hidden for row in rows]),
+            pixels=_stack_present([row.pixels for row in rows]),
+            hidden=_stack_present([row.hidden for row in rows]),
             tokens=tokenize(inputs.tokenizer, captions, **inputs.tokenizing)
             if inputs.tokenizer is not None and captions
             else None,
@@ -278,6 +278,12 @@ def _digest(*parts: str | int) -> int:
     return draw_integers("pair", *parts)[0] >> 1
 
 
-def _stack(rows: Sequence[NDArray[Any] | None]) -> Tensor | None:
+def _stack_present(rows: Sequence[NDArray[Any] | None]) -> Tensor | None:
     present = [row for row in rows if row is not None]
-    return torch.from_numpy(np.stack(present)) if present else None
+    return _stack(present) if present else None
+
+
+def _stack(rows: Sequence[NDArray[Any]]) -> Tensor:
+    # In a worker this fills the memory that it shares with the main process, without a copy more.
+    stacked: Tensor = default_collate([torch.from_numpy(row) for row in rows])
+    return stacked
