@@ -192,15 +192,19 @@ def evaluate(
     report, skips = compare(encoders, sets, options=options)
     folder.add_skips(skips)
     history = folder.path / "metrics.jsonl"
+    notes = _notes(project, folder.path, checkpoint)
     write_report(
         report,
         _place(folder, checkpoint),
         history=history if history.exists() else None,
         grids=disagreement_grids(report, sets),
-        notes=_notes(project, folder.path, checkpoint),
+        notes=notes,
         title=folder.path.name,
     )
-    print_report(report, make_console())
+    console = make_console()
+    print_report(report, console)
+    for line in notes:
+        console.print(line, markup=False, highlight=False)
     if checkpoint == "last":
         folder.finish("evaluate")
     return report
@@ -334,7 +338,7 @@ def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[s
     if not project.evaluation_sets:
         notes.append(
             "Nothing could be measured: the data has neither labels nor captions, and the recipe "
-            "no data.labels."
+            "no data.labels; name a list of words there."
         )
     elif project.config.holds_out:
         held_out = max(len(entry.source) for entry in project.evaluation_sets)

@@ -47,10 +47,14 @@ def find_model(name: str | Path, *, field: str, weights: bool = True) -> Path:
     Raises:
         OSError: There is no such folder, or the hub does not give the files; one line.
     """
-    if Path(name).expanduser().is_dir():
-        folder = Path(name).expanduser()
-    else:
-        folder = _fetch_model(str(name), field=field, weights=weights)
+    place = Path(name).expanduser()
+    if place.is_file():
+        raise OSError(
+            f"{field}: {name} is a file; give the folder in which it lies with its config.json, or "
+            "a name on the hub (weights of OpenAI and open_clip are teachers of kind openai and "
+            "open_clip)"
+        )
+    folder = place if place.is_dir() else _fetch_model(str(name), field=field, weights=weights)
     if weights and not has_weights(folder):
         raise OSError(
             f"{field}: {name} holds no weights; {WEIGHT_FILES[0]} is missing, put it beside "

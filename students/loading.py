@@ -21,6 +21,8 @@ from students.encoder import Padding, Student
 from students.hub import VOCABULARY_FILES, find_model, has_weights
 from students.messages import one_line, quiet
 
+# An image processor lies by itself, or with the tokenizer.
+PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 # These count positions from the padding token's id onwards, so that their table is longer.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")
 # Texts of a model that names no limit of its own.
@@ -133,6 +135,11 @@ def load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
 
 def load_image_processor(folder: Path, *, name: str) -> BaseImageProcessor:
     """Load an image processor's Pillow form; raises ``OSError`` with one line where that fails."""
+    if not any((folder / file).is_file() for file in PROCESSOR_FILES):
+        raise OSError(
+            f"{name}: there is no preprocessor_config.json, which says how large pictures are and "
+            "how they are normalised; put that of the model beside its config.json"
+        )
     what = f"{name}: the image processor (preprocessor_config.json) cannot be loaded"
     with one_line(what), quiet():
         return AutoImageProcessor.from_pretrained(folder, backend="pil", local_files_only=True)

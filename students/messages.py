@@ -38,7 +38,10 @@ def refusal(error: pickle.UnpicklingError) -> str:
             f"it asks to call {asked.group(1)}, which is refused, since reading weights runs no "
             "code that comes with them; save the state dict alone, with safetensors or torch.save"
         )
-    return "it is damaged, or holds something else than weights"
+    return (
+        "it is damaged, or a pickle of something else than weights, of which nothing was run; save "
+        "the state dict alone, with safetensors or torch.save"
+    )
 
 
 @contextmanager

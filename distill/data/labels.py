@@ -1,6 +1,7 @@
 """Label sets and prompt templates: lists, files of them, and those that are known by name."""
 
 import json
+import re
 from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
@@ -10,6 +11,8 @@ from export.runtime.errors import DataError
 
 IMAGENET = "imagenet"
 OPENAI = "openai"
+# WordNet's number of a class, as lists of ImageNet's classes have it before the name.
+_SYNSET = re.compile(r"n[0-9]{8}\s+(?=\S)")
 # A name with such an ending is a file's and no label.
 _FILES = (".txt", ".json", ".csv", ".tsv", ".lst")
 
@@ -40,7 +43,8 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
     """Return a label set: ``imagenet``, a text file, a JSON list, or the names of a folder.
 
     ``imagenet`` are OpenAI's 1,000 names in the order of the classes, from open_clip; a text file
-    has one a line; of a folder the names of the folders in it are the labels, sorted.
+    has one a line, with or without WordNet's number before it; of a folder the names of the
+    folders in it are the labels, sorted.
 
     Raises:
         DataError: it is nothing of these; the message names ``field``.
@@ -58,7 +62,9 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
         except DataError as error:
             raise DataError(f"{field}: {error}") from error
     if path.suffix.lower() != ".json":
-        return read_lines(path, field=field)
+        lines = read_lines(path, field=field)
+        numbered = all(map(_SYNSET.match, lines))
+        return tuple(_SYNSET.sub("", line, count=1) for line in lines) if numbered else lines
     values = _read_json(path, field=field)
     if not isinstance(values, list) or not values or not all(map(_is_name, values)):
         raise DataError(f"{field}: {path} holds no list of texts, which a label set in JSON is")
@@ -114,8 +120,9 @@ def plain_template(template: str) -> str:
 def name_folders(folders: Sequence[str], names: str, *, field: str = "classes") -> tuple[str, ...]:
     """Return the class names of folders, in the order of the folders.
 
-    ``names`` is a JSON map of folder to class, or a label set with as many names as there are
-    folders, in their order.
+    ``names`` is a JSON map of folder to class, a text file whose lines begin with WordNet's numbers
+    where these are the folders' names, or a label set with as many names as there are folders, in
+    their order.
 
     Raises:
         DataError: a folder has no name, or there are more or fewer names than folders.
@@ -129,6 +136,11 @@ def name_folders(folders: Sequence[str], names: str, *, field: str = "classes") 
                 f"folders, such as {shorten(unnamed[0])}; add them"
             )
         return tuple(values[folder].strip() for folder in folders)
+    if names != IMAGENET and path.is_file() and path.suffix.lower() != ".json":
+        lines = read_lines(path, field=field)
+        named = dict(line.split(maxsplit=1) for line in lines if _SYNSET.match(line))
+        if set(folders) <= set(named):
+            return tuple(named[folder] for folder in folders)
     labels = read_labels(names, field=field)
     if len(labels) != len(folders):
         raise DataError(

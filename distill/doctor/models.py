@@ -6,6 +6,12 @@ from dataclasses import dataclass
 
 import numpy as np
 from numpy.typing import NDArray
+from transformers.image_utils import (
+    IMAGENET_STANDARD_MEAN,
+    IMAGENET_STANDARD_STD,
+    OPENAI_CLIP_MEAN,
+    OPENAI_CLIP_STD,
+)
 
 from distill.data.pairs import group_rows
 from distill.doctor.data import FEWEST
@@ -24,6 +30,16 @@ ALIKE = 0.999
 BLACK, WHITE, RANGE = (-4.0, 0.5), (0.5, 20.0), (0.5, 20.0)
 # How much a mean or deviation may differ from that of the weights.
 OTHER_STATISTICS = 0.02
+# The mean and deviation that the published models of a type were trained with.
+_OPENAI = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
+_HALF = (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)
+PUBLISHED = {
+    "clip": _OPENAI,
+    "chinese_clip": _OPENAI,
+    "altclip": _OPENAI,
+    "siglip": _HALF,
+    "siglip2": _HALF,
+}
 # A share of captions that lose their end: worth knowing, and too many.
 SOME_CUT, MANY_CUT = 0.01, 0.25
 # CLIP begins at 14 and ends at 100, SigLIP ends at 118.
@@ -182,6 +198,23 @@ def examine_difference(about: str, look: Preprocessing, own: Preprocessing) -> l
             f"they are {_short(look.mean)} and {_short(look.std)}, those of its weights "
             f"{_short(own.mean)} and {_short(own.std)}",
             "give it the image processor that belongs to the weights",
+        )
+    ]
+
+
+def examine_family(about: str, look: Preprocessing, model_type: str | None) -> list[Finding]:
+    """Look whether a teacher's mean and deviation are those of the published models of its type."""
+    if model_type not in PUBLISHED:
+        return []
+    mean, std = PUBLISHED[model_type]
+    if np.abs(np.subtract([look.mean, look.std], [mean, std])).max() <= OTHER_STATISTICS:
+        return []
+    return [
+        note(
+            about,
+            f"they are {_short(look.mean)} and {_short(look.std)}, those of published models of "
+            f"type {model_type} {_short(mean)} and {_short(std)}",
+            "unless it was trained so, give its folder the preprocessor_config.json of its weights",
         )
     ]
 

@@ -74,9 +74,9 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     teachers = yield from _teachers(project)
     if teachers is None:
         return
-    for number, teacher in enumerate(teachers):
+    for number, (teacher, entry) in enumerate(zip(teachers, config.teachers, strict=True)):
         name = "teacher" if len(teachers) == 1 else f"teacher.{number}"
-        yield from examine_teacher(project, teacher, looks, name=name)
+        yield from examine_teacher(project, teacher, looks, name=name, entry=entry)
     caches = yield from examine_caches(project, teachers, looks)
     student = yield from examine_student(project, looks)
     if student is not None:

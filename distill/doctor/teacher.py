@@ -5,11 +5,14 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
+from transformers import PreTrainedConfig
 
 from distill.cache import Cache
 from distill.cache_build import open_cache
 from distill.cache_rows import row_digests
 from distill.cache_stage import cache_folders
+from distill.config import HfTeacher
+from distill.config import Teacher as TeacherEntry
 from distill.data.sample import Subset
 from distill.doctor.cache import examine_cache
 from distill.doctor.data import FEWEST
@@ -17,6 +20,7 @@ from distill.doctor.finding import Finding, attempt, fine
 from distill.doctor.models import (
     examine_cut,
     examine_embeddings,
+    examine_family,
     examine_padding,
     examine_pairs,
     examine_scale,
@@ -26,16 +30,27 @@ from distill.doctor.sample import PICTURES, Examined, Look
 from distill.evaluate.encoder import TeacherEncoder, Vectors
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import visible
+from students.hub import find_model
 
 # On a CPU a large teacher takes a second for a picture; fewer of them will do there.
 LARGE, FEW_PICTURES, LEAST_PICTURES = 200_000_000, 32, 16
 
 
 def examine_teacher(
-    project: Examined, teacher: Teacher, looks: Sequence[Look], *, name: str
+    project: Examined,
+    teacher: Teacher,
+    looks: Sequence[Look],
+    *,
+    name: str,
+    entry: TeacherEntry,
 ) -> Iterator[Finding]:
-    """Yield what is found about a teacher, asked about a batch of pictures and captions."""
-    yield from examine_statistics(f"{name}'s mean and std", teacher.preprocessing)
+    """Yield what is found about a teacher, asked about a batch of pictures and captions.
+
+    ``entry`` is what the recipe says of it.
+    """
+    about = f"{name}'s mean and std"
+    yield from examine_statistics(about, teacher.preprocessing)
+    yield from examine_family(about, teacher.preprocessing, model_type(entry))
     yield from examine_scale(f"{name}'s logit scale", teacher)
     encoder, cut = TeacherEncoder(teacher), teacher.truncated
     count = _batch(teacher, project.config.device, sources=len(looks))
@@ -78,6 +93,15 @@ def examine_caches(
                 found.append(cache)
                 yield from examine_cache("cache", cache, Subset(look.source, look.rows))
     return caches
+
+
+def model_type(entry: TeacherEntry) -> str | None:
+    """Return what transformers calls the model of a recipe's teacher; None where it is not its."""
+    if not isinstance(entry, HfTeacher):
+        return None
+    folder = find_model(entry.model, field="teacher.model")
+    found = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
+    return found if isinstance(found, str) else None
 
 
 def _open(project: Examined, teacher: Teacher, folder: Path) -> Cache:

@@ -89,7 +89,16 @@ class FrozenTeacher(ABC):
 
     @torch.no_grad()
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient."""
+        """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient.
+
+        Raises:
+            TypeError: These are no texts; the ids of some tokenizer mean nothing to this model.
+        """
+        if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
+            raise TypeError(
+                f"{self.name}: encode_texts takes a list of texts, since each model tokenizes for "
+                f"itself; found {type(texts).__name__}"
+            )
         count, step = len(texts), _TEXTS
         parts = [self._encode_some_texts(texts[i : i + step]) for i in range(0, count, step)]
         return self._join(parts)

@@ -7,6 +7,7 @@ unpickler that knows tensors and nothing else; the code of the archive is never 
 """
 
 import pickle
+import warnings
 import zipfile
 from collections import OrderedDict
 from collections.abc import Iterator, Mapping
@@ -46,7 +47,10 @@ def reading(file: Path) -> Iterator[None]:
         TeacherError: The file is damaged, holds something else, or wants to run code.
     """
     try:
-        yield
+        with warnings.catch_warnings():
+            # What torch says before it refuses a pickle that is not its own.
+            warnings.filterwarnings("ignore", message="Detected pickle protocol")
+            yield
     except pickle.UnpicklingError as error:
         raise TeacherError(_unreadable(file, refusal(error))) from error
     except (EOFError, LookupError, StopIteration) as error:

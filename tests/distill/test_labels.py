@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from distill.config_data import DataSection
-from distill.data.labels import listed_labels
+from distill.data.labels import listed_labels, name_folders, read_labels
 from distill.labels import LabelSet, ensemble, knows, label_set, name_labels
 from export.runtime.errors import DataError
 
@@ -120,3 +120,19 @@ def test_names_of_folders_are_known_in_words() -> None:
     labels = LabelSet(("grand piano", "cat", "dog"))
     assert knows(labels, ["grand_piano", "cat"])
     assert not knows(labels, ["2020-01", "cat"])
+
+
+def test_numbers_of_wordnet_are_no_part_of_a_label(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("n01440764 tench, Tinca tinca\nn01558993\trobin\n")
+    assert read_labels(str(tmp_path / "l.txt"), field="labels") == ("tench, Tinca tinca", "robin")
+
+
+def test_a_label_may_begin_with_what_looks_like_a_number_of_wordnet(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("n01440764 tench\nrobin\n")
+    assert read_labels(str(tmp_path / "l.txt"), field="labels") == ("n01440764 tench", "robin")
+
+
+def test_folders_called_by_wordnet_are_named_by_their_numbers(tmp_path: Path) -> None:
+    (tmp_path / "l.txt").write_text("n01558993 robin\nn02 x\nn01440764 tench, Tinca tinca\n")
+    folders = ["n01440764", "n01558993"]
+    assert name_folders(folders, str(tmp_path / "l.txt")) == ("tench, Tinca tinca", "robin")

@@ -21,6 +21,7 @@ from distill.doctor.models import (
     examine_cut,
     examine_difference,
     examine_embeddings,
+    examine_family,
     examine_padding,
     examine_pairs,
     examine_scale,
@@ -208,6 +209,29 @@ def test_statistics_that_are_not_those_of_the_weights() -> None:
     assert "0.485/0.456/0.406" in finding.text
     rounded = replace(LOOK, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28), size=(16, 16))
     assert examine_difference("statistics", LOOK, rounded) == []
+
+
+@pytest.mark.parametrize("model_type", ["siglip", "siglip2"])
+def test_statistics_that_published_models_of_a_type_do_not_have(model_type: str) -> None:
+    half = replace(LOOK, mean=(0.5,) * 3, std=(0.5,) * 3)
+    assert examine_family("statistics", half, model_type) == []
+    (finding,) = examine_family("statistics", LOOK, model_type)
+    assert finding.level == "note"
+    assert "0.5/0.5/0.5" in finding.text
+
+
+@pytest.mark.parametrize("model_type", ["clip", "chinese_clip", "altclip"])
+def test_imagenets_statistics_are_not_those_of_clip(model_type: str) -> None:
+    imagenet = replace(LOOK, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    assert examine_family("statistics", LOOK, model_type) == []
+    (finding,) = examine_family("statistics", imagenet, model_type)
+    assert "0.481/0.458/0.408" in finding.text
+    assert "preprocessor_config.json" in finding.way_out
+
+
+@pytest.mark.parametrize("model_type", [None, "vision-text-dual-encoder"])
+def test_a_type_without_statistics_of_its_own_may_have_any(model_type: str | None) -> None:
+    assert examine_family("statistics", LOOK, model_type) == []
 
 
 # --- captions and context

@@ -234,13 +234,25 @@ def test_what_a_folder_lacks_is_named(clip_folder: Path, tmp_path: Path) -> None
             "model.safetensors": "holds no weights; model.safetensors is missing",
             "config.json": "config.json is missing",
             "tokenizer.json": "tokenizer.json is missing",
-            "preprocessor_config.json": "preprocessor_config.json",
+            "preprocessor_config.json": "there is no preprocessor_config.json",
         }.items()
     ):
         folder = copy(clip_folder, tmp_path / str(number), without=name)
         message = fail(str(folder))
         assert said in message
         assert str(folder) in message
+
+
+def test_a_file_of_weights_is_no_folder(clip_folder: Path) -> None:
+    message = fail(str(clip_folder / "model.safetensors"))
+    assert "model.safetensors is a file; give the folder" in message
+    assert "kind openai" in message
+
+
+@pytest.mark.parametrize("texts", [torch.zeros(2, 4, dtype=torch.long), [[1, 2]], [1], "a cat"])
+def test_a_teacher_takes_no_ids_of_another_tokenizer(clip_folder: Path, texts: Any) -> None:
+    with pytest.raises(TypeError, match="takes a list of texts, since each model tokenizes"):
+        load_hf_teacher(str(clip_folder)).encode_texts(texts)
 
 
 def test_folders_of_other_things_are_refused(clip_folder: Path, tmp_path: Path) -> None:

@@ -116,6 +116,18 @@ def test_a_pickle_that_wants_to_run_code_is_refused(
     assert "asks to call torch.nn.modules.linear.Linear" in fail(tmp_path / "whole.pt")
 
 
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_a_bare_pickle_is_refused_without_a_warning(
+    protocol: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "x.pt").write_bytes(pickle.dumps({"a": Runs()}, protocol=protocol))
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        message = fail(tmp_path / "x.pt")
+    assert "save the state dict alone" in message
+
+
 def test_an_archive_that_wants_to_run_code_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
