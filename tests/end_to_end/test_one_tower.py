@@ -39,6 +39,14 @@ TERMS = (
     "prompt_kl",
 )
 LABELS = ("red circle", "blue square", "green star")
+FAST = {
+    "student.image": {"backbone": "test_vit", "pretrained": False, "image_size": 48},
+    "cache.views": 2,
+    "data.workers": 0,
+    "train.epochs": 2,
+    "train.batch_size": 16,
+    "train.warmup_steps": 1,
+}
 
 
 @pytest.fixture(scope="module")
@@ -89,18 +97,22 @@ def short_way(
 ) -> Path:
     """Return the run folder of the command that the README shows, with small values."""
     out = tmp_path_factory.mktemp("short") / "run"
-    fast = {
-        "student.image": {"backbone": "test_vit", "pretrained": False, "image_size": 48},
-        "cache.views": 2,
-        "data.workers": 0,
-        "train.epochs": 2,
-        "train.batch_size": 16,
-        "train.warmup_steps": 1,
-    }
-    changes = [item for key, value in fast.items() for item in ("--set", f"{key}={value}")]
+    changes = [item for key, value in FAST.items() for item in ("--set", f"{key}={value}")]
     named = ("--teacher", teacher, "--data", unlabelled, "--labels", labels, "--out", out)
     assert cli.main(["run", *map(str, named), *changes]) == 0
     return out
+
+
+@pytest.mark.slow
+def test_without_labels_it_says_that_nothing_could_be_measured(
+    unlabelled: Path, teacher: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    changes = [item for key, value in FAST.items() for item in ("--set", f"{key}={value}")]
+    named = ("--teacher", teacher, "--data", unlabelled / "more", "--out", tmp_path / "run")
+    assert cli.main(["run", *map(str, named), *changes]) == 0
+    said = " ".join(capsys.readouterr().err.split())
+    assert "Nothing could be measured: the data has neither labels nor captions" in said
+    assert "Nothing could be measured" in (tmp_path / "run" / "report.html").read_text()
 
 
 @pytest.mark.slow
