@@ -24,7 +24,8 @@ def read_delimited(
     """Read a CSV (strict quotes), a TSV (no quotes at all), or a ``.txt`` that is one of them.
 
     ``columns`` are the names of the columns where no header says them. A ``.csv`` whose first line
-    has tabs and no comma is a TSV, as open_clip's are. A row with another number of fields than
+    has no comma but tabs is a TSV, as open_clip's are, and one that has bars instead is parted by
+    these, without quotes either, as Flickr30k's is. A row with another number of fields than
     there are columns comes out as a skip. Blank lines are passed over; white space around a field
     is dropped.
 
@@ -45,8 +46,9 @@ def _read(
     first = next(lines, None)
     if first is None:
         raise DataError(_empty(path, columns))
-    tabs = _has_tabs(path, first, columns)
-    records = _records(path, itertools.chain([first], lines), tabs=tabs)
+    separator = _separator(path, first, columns)
+    quotes = separator == ","
+    records = _records(path, itertools.chain([first], lines), separator=separator)
     header = next(records, (0, []))[1] if columns is None else columns
     if not header:
         raise DataError(_empty(path, columns))
@@ -57,7 +59,7 @@ def _read(
     for line, fields in records:
         empty = False
         if len(fields) == len(header):
-            swallowed = [] if tabs else _swallowed(fields, len(header), places.image)
+            swallowed = _swallowed(fields, len(header), places.image) if quotes else []
             for name in swallowed:
                 reason = f"the row of {shorten(name)} stands within its quotes; is one missing?"
                 yield Skip(f"{path}:{line}", reason, kind="row")
@@ -68,7 +70,7 @@ def _read(
                 else _row(path, line, fields, places)
             )
         else:
-            way_out = "" if tabs else "; a field that holds a comma or a quote stands in quotes"
+            way_out = "; a field that holds a comma or a quote stands in quotes" if quotes else ""
             yield Skip(
                 f"{path}:{line}",
                 f"{len(fields)} fields where the header has {len(header)}{way_out}"
@@ -99,12 +101,18 @@ def _empty(path: Path, columns: Sequence[str] | None) -> str:
     return f"{path}: the table is empty{must}"
 
 
-def _has_tabs(path: Path, first: str, columns: Sequence[str] | None) -> bool:
-    """Tell by its name and first line whether tabs part the columns."""
+def _separator(path: Path, first: str, columns: Sequence[str] | None) -> str:
+    """Tell by a table's name and first line what parts its columns: a comma, tabs or bars."""
     suffix = path.suffix.lower()
-    if suffix != ".csv" or "\t" not in first:
-        return suffix == ".tsv" or (suffix == ".txt" and "\t" in first)
-    return "," not in first if columns is None else first.count("\t") == len(columns) - 1
+    if suffix == ".tsv" or (suffix == ".txt" and "\t" in first):
+        return "\t"
+    if suffix != ".csv":
+        return ","
+    if columns is None:
+        return next((mark for mark in ",\t|" if mark in first), ",")
+    # A caption with bars in it is likelier than one with tabs.
+    fits = (mark for mark in "\t,|" if mark in first and first.count(mark) == len(columns) - 1)
+    return next(fits, ",")
 
 
 def _row(path: Path, line: int, fields: list[str], places: ColumnPlaces) -> Row | Skip:
@@ -134,12 +142,15 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
         yield line
 
 
-def _records(path: Path, lines: Iterator[str], *, tabs: bool) -> Iterator[tuple[int, list[str]]]:
+def _records(
+    path: Path, lines: Iterator[str], *, separator: str
+) -> Iterator[tuple[int, list[str]]]:
     """Give the fields of each record that is not blank, with the number of its first line."""
-    if tabs:
-        reader = csv.reader(lines, delimiter="\t", quoting=csv.QUOTE_NONE)
-    else:
+    quotes = separator == ","
+    if quotes:
         reader = csv.reader(lines, strict=True, skipinitialspace=True)
+    else:
+        reader = csv.reader(lines, delimiter=separator, quoting=csv.QUOTE_NONE)
     while True:
         begin = reader.line_num + 1
         try:
@@ -149,17 +160,17 @@ def _records(path: Path, lines: Iterator[str], *, tabs: bool) -> Iterator[tuple[
         except csv.Error as error:
             raise DataError(
                 f"{path}: the row that begins in line {begin} cannot be read "
-                f"({_reason(error, tabs=tabs)})"
+                f"({_reason(error, quotes=quotes)})"
             ) from error
         fields = [field.strip() for field in fields]
         if len(fields) > 1 or (fields and fields[0]):
             yield begin, fields
 
 
-def _reason(error: csv.Error, *, tabs: bool) -> str:
+def _reason(error: csv.Error, *, quotes: bool) -> str:
     limit = csv.field_size_limit()
     if "field larger" in str(error):
-        quote = "" if tabs else "; is a quote missing its partner?"
+        quote = "; is a quote missing its partner?" if quotes else ""
         return f"a field of more than {limit} characters{quote}"
     if "expected after" in str(error):
         return 'text after a closing quote; inside a field in quotes a quote is written ""'

@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from distill.data.sample import Skip, open_image
-from distill.data.table import open_table
+from distill.data.table import Form, open_table
 from export.runtime.errors import DataError
 
 
@@ -147,6 +147,28 @@ def test_tsv_has_no_quotes(write_pictures, write_text):
         source = open_table(write_text(text, name=name))
         assert source[0].captions == ('"Stop, now',)
         assert source[1].captions == ('he said ""hi"',)
+
+
+def test_flickr30ks_table_is_parted_by_bars(write_pictures, write_text):
+    write_pictures(["a.jpg", "b.jpg"])
+    text = (
+        "image_name| comment_number| comment\n"
+        'a.jpg| 0| Two guys , "hi" .\na.jpg| 1   A dog runs .\nb.jpg| 4| A cat .\n'
+    )
+    columns = {"image_column": "image_name", "caption_column": "comment"}
+    source = open_table(write_text(text), **columns)
+    assert [sample.captions for sample in source] == [('Two guys , "hi" .',), ("A cat .",)]
+    assert [skip.reason for skip in source.skipped] == ["2 fields where the header has 3"]
+
+
+def test_bars_in_a_caption_part_nothing(write_pictures, write_text):
+    write_pictures(["a.jpg"])
+    for text, named in (
+        ("image,caption|s\na.jpg,x|y\n", {"caption_column": "caption|s"}),
+        ("a.jpg,x|y\n", {"form": Form(columns=("image", "caption"))}),
+    ):
+        source = open_table(write_text(text), **named)
+        assert source[0].captions == ("x|y",)
 
 
 @pytest.mark.parametrize(
