@@ -348,7 +348,8 @@ def write_tables(options: argparse.Namespace, results: Results) -> None:
     text += [f"    python -m benchmarks.quality {shlex.join(sys.argv[1:])}", ""]
     default = METHODS[-1]
     tables = [("steps", steps, METHODS, METHODS[1]) for steps in options.steps]
-    tables += [("seconds", seconds, METHODS, METHODS[1]) for seconds in options.seconds]
+    timed = tuple(filter(has_seconds, METHODS))
+    tables += [("seconds", seconds, timed, METHODS[1]) for seconds in options.seconds]
     tables += [("steps", steps, (default, *ABLATIONS), default) for steps in options.steps[-1:]]
     for unit, length, methods, against in tables:
         text += [f"After {length:g} {unit}, per cent (mean ± standard deviation):", ""]
