@@ -97,6 +97,11 @@ class Cache:
         absent = np.flatnonzero(self.captions.find(row_digests(asked)) < 0)
         return Missing(pictures, changed, [asked[number] for number in absent.tolist()])
 
+    def texts(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
+        """Return the embeddings of texts ``[N, width]``; None unless all of them are here."""
+        rows = self.captions.find(row_digests(texts))
+        return None if (rows < 0).any() else self.captions.take(rows).numpy()
+
 
 class CachedTeacher:
     """Looks embeddings up instead of computing them; one cache for each source."""

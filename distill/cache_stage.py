@@ -9,9 +9,10 @@ from pathlib import Path
 from accelerate import Accelerator
 
 from distill.cache import Cache
-from distill.cache_build import Sharing, build_cache, identify
+from distill.cache_build import Sharing, build_cache, identify, open_cache
 from distill.cache_manifest import read_manifest
 from distill.data.sample import Skip
+from distill.evaluate.ensemble import EnsembleEncoder
 from distill.progress import Bar, make_console, progress_bar
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
@@ -124,6 +125,30 @@ def cache_folders(project: Project, run_folder: Path) -> list[list[Path]]:
     members = () if project.teacher is None else project.teacher.members
     sources = _source_names(project)
     return [[base / name / source for source in sources] for name in _teacher_names(members)]
+
+
+def teacher_encoder(project: Project, run_folder: Path) -> EnsembleEncoder | None:
+    """Return the recipe's teachers as one to measure, None where there is none.
+
+    Texts that their caches hold, such as a bank of 80 prompts a label, are looked up there, unless
+    they are rounded to int8.
+
+    Raises:
+        CacheError: the folder of a cache holds one of something else.
+    """
+    ensemble, config = project.teacher, project.config
+    if ensemble is None:
+        return None
+    if config.train.teacher != "cached" or config.cache.dtype == "int8":
+        return EnsembleEncoder(ensemble)
+    folders = cache_folders(project, run_folder)
+    return EnsembleEncoder(
+        ensemble,
+        known=[
+            open_cache(paths[0], teacher, project.build_settings).texts
+            for teacher, paths in zip(ensemble.members, folders, strict=True)
+        ],
+    )
 
 
 def _teacher_names(teachers: Sequence[Teacher]) -> list[str]:

@@ -3,14 +3,14 @@
 import json
 from collections.abc import Sequence
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.cache_stage import build_caches, check_caches
+from distill.cache_stage import build_caches, check_caches, teacher_encoder
 from distill.config import RunConfig
 from distill.evaluate.compare import check_set, compare
-from distill.evaluate.encoder import Encoder, StudentEncoder, Vectors
-from distill.evaluate.ensemble import EnsembleEncoder
+from distill.evaluate.encoder import Encoder, StudentEncoder, Vectors, encode_many
 from distill.evaluate.grids import disagreement_grids
 from distill.evaluate.pictures import Options
 from distill.evaluate.report import print_report, write_report
@@ -183,8 +183,7 @@ def evaluate(
     folder, project = _finished_run(Path(run_folder), overrides)
     path = student_folder(folder.path, checkpoint)
     encoders: list[Encoder] = []
-    if project.teacher is not None:
-        whole = EnsembleEncoder(project.teacher)
+    if (whole := teacher_encoder(project, folder.path)) is not None:
         encoders += [whole, *whole.members]
     encoders.append(StudentEncoder(load_student(path, device=project.config.device)))
     sets = project.evaluation_sets
@@ -246,7 +245,7 @@ def export(
         named = LabelSet(names, templates)
     elif project.labels is not None:
         named = replace(project.labels, templates=templates)
-    vectors = None if named is None else _embedded(named, project, student)
+    vectors = None if named is None else _embedded(named, project, folder.path, student)
     result = export_student(
         student,
         _place(folder, checkpoint) / "bundle" if out is None else Path(out),
@@ -270,7 +269,9 @@ def _export_templates(project: Project) -> tuple[str, ...]:
     return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
 
 
-def _embedded(labels: LabelSet, project: Project, folder: Path) -> Vectors | None:
+def _embedded(
+    labels: LabelSet, project: Project, run_folder: Path, student_folder: Path
+) -> Vectors | None:
     """Embed labels by the student's own text tower, or by the teacher where it has none.
 
     A student without an image tower has no use for those of the data: None.
@@ -279,7 +280,7 @@ def _embedded(labels: LabelSet, project: Project, folder: Path) -> Vectors | Non
         ExportError: neither of them reads texts, or the export itself asks for labels that no
             picture will meet.
     """
-    student = load_student(folder)
+    student = load_student(student_folder)
     if student.image_processor is None:
         if project.config.export.labels is None:
             return None
@@ -288,9 +289,9 @@ def _embedded(labels: LabelSet, project: Project, folder: Path) -> Vectors | Non
             "leave the labels out"
         )
     encoder = StudentEncoder(student)
-    vectors = labels.embed(encoder.encode_texts)
-    if vectors is None and project.teacher is not None:
-        vectors = labels.embed(EnsembleEncoder(project.teacher).encode_texts)
+    vectors = labels.embed(partial(encode_many, encoder, progress=True))
+    if vectors is None and (teacher := teacher_encoder(project, run_folder)) is not None:
+        vectors = labels.embed(partial(encode_many, teacher, progress=True))
     if vectors is None:
         raise ExportError(
             "export.labels: the student has no text tower and the recipe no teacher to embed them; "

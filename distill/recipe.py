@@ -16,7 +16,7 @@ from distill.recipe_errors import error_lines, models_at
 from distill.recipe_yaml import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
 
-__all__ = ["default_values", "json_schema", "load_recipe", "resolve", "to_yaml"]
+__all__ = ["default_values", "json_schema", "load_recipe", "read_recipe", "resolve", "to_yaml"]
 
 DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
 TEACHER_KINDS = ("hf", "openai", "open_clip", "student")
@@ -36,6 +36,15 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
     Raises:
         RecipeError: the file cannot be read or a field is wrong; one line for each mistake.
     """
+    return resolve(read_recipe(path), overrides=overrides, where=str(path))
+
+
+def read_recipe(path: Path) -> Any:
+    """Return what a recipe file holds, not checked yet.
+
+    Raises:
+        RecipeError: the file cannot be read, is no YAML, or is empty.
+    """
     try:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
@@ -51,7 +60,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
         raise RecipeError(
             f"{path}: the recipe is empty; `clip-distill recipe` prints one to begin with"
         )
-    return resolve(values, overrides=overrides, where=str(path))
+    return values
 
 
 def resolve(values: Any, *, overrides: Sequence[str] = (), where: str) -> RunConfig:

@@ -8,10 +8,12 @@ from distill.config import RunConfig
 from distill.data.sample import check_source, limit_pixels
 from distill.data.sources import open_source
 from distill.progress import make_console
-from distill.recipe import default_values, load_recipe, resolve
+from distill.recipe import default_values, read_recipe, resolve
 from distill.write_shards import ShardSettings, write_shards
 
 RECIPES = (".yaml", ".yml")
+# Stands for what a recipe of data alone does not say, and nothing here asks for.
+NO_DATA = {"teacher": None, "student": {"width": 8}, "losses": {"contrastive": 1.0}}
 
 
 def write_data(
@@ -56,5 +58,8 @@ def write_data(
 
 def _config(given: str, overrides: Sequence[str]) -> RunConfig:
     if Path(given).suffix.lower() in RECIPES:
-        return load_recipe(Path(given), overrides=overrides)
+        values = read_recipe(Path(given))
+        if isinstance(values, dict) and not values.keys() & NO_DATA.keys():
+            values = {**values, **NO_DATA}
+        return resolve(values, overrides=overrides, where=given)
     return resolve(default_values(data=given), overrides=overrides, where="command line")

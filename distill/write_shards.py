@@ -121,6 +121,8 @@ class _Manifest:
             "size": settings.size,
             "per_shard": settings.per_shard,
         }
+        # What the source left out by itself, before a picture was read.
+        self._left_out = [[skip.where, skip.reason] for skip in source.skipped]
         self._shards: dict[str, dict[str, Any]] = {}
         held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         if folder.exists() and not folder.is_dir():
@@ -183,7 +185,8 @@ class _Manifest:
 
     def _write(self) -> None:
         shards = dict(sorted(self._shards.items()))
-        values = json.dumps({**self._made_from, "shards": shards}, indent=1) + "\n"
+        content = {**self._made_from, "left_out": self._left_out, "shards": shards}
+        values = json.dumps(content, indent=1) + "\n"
         temporary = self._path.with_name(f".{MANIFEST}.tmp")
         temporary.write_text(values, encoding="utf-8")
         temporary.replace(self._path)

@@ -1,11 +1,12 @@
 """Agreement: how often a model gives a picture the label that the teacher gives it."""
 
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
 from distill.data.sample import Source
-from distill.evaluate.encoder import Encoder
+from distill.evaluate.encoder import Encoder, encode_many
 from distill.evaluate.lend import Sides, borrowed, both_sides
 from distill.evaluate.metrics import Ids, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
@@ -53,7 +54,7 @@ def agreement_on(
     sides = both_sides(
         models,
         pictures,
-        lambda encoder: labels.embed(encoder.encode_texts),
+        lambda encoder: labels.embed(partial(encode_many, encoder, progress=options.progress)),
         source=source,
         options=options,
     )

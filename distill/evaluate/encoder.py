@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
+from distill.progress import progress_bar
 from distill.teacher.protocol import Teacher
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, embed_images, embed_texts, tokenize
@@ -20,6 +21,8 @@ if TYPE_CHECKING:  # it brings onnxruntime, which training does without
 
 Item = TypeVar("Item")
 Vectors = NDArray[np.float32]
+# Texts that are embedded in one go; whole batches, so that parts give what the whole gives.
+MANY_TEXTS = 1024
 
 
 class Encoder(Protocol):
@@ -132,6 +135,21 @@ class StudentEncoder:
 
         with _evaluating(self._model):
             return in_batches(embed, texts, self._batch_size)
+
+
+def encode_many(encoder: Encoder, texts: Sequence[str], *, progress: bool) -> Vectors | None:
+    """Embed texts, which may be the prompts of many labels, under a bar where they take long."""
+    if not progress or len(texts) <= MANY_TEXTS:
+        return encoder.encode_texts(texts)
+    parts: list[Vectors] = []
+    with progress_bar(f"embedding prompts: {encoder.name}", len(texts)) as bar:
+        for first in range(0, len(texts), MANY_TEXTS):
+            part = encoder.encode_texts(texts[first : first + MANY_TEXTS])
+            if part is None:
+                return None
+            parts.append(part)
+            bar.update(min(first + MANY_TEXTS, len(texts)))
+    return np.concatenate(parts)
 
 
 class BundleEncoder:

@@ -1,6 +1,6 @@
 """The teachers of a recipe as encoders: all of them together, and each by itself."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from operator import is_
 
 import numpy as np
@@ -13,15 +13,23 @@ from distill.teacher.ensemble import Ensemble
 
 BATCH_SIZE = 64
 
+# Gives what a teacher said of texts, None unless it is known of all of them.
+Known = Callable[[Sequence[str]], Vectors | None]
+
 
 class EnsembleEncoder:
     """The teachers of a recipe together, or a single one, each with its own preprocessing."""
 
-    def __init__(self, ensemble: Ensemble, *, name: str = "teacher") -> None:
-        """Take the teachers; ``name`` is theirs together."""
+    def __init__(
+        self, ensemble: Ensemble, *, name: str = "teacher", known: Sequence[Known] = ()
+    ) -> None:
+        """Take the teachers; ``name`` is theirs together, ``known`` what each has been asked."""
         self._shares = ensemble.shares
         self._members = [
-            _Recent(TeacherEncoder(member, name=f"{name}.{number}", batch_size=BATCH_SIZE))
+            _Recent(
+                TeacherEncoder(member, name=f"{name}.{number}", batch_size=BATCH_SIZE),
+                known[number] if known else None,
+            )
             for number, member in enumerate(ensemble.members)
         ]
         self.name = name
@@ -52,10 +60,11 @@ class EnsembleEncoder:
 
 
 class _Recent:
-    """A teacher that remembers the batch of pictures that it embedded last."""
+    """A teacher that remembers the batch of pictures that it embedded last, and texts it knows."""
 
-    def __init__(self, encoder: TeacherEncoder) -> None:
+    def __init__(self, encoder: TeacherEncoder, known: Known | None) -> None:
         self._encoder = encoder
+        self._known = known
         self._images: list[Image.Image] = []
         self._vectors = np.zeros((0, 0), np.float32)
         self.name = encoder.name
@@ -72,5 +81,6 @@ class _Recent:
         return self._vectors
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
-        """Embed texts."""
-        return self._encoder.encode_texts(texts)
+        """Embed texts, or look them up."""
+        found = None if self._known is None else self._known(texts)
+        return self._encoder.encode_texts(texts) if found is None else found

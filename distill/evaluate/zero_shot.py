@@ -7,7 +7,7 @@ import numpy as np
 
 from distill.data.folder import DEFAULT_TEMPLATES, fill, insert
 from distill.data.sample import Source
-from distill.evaluate.encoder import Encoder
+from distill.evaluate.encoder import Encoder, encode_many
 from distill.evaluate.lend import borrowed, both_sides
 from distill.evaluate.metrics import Embeddings, Ids, mean_per_class_recall, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
@@ -51,7 +51,7 @@ def zero_shot(
     sides = both_sides(
         encoders,
         pictures,
-        lambda encoder: embed_classes(encoder, names, templates),
+        lambda encoder: embed_classes(encoder, names, templates, progress=options.progress),
         source=source,
         options=options,
     )
@@ -94,7 +94,7 @@ def label_pictures(
 
 
 def embed_classes(
-    encoder: Encoder, names: Sequence[str], templates: Sequence[str]
+    encoder: Encoder, names: Sequence[str], templates: Sequence[str], *, progress: bool = False
 ) -> Embeddings | None:
     """Return a vector for each class ``[C, D]``, or None without a text tower.
 
@@ -102,7 +102,7 @@ def embed_classes(
     (https://arxiv.org/abs/2103.00020).
     """
     prompts = [insert(template, name) for name in names for template in templates]
-    vectors = encoder.encode_texts(prompts)
+    vectors = encode_many(encoder, prompts, progress=progress)
     if vectors is None:
         return None
     mean = vectors.reshape(len(names), len(templates), -1).mean(axis=1)

@@ -6,7 +6,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.cache import CachedTeacher
 from distill.cache_ensemble import CachedEnsemble
-from distill.cache_stage import build_caches
+from distill.cache_stage import build_caches, teacher_encoder
 from distill.labels import ensemble
 from distill.parts import corpus_parts
 from distill.progress import make_console
@@ -146,6 +146,7 @@ def _work(
         headline_set=sets[0].limited(config.train.validation_samples) if sets else None,
         student=student,
         teacher=project.teacher if config.train.teacher != "absent" else None,
+        encoder=None if teacher is None else teacher_encoder(project, config.folder),
         loss=project.loss,
         banks=banks,
         samples=config.train.validation_samples,

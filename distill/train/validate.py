@@ -38,6 +38,7 @@ class StudentValidator:
         headline_set: EvaluationSet | None,
         student: Student,
         teacher: Ensemble | None,
+        encoder: EnsembleEncoder | None,
         loss: WeightedLoss,
         banks: TeacherBanks | None,
         samples: int,
@@ -45,7 +46,7 @@ class StudentValidator:
         max_skipped: float,
         device: torch.device,
     ) -> None:
-        """Read the validation rows and embed them by the teacher, where there is one."""
+        """Read the validation rows and embed them by the teacher's encoder, where there is one."""
         self._headline_set = headline_set
         # What is held out has no true partners in the corpus of training.
         kept = [name for name in loss.terms if name != "corpus_contrastive"]
@@ -61,9 +62,8 @@ class StudentValidator:
         self.skipped = [] if self._rows is None else self._rows.skipped
         self._teacher: Embeddings | None = None
         self._lender: Remembered | None = None
-        if teacher is None:
+        if teacher is None or encoder is None:
             return
-        encoder = EnsembleEncoder(teacher)
         if self._rows is not None:
             self._teacher = self._rows.embed(
                 encoder,

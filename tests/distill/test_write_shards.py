@@ -18,10 +18,11 @@ from distill import cli
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.shards import open_shards
 from distill.data.sources import guess_source
+from distill.data.table import open_table
 from distill.data.tar_indices import find_indices
 from distill.shards_stage import write_data
 from distill.write_shards import ShardSettings, write_shards
-from export.runtime.errors import DataError, RunError
+from export.runtime.errors import DataError, RecipeError, RunError
 
 SETTINGS = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.1)
 
@@ -236,6 +237,27 @@ def test_large_pictures_are_left_out_where_the_recipe_says_so(tmp_path: Path) ->
     ((where, reason),) = manifest["shards"]["000000.tar"]["skipped"]
     assert "3.png" in where
     assert "5,000" in reason
+
+
+def test_what_the_source_left_out_is_listed_too(tmp_path: Path) -> None:
+    data = table(tmp_path)
+    (tmp_path / "3.png").unlink()
+    write_data(str(data), tmp_path / "out", overrides=["data.max_skipped=0.2", "data.workers=0"])
+    manifest = json.loads((tmp_path / "out/shards.json").read_text())
+    ((where, reason),) = manifest["left_out"]
+    assert where.startswith(str(data))
+    assert "3.png" in reason
+
+
+def test_a_recipe_may_have_data_alone(tmp_path: Path) -> None:
+    data = table(tmp_path)
+    recipe = tmp_path / "data.yaml"
+    recipe.write_text(f"data:\n  train: {{kind: table, path: {data}}}\n  workers: 0\n")
+    write_data(str(recipe), tmp_path / "out")
+    assert len(open_shards(str(tmp_path / "out"))) == len(open_table(data))
+    recipe.write_text(f"data:\n  train: {{kind: tabel, path: {data}}}\n")
+    with pytest.raises(RecipeError, match=r"data\.train\.kind"):
+        write_data(str(recipe), tmp_path / "other")
 
 
 def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:

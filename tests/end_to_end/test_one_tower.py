@@ -19,9 +19,10 @@ from distill.config import HfTeacher
 from distill.data.sample import open_image
 from distill.data.table import open_table
 from distill.evaluate.encoder import TeacherEncoder
-from distill.pipeline import export, run
+from distill.pipeline import evaluate, export, run
 from distill.project import Project
 from distill.recipe import load_recipe
+from distill.teacher.frozen import FrozenTeacher
 from distill.teacher.load import load_teacher
 from export.runtime import EdgeModel
 from export.runtime.errors import ExportError
@@ -161,6 +162,28 @@ def test_the_report_says_how_often_they_agree_and_shows_where_not(
     assert page.count("data:image/jpeg") == len(apart)
     assert "held out of training" in page
     assert "The student has no text tower" in page
+
+
+@pytest.mark.slow
+def test_what_the_cache_holds_is_asked_of_the_teacher_no_more(
+    short_way: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    encode = FrozenTeacher.encode_texts
+
+    def watched(teacher: FrozenTeacher, texts: Sequence[str]) -> torch.Tensor:
+        asked.extend(texts)
+        return encode(teacher, texts)
+
+    monkeypatch.setattr(FrozenTeacher, "encode_texts", watched)
+    run = shutil.copytree(short_way, tmp_path / "run")
+    before = json.loads((run / "report.json").read_text())
+    assert evaluate(run)["sets"] == before["sets"]
+    export(run, out=tmp_path / "bundle")
+    assert not [text for text in asked if any(label in text for label in LABELS)]
+    others = ["export.labels=[pink dog, grey sky]"]
+    export(run, out=tmp_path / "others", overrides=others)
+    assert len([text for text in asked if "pink dog" in text]) == len(OPENAI_IMAGENET_TEMPLATES)
 
 
 @pytest.mark.slow
