@@ -13,6 +13,7 @@ from distill.cache_build import Sharing, build_cache, identify, open_cache
 from distill.cache_manifest import read_manifest
 from distill.data.sample import Skip
 from distill.evaluate.ensemble import EnsembleEncoder
+from distill.human import counted
 from distill.progress import Bar, make_console, progress_bar
 from distill.project import Project, describe
 from distill.run_folder import RunFolder
@@ -46,7 +47,9 @@ def build_caches(
             size = sum(file.stat().st_size for file in cache.folder.glob("*.npy"))
             console.print(f"cache: {cache.folder} holds {size / 1e6:.1f} MB")
         if teacher.truncated:
-            console.print(f"cache: {teacher.truncated} captions were longer than {title} reads")
+            cut = counted(teacher.truncated, "caption")
+            were = "was" if teacher.truncated == 1 else "were"
+            console.print(f"cache: {cut} {were} longer than {title} reads")
     if main:
         folder.finish("cache")
     if accelerator is not None:

@@ -7,6 +7,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 from transformers.image_utils import (
+    IMAGENET_DEFAULT_MEAN,
+    IMAGENET_DEFAULT_STD,
     IMAGENET_STANDARD_MEAN,
     IMAGENET_STANDARD_STD,
     OPENAI_CLIP_MEAN,
@@ -33,6 +35,7 @@ OTHER_STATISTICS = 0.02
 # The mean and deviation that the published models of a type were trained with.
 _OPENAI = (OPENAI_CLIP_MEAN, OPENAI_CLIP_STD)
 _HALF = (IMAGENET_STANDARD_MEAN, IMAGENET_STANDARD_STD)
+_OFTEN = (_OPENAI, _HALF, (IMAGENET_DEFAULT_MEAN, IMAGENET_DEFAULT_STD), ([0.0] * 3, [1.0] * 3))
 PUBLISHED = {
     "clip": _OPENAI,
     "chinese_clip": _OPENAI,
@@ -203,11 +206,19 @@ def examine_difference(about: str, look: Preprocessing, own: Preprocessing) -> l
 
 
 def examine_family(about: str, look: Preprocessing, model_type: str | None) -> list[Finding]:
-    """Look whether a teacher's mean and deviation are those of the published models of its type."""
+    """Look whether a teacher's mean and deviation are those that models of another type have.
+
+    A teacher that was trained on pictures of its own may have any others.
+    """
     if model_type not in PUBLISHED:
         return []
     mean, std = PUBLISHED[model_type]
-    if np.abs(np.subtract([look.mean, look.std], [mean, std])).max() <= OTHER_STATISTICS:
+    near = [
+        published
+        for published in _OFTEN
+        if np.abs(np.subtract([look.mean, look.std], published)).max() <= OTHER_STATISTICS
+    ]
+    if not near or near[0] == PUBLISHED[model_type]:
         return []
     return [
         note(

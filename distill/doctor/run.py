@@ -69,10 +69,8 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     free = None if device is None else free_memory(device)
     project = Examined(config)
     looks = yield from _data(project)
-    if looks is None or device is None:
-        return
-    teachers = yield from _teachers(project)
-    if teachers is None:
+    teachers = None if device is None else (yield from _teachers(project))
+    if looks is None or teachers is None:
         return
     for number, (teacher, entry) in enumerate(zip(teachers, config.teachers, strict=True)):
         name = "teacher" if len(teachers) == 1 else f"teacher.{number}"

@@ -43,7 +43,9 @@ class TransformersTeacher(FrozenTeacher):
 
     def __init__(self, student: Student, *, name: str, folder: Path, dtype: str) -> None:
         if student.tokenizer is None or student.image_processor is None:
-            raise ValueError(f"{name}: a teacher needs an image tower and a text tower")
+            raise ValueError(
+                f"teacher.model: {name}: a teacher needs an image tower and a text tower"
+            )
         self._tower = student.model
         self._tokenizer: PreTrainedTokenizerBase = student.tokenizer
         self._padding = student.padding

@@ -16,6 +16,7 @@ from open_clip.model import (
 from torch import Tensor
 
 from distill.config_models import OPENAI_MODELS
+from distill.progress import make_console
 from distill.teacher.open_clip_hub import fetch_weights
 from distill.teacher.open_clip_towers import (
     PRECISIONS,
@@ -62,6 +63,14 @@ def load_openai_teacher(model: str, *, device: str = "cpu", dtype: str = "float3
         )
     state = read_weights(file)
     _check_format(state, file)
+    if not any(number in state for number in _NUMBERS):
+        make_console().print(
+            f"teacher: {file} does not say which activation it was trained with; it is read with "
+            "QuickGELU, as OpenAI's are; for one of open_clip's without it take kind: open_clip "
+            "and say quick_gelu: false",
+            markup=False,
+            highlight=False,
+        )
     with reading(file), silent():
         towers = _build(state, dtype=dtype).to(device)
         tokenizer = OpenClipTokenizer(SimpleTokenizer(context_length=towers.context_length))

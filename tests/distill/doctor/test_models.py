@@ -229,6 +229,11 @@ def test_imagenets_statistics_are_not_those_of_clip(model_type: str) -> None:
     assert "preprocessor_config.json" in finding.way_out
 
 
+def test_a_teacher_may_have_statistics_of_its_own_pictures() -> None:
+    dark = replace(LOOK, mean=(0.239, 0.2227, 0.2016), std=(0.2657, 0.2306, 0.2309))
+    assert examine_family("statistics", dark, "clip") == []
+
+
 @pytest.mark.parametrize("model_type", [None, "vision-text-dual-encoder"])
 def test_a_type_without_statistics_of_its_own_may_have_any(model_type: str | None) -> None:
     assert examine_family("statistics", LOOK, model_type) == []

@@ -297,6 +297,9 @@ def test_what_cannot_be_opened_is_wrong(doctor: Doctor, tmp_path: Path) -> None:
     assert (status, said.keys()) == (1, {"data"})
     status, said = doctor(teacher={"model": str(tmp_path)})
     assert (status, said.keys()) == (1, {"teacher"})
+    lost = {"train": {"kind": "table", "path": str(tmp_path / "no.csv")}}
+    status, said = doctor(data=lost, teacher={"model": str(tmp_path)})
+    assert (status, said.keys()) == (1, {"data", "teacher"})
     status, said = doctor(train={"batch_size": 500})
     assert (status, said.keys()) == (1, {"length"})
     assert "larger than the data set" in said["length"]

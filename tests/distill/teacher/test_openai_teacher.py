@@ -19,6 +19,7 @@ from tests.distill.teacher.openai_format import (
     CONTEXT,
     EMBEDDING,
     IMAGE,
+    NUMBERS,
     random_state,
     save_as_clip_model,
     save_openai,
@@ -163,6 +164,23 @@ def test_a_scripted_model_keeps_its_mask_beside_the_weights(
     file = save_openai(tmp_path, "torchscript", state={**state, **mask})
     expected = load_openai_teacher(str(files["state_dict"])).encode_texts(TEXTS[:3])
     torch.testing.assert_close(load_openai_teacher(str(file)).encode_texts(TEXTS[:3]), expected)
+
+
+def test_an_activation_that_a_file_does_not_say_is_told(
+    state: dict[str, Tensor],
+    files: dict[str, Path],
+    tmp_path: Path,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    for file in files.values():
+        load_openai_teacher(str(file))
+    assert "QuickGELU" not in capsys.readouterr().err
+    weights = {key: value for key, value in state.items() if key not in NUMBERS}
+    torch.save(weights, tmp_path / "plain.pt")
+    load_openai_teacher(str(tmp_path / "plain.pt"))
+    said = " ".join(capsys.readouterr().err.split())
+    assert "plain.pt does not say which activation it was trained with" in said
+    assert "take kind: open_clip and say quick_gelu: false" in said
 
 
 def fail(model: object) -> str:
