@@ -120,12 +120,12 @@ class StepDataset(Dataset[Batch]):
         rows = [self._row(place, skipped) for place in self._position.batch(step, self._rows)]
         sources, keys, views = zip(*((row.source, row.key, row.view) for row in rows), strict=True)
         captions = [row.caption for row in rows if row.caption is not None]
-        count, cached = self._inputs.piece_rows or len(rows), self._inputs.cached
+        cached = self._inputs.cached
         return Batch(
             keys=list(keys),
             captions=captions,
             pair_ids=torch.tensor([row.pair_id for row in rows], dtype=torch.int64),
-            pieces=[self._piece(rows[i : i + count]) for i in range(0, len(rows), count)],
+            pieces=[self._piece(rows[part]) for part in cut(len(rows), self._inputs.piece_rows)],
             teacher_pixels=tuple(
                 _stack(of_teacher)
                 for of_teacher in zip(*(row.teacher_pixels for row in rows), strict=True)
@@ -220,6 +220,15 @@ def _partners(rows: Sequence[_Row]) -> Partners:
         captions=torch.from_numpy(np.stack([np.asarray(places, np.int64), captions], axis=1)),
         pictures=torch.from_numpy(np.stack([np.asarray(owners, np.int64), pictures], axis=1)),
     )
+
+
+def cut(rows: int, most: int | None) -> list[slice]:
+    """Cut rows into as few pieces of at most ``most`` as can be, whose sizes differ by one row.
+
+    A small rest at the end would be too little for the statistics of batch norm.
+    """
+    count = 1 if most is None else math.ceil(rows / most)
+    return [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
 def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:

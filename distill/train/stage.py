@@ -14,7 +14,7 @@ from distill.project import Project, student_preprocessing
 from distill.run_folder import RunFolder
 from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
-from distill.train.batches import Inputs, StepDataset
+from distill.train.batches import Inputs, StepDataset, cut
 from distill.train.checkpoint import latest_checkpoint
 from distill.train.loop import LoopSettings, Trainer, Work
 from distill.train.optimizer import OptimizerSettings
@@ -23,6 +23,7 @@ from distill.train.run_log import flatten
 from distill.train.start import solve_projections
 from distill.train.step import TrainableStudent
 from distill.train.validate import StudentValidator
+from export.runtime.errors import RecipeError
 from students.switches import compile_towers
 
 
@@ -47,6 +48,8 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         folder=folder.path,
         accelerator=accelerator,
     )
+    if not trainer.frozen_norms:
+        _check_pieces(project, accelerator)
     start_trackers(
         accelerator, folder=folder.path, values=flatten(project.config.model_dump(mode="json"))
     )
@@ -89,13 +92,31 @@ def _tell_truncated(teacher: Ensemble) -> None:
             )
 
 
+def _check_pieces(project: Project, accelerator: Accelerator) -> None:
+    """See that no batch norm gets a single picture, of which it can take no statistics.
+
+    Raises:
+        RecipeError: one does.
+    """
+    train = project.config.train
+    pieces = cut(train.batch_size // accelerator.num_processes, train.micro_batch_size)
+    if min(piece.stop - piece.start for piece in pieces) == 1 and _has_batch_norms(project):
+        raise RecipeError(
+            "train.micro_batch_size: batch norm takes statistics of each micro-batch, and one of "
+            f"them is a single picture ({len(pieces)} for {pieces[-1].stop} pictures); raise it, "
+            "or train.batch_size where that is small itself"
+        )
+
+
+def _has_batch_norms(project: Project) -> bool:
+    return any(isinstance(module, _BatchNorm) for module in project.student.model.modules())
+
+
 def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
     """Tell whether batch norms see less than this process's share of a batch."""
     train = project.config.train
     share = train.batch_size // accelerator.num_processes
-    return (train.micro_batch_size or share) < share and any(
-        isinstance(module, _BatchNorm) for module in project.student.model.modules()
-    )
+    return (train.micro_batch_size or share) < share and _has_batch_norms(project)
 
 
 def _who_teaches(

@@ -11,7 +11,7 @@ import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
 from distill.pipeline import run, student_folder
-from export.runtime.errors import RunError
+from export.runtime.errors import RecipeError, RunError
 from students.model import load_student
 
 Recipe = Callable[..., Path]
@@ -206,6 +206,16 @@ def test_two_processes_with_all_options_train_the_same_student_as_one(
     assert result.returncode == 0, result.stderr
     assert "2 process(es)" in result.stderr
     assert_close(weights(tmp_path / "two"), weights(one))
+
+
+def test_batch_norm_gets_more_than_one_picture_of_every_micro_batch(recipe: Recipe) -> None:
+    # At this size the last norm sees a single place of each picture.
+    image = {"backbone": "test_resnet", "pretrained": False, "image_size": 32}
+    train = {"steps": 2, "micro_batch_size": 5, "validate_every": 100}
+    run(recipe("cut", student={"image": image}, train=train), stages=STAGES)
+    path = recipe("alone", student={"image": image}, train={**train, "micro_batch_size": 1})
+    with pytest.raises(RecipeError, match=r"train\.micro_batch_size: .* one of them is a single"):
+        run(path, stages=STAGES)
 
 
 def test_projections_start_near_the_teacher(recipe: Recipe) -> None:

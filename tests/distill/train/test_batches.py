@@ -1,9 +1,22 @@
-"""What is hidden of a picture: how much, in which patches, and always the same."""
+"""How rows become micro-batches, and what is hidden of a picture."""
 
 import numpy as np
+import pytest
 
-from distill.train.batches import hide_patches
+from distill.train.batches import cut, hide_patches
 from distill.weighted import Mask
+
+
+@pytest.mark.parametrize("most", [None, 1, 2, 3, 5, 7, 16, 40])
+@pytest.mark.parametrize("rows", [1, 2, 7, 16, 17])
+def test_micro_batches_are_as_few_and_as_equal_as_can_be(rows: int, most: int | None) -> None:
+    parts = cut(rows, most)
+    assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
+    sizes = [part.stop - part.start for part in parts]
+    assert max(sizes) - min(sizes) <= 1
+    limit = rows if most is None else most
+    assert max(sizes) <= limit
+    assert (len(parts) - 1) * limit < rows
 
 
 def test_patches_are_hidden_whole_and_as_many_as_asked() -> None:
