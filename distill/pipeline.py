@@ -203,7 +203,7 @@ def evaluate(
     console = make_console()
     print_report(report, console)
     for line in notes:
-        console.print(line, markup=False, highlight=False)
+        console.print(line)
     if checkpoint == "last":
         folder.finish("evaluate")
     return report
@@ -270,7 +270,7 @@ def _export_templates(project: Project) -> tuple[str, ...]:
 
 
 def _embedded(
-    labels: LabelSet, project: Project, run_folder: Path, student_folder: Path
+    labels: LabelSet, project: Project, run_folder: Path, student_path: Path
 ) -> Vectors | None:
     """Embed labels by the student's own text tower, or by the teacher where it has none.
 
@@ -280,7 +280,7 @@ def _embedded(
         ExportError: neither of them reads texts, or the export itself asks for labels that no
             picture will meet.
     """
-    student = load_student(student_folder)
+    student = load_student(student_path)
     if student.image_processor is None:
         if project.config.export.labels is None:
             return None

@@ -8,7 +8,6 @@ kept for the backward pass is as large as the embeddings.
 from typing import Any
 
 import torch
-import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
@@ -19,6 +18,7 @@ from distill.tiles import (
     Product,
     accumulator,
     diagonal_of,
+    mean_over_rows,
     times,
 )
 
@@ -46,17 +46,14 @@ class _RowLoss(torch.autograd.Function):
         teacher_scale: Tensor | None,
         plan: Plan,
     ) -> Tensor:
-        student, teacher = Product(rows, columns, scale), None
-        if teacher_rows is not None and teacher_columns is not None and teacher_scale is not None:
-            teacher = Product(teacher_rows, teacher_columns, teacher_scale)
+        student = Product(rows, columns, scale)
+        teacher = Product.of(teacher_rows, teacher_columns, teacher_scale)
         gradients = Gradients(student, ctx.needs_input_grad[:3]) if plan.grad else None
         with torch.autocast(rows.device.type, enabled=False):
             total = _one_pass(student, teacher, plan, gradients)
             if gradients is not None:
                 ctx.save_for_backward(*gradients.found())
-        if plan.processes > 1:
-            dist.all_reduce(total)
-        return (total / len(rows)).to(rows.dtype)
+        return mean_over_rows(total, rows, plan)
 
     @staticmethod
     @once_differentiable

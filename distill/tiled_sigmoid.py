@@ -3,7 +3,6 @@
 from typing import Any
 
 import torch
-import torch.distributed as dist
 import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
@@ -16,6 +15,7 @@ from distill.tiles import (
     accumulator,
     diagonal_of,
     make_plan,
+    mean_over_rows,
     times,
 )
 
@@ -62,9 +62,7 @@ class _SigmoidLoss(torch.autograd.Function):
             if gradients is not None:
                 of_bias = (of_bias * weight).to(bias.dtype).reshape(bias.shape)
                 ctx.save_for_backward(*gradients.found(), of_bias)
-        if plan.processes > 1:
-            dist.all_reduce(total)
-        return (total / len(rows)).to(rows.dtype)
+        return mean_over_rows(total, rows, plan)
 
     @staticmethod
     @once_differentiable

@@ -178,9 +178,7 @@ class _SoftmaxLoss(torch.autograd.Function):
         plan: Plan,
     ) -> Tensor:
         student = Product(rows, columns, scale)
-        teacher = None
-        if teacher_rows is not None and teacher_columns is not None and teacher_scale is not None:
-            teacher = Product(teacher_rows, teacher_columns, teacher_scale)
+        teacher = Product.of(teacher_rows, teacher_columns, teacher_scale)
         with torch.autocast(rows.device.type, enabled=False):
             loss, lines, kept = _forward(student, teacher, plan)
         ctx.plan, ctx.kept, ctx.taught = plan, kept, teacher is not None

@@ -75,6 +75,15 @@ class Product:
         """Return it in another precision."""
         return Product(self.rows.to(dtype), self.columns.to(dtype), self.scale.to(dtype))
 
+    @classmethod
+    def of(
+        cls, rows: Tensor | None, columns: Tensor | None, scale: Tensor | None
+    ) -> "Product | None":
+        """Return the product of three tensors, or None where they are None."""
+        if rows is None or columns is None or scale is None:
+            return None
+        return cls(rows, columns, scale)
+
 
 @dataclass(frozen=True)
 class Plan:
@@ -196,6 +205,13 @@ class Gradients:
         if self._needed[0] and self._of_rows is not None:
             of_rows = self._of_rows.mul_(scale)
         return of_rows, self._of_columns, of_scale
+
+
+def mean_over_rows(total: Tensor, rows: Tensor, plan: Plan) -> Tensor:
+    """Return the mean over all rows of what this process has summed over its own."""
+    if plan.processes > 1:
+        dist.all_reduce(total)
+    return (total / len(rows)).to(rows.dtype)
 
 
 def times(gradient: Tensor, kept: Sequence[Tensor | None]) -> list[Tensor | None]:

@@ -71,25 +71,15 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class _Version:
-    """What tells a file that was not changed: its size and when it was written to."""
-
-    size: int
-    modified_ns: int
-
-    @classmethod
-    def of(cls, file: BinaryIO) -> "_Version":
-        """Return the version of an open file."""
-        status = os.fstat(file.fileno())
-        return cls(status.st_size, status.st_mtime_ns)
-
-
-@dataclass(frozen=True)
 class StoredLine:
-    """A picture in base64: file with its version, line, and the place and digest of its field."""
+    """A picture in base64: file, line, and the place and digest of its field.
+
+    ``version`` is the file's size and when it was written to, by which one that was not changed is
+    known.
+    """
 
     path: Path
-    version: _Version
+    version: tuple[int, int]
     line: int
     begin: int
     length: int
@@ -113,7 +103,7 @@ class StoredLine:
         """
         try:
             with self.path.open("rb") as file:
-                same = _Version.of(file) == self.version
+                same = _version(file) == self.version
                 file.seek(self.begin)
                 field = file.read(self.length)
         except OSError as error:
@@ -151,7 +141,7 @@ class Base64Source:
         skipped: list[Skip] = []
         try:
             with path.open("rb") as file:
-                self._version = _Version.of(file)
+                self._version = _version(file)
                 self._gather(file, columns, skipped)
         except OSError as error:
             raise DataError(f"{path}: the file cannot be read: {error.strerror}") from error
@@ -245,6 +235,11 @@ def _row(number: int, line: bytes | None, columns: _Columns) -> tuple[Row, int, 
     caption, label = texts
     row = Row(number, _digest(image), (caption,) if caption else (), label)
     return row, begin, len(image)
+
+
+def _version(file: BinaryIO) -> tuple[int, int]:
+    status = os.fstat(file.fileno())
+    return status.st_size, status.st_mtime_ns
 
 
 def _digest(field: bytes) -> str:

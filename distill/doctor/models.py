@@ -192,8 +192,7 @@ def examine_statistics(about: str, look: Preprocessing) -> list[Finding]:
 
 def examine_difference(about: str, look: Preprocessing, own: Preprocessing) -> list[Finding]:
     """Look whether a model's mean and deviation are those that its weights were trained with."""
-    gaps = np.abs(np.subtract([look.mean, look.std], [own.mean, own.std]))
-    if gaps.max() <= OTHER_STATISTICS:
+    if _statistics_are(look, own.mean, own.std):
         return []
     return [
         wrong(
@@ -213,11 +212,7 @@ def examine_family(about: str, look: Preprocessing, model_type: str | None) -> l
     if model_type not in PUBLISHED:
         return []
     mean, std = PUBLISHED[model_type]
-    near = [
-        published
-        for published in _OFTEN
-        if np.abs(np.subtract([look.mean, look.std], published)).max() <= OTHER_STATISTICS
-    ]
+    near = [published for published in _OFTEN if _statistics_are(look, *published)]
     if not near or near[0] == PUBLISHED[model_type]:
         return []
     return [
@@ -240,6 +235,11 @@ def examine_cut(about: str, cut: int, count: int, length: int, *, ways: str) -> 
     if cut > SOME_CUT * count:
         return [note(about, told, ways)]
     return [fine(about, told if cut else f"no caption is longer than its {length} tokens")]
+
+
+def _statistics_are(look: Preprocessing, mean: Sequence[float], std: Sequence[float]) -> bool:
+    gaps = np.abs(np.subtract([look.mean, look.std], [mean, std]))
+    return bool(gaps.max() <= OTHER_STATISTICS)
 
 
 def _short(values: Sequence[float]) -> str:

@@ -5,7 +5,6 @@ from functools import partial
 from pathlib import Path
 
 import numpy as np
-from transformers import PreTrainedConfig
 
 from distill.cache import Cache
 from distill.cache_build import open_cache
@@ -28,9 +27,9 @@ from distill.doctor.models import (
 )
 from distill.doctor.sample import PICTURES, Examined, Look
 from distill.evaluate.encoder import TeacherEncoder, Vectors
+from distill.teacher.hf import TransformersTeacher
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import visible
-from students.hub import find_model
 
 # On a CPU a large teacher takes a second for a picture; fewer of them will do there.
 LARGE, FEW_PICTURES, LEAST_PICTURES = 200_000_000, 32, 16
@@ -50,7 +49,8 @@ def examine_teacher(
     """
     about = f"{name}'s mean and std"
     yield from examine_statistics(about, teacher.preprocessing)
-    yield from examine_family(about, teacher.preprocessing, model_type(entry))
+    if isinstance(entry, HfTeacher) and isinstance(teacher, TransformersTeacher):
+        yield from examine_family(about, teacher.preprocessing, teacher.model_type)
     yield from examine_scale(f"{name}'s logit scale", teacher)
     encoder, cut = TeacherEncoder(teacher), teacher.truncated
     count = _batch(teacher, project.config.device, sources=len(looks))
@@ -93,15 +93,6 @@ def examine_caches(
                 found.append(cache)
                 yield from examine_cache("cache", cache, Subset(look.source, look.rows))
     return caches
-
-
-def model_type(entry: TeacherEntry) -> str | None:
-    """Return what transformers calls the model of a recipe's teacher; None where it is not its."""
-    if not isinstance(entry, HfTeacher):
-        return None
-    folder = find_model(entry.model, field="teacher.model")
-    found = PreTrainedConfig.get_config_dict(folder)[0].get("model_type")
-    return found if isinstance(found, str) else None
 
 
 def _open(project: Examined, teacher: Teacher, folder: Path) -> Cache:

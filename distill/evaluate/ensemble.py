@@ -33,6 +33,8 @@ class EnsembleEncoder:
             for number, member in enumerate(ensemble.members)
         ]
         self.name = name
+        self.logit_scale = ensemble.logit_scale
+        self.logit_bias = ensemble.logit_bias
         self.parameters: int | None = ensemble.parameters
         self.bytes: int | None = ensemble.bytes
 

@@ -12,6 +12,7 @@ from distill.evaluate.lend import borrowed, both_sides
 from distill.evaluate.metrics import Embeddings, Ids, mean_per_class_recall, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
+from distill.labels import ensemble
 from export.runtime.errors import DataError
 
 METRICS = ("top1", "top5", "mean_per_class_recall")
@@ -103,11 +104,7 @@ def embed_classes(
     """
     prompts = [insert(template, name) for name in names for template in templates]
     vectors = encode_many(encoder, prompts, progress=progress)
-    if vectors is None:
-        return None
-    mean = vectors.reshape(len(names), len(templates), -1).mean(axis=1)
-    classes: Embeddings = mean / np.maximum(np.linalg.norm(mean, axis=1, keepdims=True), 1e-12)
-    return classes
+    return None if vectors is None else ensemble(vectors, len(templates))
 
 
 def _candidates(source: Source, classes: Sequence[str] | None) -> list[str]:

@@ -47,6 +47,7 @@ class TransformersTeacher(FrozenTeacher):
                 f"teacher.model: {name}: a teacher needs an image tower and a text tower"
             )
         self._tower = student.model
+        self.model_type: str = student.model.config.model_type
         self._tokenizer: PreTrainedTokenizerBase = student.tokenizer
         self._padding = student.padding
         bias = logit_bias(student.model)

@@ -67,9 +67,7 @@ def load_openai_teacher(model: str, *, device: str = "cpu", dtype: str = "float3
         make_console().print(
             f"teacher: {file} does not say which activation it was trained with; it is read with "
             "QuickGELU, as OpenAI's are; for one of open_clip's without it take kind: open_clip "
-            "and say quick_gelu: false",
-            markup=False,
-            highlight=False,
+            "and say quick_gelu: false"
         )
     with reading(file), silent():
         towers = _build(state, dtype=dtype).to(device)

@@ -48,8 +48,7 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         folder=folder.path,
         accelerator=accelerator,
     )
-    if not trainer.frozen_norms:
-        _check_pieces(project, accelerator)
+    cut_norms = not trainer.frozen_norms and _cuts_batch_norms(project, accelerator)
     start_trackers(
         accelerator, folder=folder.path, values=flatten(project.config.model_dump(mode="json"))
     )
@@ -66,7 +65,7 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         )
     if trainer.frozen_norms:
         console.print("train: batch norm is frozen, since several processes run on CPUs")
-    elif _cuts_batch_norms(project, accelerator):
+    elif cut_norms:
         console.print(
             "train: batch norm sees the statistics of a micro-batch, and adds them to the running "
             "ones once a step"
@@ -92,31 +91,23 @@ def _tell_truncated(teacher: Ensemble) -> None:
             )
 
 
-def _check_pieces(project: Project, accelerator: Accelerator) -> None:
-    """See that no batch norm gets a single picture, of which it can take no statistics.
+def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
+    """Tell whether batch norms see less than this process's share of a batch.
 
     Raises:
-        RecipeError: one does.
+        RecipeError: one would see a single picture, of which it can take no statistics.
     """
+    if not any(isinstance(module, _BatchNorm) for module in project.student.model.modules()):
+        return False
     train = project.config.train
     pieces = cut(train.batch_size // accelerator.num_processes, train.micro_batch_size)
-    if min(piece.stop - piece.start for piece in pieces) == 1 and _has_batch_norms(project):
+    if min(piece.stop - piece.start for piece in pieces) == 1:
         raise RecipeError(
             "train.micro_batch_size: batch norm takes statistics of each micro-batch, and one of "
             f"them is a single picture ({len(pieces)} for {pieces[-1].stop} pictures); raise it, "
             "or train.batch_size where that is small itself"
         )
-
-
-def _has_batch_norms(project: Project) -> bool:
-    return any(isinstance(module, _BatchNorm) for module in project.student.model.modules())
-
-
-def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
-    """Tell whether batch norms see less than this process's share of a batch."""
-    train = project.config.train
-    share = train.batch_size // accelerator.num_processes
-    return (train.micro_batch_size or share) < share and _has_batch_norms(project)
+    return len(pieces) > 1
 
 
 def _who_teaches(
@@ -166,8 +157,7 @@ def _work(
         captions=project.captions,
         headline_set=sets[0].limited(config.train.validation_samples) if sets else None,
         student=student,
-        teacher=project.teacher if config.train.teacher != "absent" else None,
-        encoder=None if teacher is None else teacher_encoder(project, config.folder),
+        teacher=None if teacher is None else teacher_encoder(project, config.folder),
         loss=project.loss,
         banks=banks,
         samples=config.train.validation_samples,

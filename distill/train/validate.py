@@ -16,7 +16,6 @@ from distill.evaluate.lend import Remembered
 from distill.evaluate.pictures import Options
 from distill.losses import Embeddings, WeightedLoss
 from distill.parts import BOTH, Towers
-from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
 from export.runtime.errors import DataError
 from students.encoder import Student, logit_bias, logit_scale
@@ -37,8 +36,7 @@ class StudentValidator:
         captions: Captions,
         headline_set: EvaluationSet | None,
         student: Student,
-        teacher: Ensemble | None,
-        encoder: EnsembleEncoder | None,
+        teacher: EnsembleEncoder | None,
         loss: WeightedLoss,
         banks: TeacherBanks | None,
         samples: int,
@@ -46,7 +44,7 @@ class StudentValidator:
         max_skipped: float,
         device: torch.device,
     ) -> None:
-        """Read the validation rows and embed them by the teacher's encoder, where there is one."""
+        """Read the validation rows and embed them by the teacher, where there is one."""
         self._headline_set = headline_set
         # What is held out has no true partners in the corpus of training.
         kept = [name for name in loss.terms if name != "corpus_contrastive"]
@@ -62,16 +60,16 @@ class StudentValidator:
         self.skipped = [] if self._rows is None else self._rows.skipped
         self._teacher: Embeddings | None = None
         self._lender: Remembered | None = None
-        if teacher is None or encoder is None:
+        if teacher is None:
             return
         if self._rows is not None:
             self._teacher = self._rows.embed(
-                encoder,
+                teacher,
                 scale=torch.tensor(teacher.logit_scale),
                 bias=torch.tensor(teacher.logit_bias),
             )
         if headline_set is not None and (towers != BOTH or headline_set.task == "agreement"):
-            self._lender = Remembered(encoder)
+            self._lender = Remembered(teacher)
             self._headline(student)
             self._lender.release()
 

@@ -18,20 +18,8 @@ from distill.config import (
     TableSource,
 )
 from distill.presets import NEEDS
-from distill.recipe import resolve
-from export.runtime.errors import DataError, RecipeError
-
-TEACHER = {"model": "some/teacher"}
-
-
-def config(**values: Any) -> RunConfig:
-    return resolve({"teacher": TEACHER, **values}, where="r.yaml")
-
-
-def mistakes(**values: Any) -> list[str]:
-    with pytest.raises(RecipeError) as caught:
-        config(**values)
-    return str(caught.value).splitlines()
+from export.runtime.errors import DataError
+from tests.distill.config_pieces import TEACHER, config, mistakes
 
 
 def sections(model: type[BaseModel] = RunConfig) -> set[type[BaseModel]]:

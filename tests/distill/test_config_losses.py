@@ -5,24 +5,10 @@ from typing import Any, get_args
 
 import pytest
 
-from distill.config import RunConfig
 from distill.config_losses import ENTRIES, PresetName, expand
 from distill.losses import TERMS
 from distill.presets import NEEDS, PRESETS
-from distill.recipe import resolve
-from export.runtime.errors import RecipeError
-
-TEACHER = {"model": "some/teacher"}
-
-
-def config(**values: Any) -> RunConfig:
-    return resolve({"teacher": TEACHER, **values}, where="r.yaml")
-
-
-def mistakes(**values: Any) -> list[str]:
-    with pytest.raises(RecipeError) as caught:
-        config(**values)
-    return str(caught.value).splitlines()
+from tests.distill.config_pieces import config, mistakes
 
 
 def test_tables_of_terms_name_the_same_terms() -> None:

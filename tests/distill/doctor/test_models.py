@@ -32,17 +32,9 @@ from distill.evaluate.encoder import StudentEncoder, TeacherEncoder
 from distill.teacher.hf import load_hf_teacher
 from export.runtime.preprocess import Preprocessing
 from students.loading import load_parts
+from tests.distill.cache_pieces import CountingTeacher
 
-LOOK = Preprocessing(
-    size=(8, 8),
-    resize="square",
-    resize_to=None,
-    crop=False,
-    crop_offset="floor",
-    resample="bicubic",
-    mean=(0.481, 0.458, 0.408),
-    std=(0.269, 0.261, 0.276),
-)
+LOOK = replace(CountingTeacher.preprocessing, mean=(0.481, 0.458, 0.408), std=(0.269, 0.261, 0.276))
 
 
 def levels(findings: Sequence[Finding]) -> list[str]:

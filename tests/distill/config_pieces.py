@@ -1,0 +1,21 @@
+"""What tests of the configuration stand on: the smallest recipe, and what is wrong with another."""
+
+from typing import Any
+
+import pytest
+
+from distill.config import RunConfig
+from distill.recipe import resolve
+from export.runtime.errors import RecipeError
+
+TEACHER = {"model": "some/teacher"}
+
+
+def config(**values: Any) -> RunConfig:
+    return resolve({"teacher": TEACHER, **values}, where="r.yaml")
+
+
+def mistakes(**values: Any) -> list[str]:
+    with pytest.raises(RecipeError) as caught:
+        config(**values)
+    return str(caught.value).splitlines()
