@@ -23,14 +23,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from distill.cache_rows import Rows, StoredAs, row_digests, save_shard
+from distill.basis.progress import make_console, progress_bar
 from distill.data.folder import open_folder
 from distill.data.sample import Sample, open_image
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from distill.evaluate.encoder import TeacherEncoder
 from distill.evaluate.zero_shot import embed_classes, label_pictures
-from distill.losses import Embeddings, kl_divergence
-from distill.progress import make_console, progress_bar
+from distill.losses.terms import Embeddings, kl_divergence
+from distill.teacher.cache.rows import Rows, StoredAs, row_digests, save_shard
 from distill.teacher.hf import load_hf_teacher
 from distill.teacher.protocol import Teacher
 

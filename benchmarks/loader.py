@@ -39,16 +39,16 @@ from transformers import AutoTokenizer
 
 import distill.demo
 from benchmarks.towers import describe_run, write_json
-from distill.data.base64_lines import open_base64
 from distill.data.folder import is_picture, open_folder, walk
-from distill.data.index import Position
+from distill.data.order.position import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Source
-from distill.data.shards import open_shards, shard_lengths
-from distill.data.table import open_table
+from distill.data.shards.source import open_shards, shard_lengths
+from distill.data.shards.write import ShardSettings, write_shards
+from distill.data.tables.base64_lines import open_base64
+from distill.data.tables.table import open_table
+from distill.data.views import ViewSettings
 from distill.train.batches import Inputs, StepDataset, batches
-from distill.views import ViewSettings
-from distill.write_shards import ShardSettings, write_shards
 from export.runtime.preprocess import Preprocessing
 
 FORMS = ("folder", "table", "base64", "shards")

@@ -27,8 +27,8 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distill import losses
-from distill.losses import Embeddings
+from distill.losses import terms as losses
+from distill.losses.terms import Embeddings
 
 Step = Callable[[Embeddings, Embeddings], Tensor]
 

@@ -7,9 +7,9 @@ import open_clip
 import torch
 from torch import Tensor
 
-from distill.embeddings import Embeddings
-from distill.losses import WeightedLoss
-from distill.weighted import Term
+from distill.losses.embeddings import Embeddings
+from distill.losses.terms import WeightedLoss
+from distill.losses.weighted import Term
 
 
 class OpenClipLoss(WeightedLoss):

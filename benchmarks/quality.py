@@ -38,20 +38,20 @@ import torch
 from benchmarks.open_clip_loss import OpenClipLoss
 from benchmarks.photographs import evaluation_sets, student, table
 from benchmarks.quality_results import COLUMNS, Results, table_lines
-from distill.cache_stage import build_caches
-from distill.config import RunConfig
+from distill.basis.progress import make_console
 from distill.evaluate.compare import measure
 from distill.evaluate.encoder import Encoder, StudentEncoder
-from distill.evaluate.ensemble import EnsembleEncoder
-from distill.losses import WeightedLoss
-from distill.pipeline import open_run
-from distill.presets import PRESETS
-from distill.progress import make_console
-from distill.project import Project
-from distill.recipe import resolve
-from distill.run_folder import RunFolder
+from distill.evaluate.teachers import EnsembleEncoder
+from distill.losses.presets import PRESETS
+from distill.losses.terms import WeightedLoss
+from distill.recipe.config import RunConfig
+from distill.recipe.load import resolve
+from distill.run.cache_stage import build_caches
+from distill.run.folder import RunFolder
+from distill.run.pipeline import open_run
+from distill.run.project import Project
+from distill.run.train_stage import train_stage
 from distill.train.processes import start_accelerator
-from distill.train.stage import train_stage
 from students.model import load_student
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"

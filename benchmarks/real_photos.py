@@ -20,15 +20,15 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.photographs import RECALLS, evaluation_sets, student, table
-from distill.config import RunConfig
+from distill.basis.progress import make_console
 from distill.evaluate.compare import compare
 from distill.evaluate.encoder import BundleEncoder, Encoder, StudentEncoder
-from distill.evaluate.ensemble import EnsembleEncoder
-from distill.evaluate.report import print_report, write_report
-from distill.pipeline import export, run, student_folder
-from distill.progress import make_console
-from distill.project import Project
-from distill.recipe import resolve
+from distill.evaluate.report.write import print_report, write_report
+from distill.evaluate.teachers import EnsembleEncoder
+from distill.recipe.config import RunConfig
+from distill.recipe.load import resolve
+from distill.run.pipeline import export, run, student_folder
+from distill.run.project import Project
 from export.runtime.model import EdgeModel
 from students.model import load_student
 

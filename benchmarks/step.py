@@ -46,15 +46,15 @@ from benchmarks.towers import (
     optimizer_settings,
     write_json,
 )
-from distill.cache import CachedTeacher
-from distill.cache_build import BuildSettings, build_cache
-from distill.data.index import Position
+from distill.data.order.position import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip
+from distill.data.views import ViewSettings
+from distill.teacher.cache.build import BuildSettings, build_cache
+from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.hf import load_hf_teacher
 from distill.teacher.protocol import Teacher
 from distill.train.batches import Batch, Inputs, StepDataset
-from distill.views import ViewSettings
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, embed_images, embed_texts
 from students.messages import quiet

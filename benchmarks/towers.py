@@ -24,10 +24,10 @@ from transformers import (
     CLIPVisionConfig,
 )
 
-from distill.cache import CachedTeacher
 from distill.data.pairs import group_rows
-from distill.embeddings import Embeddings
-from distill.losses import Term, WeightedLoss
+from distill.losses.embeddings import Embeddings
+from distill.losses.terms import Term, WeightedLoss
+from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.protocol import Teacher
 from distill.train.batches import Batch
 from distill.train.optimizer import OptimizerSettings, build_optimizers, build_schedules

@@ -2,7 +2,7 @@
 
 import sys
 
-from distill.cli import main
+from distill.cli.app import main
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -12,21 +12,7 @@ import onnx
 import tokenizers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from export.labels import LABELS_FILE, Labels, write_labels
-from export.onnx import (
-    IMAGE_INPUT,
-    IMAGE_OUTPUT,
-    TEXT_INPUTS,
-    TEXT_OUTPUT,
-    export_image,
-    export_text,
-)
-from export.runtime import manifest
-from export.runtime.errors import BundleError, ExportError, StudentError
-from export.runtime.manifest import ImagePart, Manifest, TextPart
-from export.runtime.model import EdgeModel
-from export.runtime.preprocess import Preprocessing
-from export.verify import (
+from export.gate import (
     check_difference,
     check_preprocessing,
     check_tokenizer,
@@ -34,6 +20,20 @@ from export.verify import (
     largest_difference,
     text_probes,
 )
+from export.graph import (
+    IMAGE_INPUT,
+    IMAGE_OUTPUT,
+    TEXT_INPUTS,
+    TEXT_OUTPUT,
+    export_image,
+    export_text,
+)
+from export.labels import LABELS_FILE, Labels, write_labels
+from export.runtime import manifest
+from export.runtime.errors import BundleError, ExportError, StudentError
+from export.runtime.manifest import ImagePart, Manifest, TextPart
+from export.runtime.model import EdgeModel
+from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, logit_bias, logit_scale
 from students.model import StudentModel, load_student
 

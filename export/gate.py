@@ -10,7 +10,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from export.onnx import IMAGE_INPUT, cause
+from export.graph import IMAGE_INPUT, cause
 from export.runtime.errors import BundleError, ExportError
 from export.runtime.manifest import TextPart
 from export.runtime.preprocess import Preprocessing

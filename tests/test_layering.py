@@ -113,7 +113,7 @@ def may_import(found: Import) -> bool:
     if within(importer, "export"):
         return within(imported, "students") or within(imported, "export")
     if within(imported, "export"):
-        return found.in_function and importer in {"distill.cli", "distill.pipeline"}
+        return found.in_function and importer in {"distill.cli.app", "distill.run.pipeline"}
     return within(imported, "students") or within(imported, "distill")
 
 
@@ -126,7 +126,7 @@ def test_our_packages_import_each_other_only_downwards(imports: list[Import]) ->
     ("package", "libraries"),
     [
         (RUNTIME, RUNTIME_LIBRARIES),
-        ("distill.losses", {"torch"}),
+        ("distill.losses.terms", {"torch"}),
         ("distill.evaluate.metrics", {"numpy"}),
     ],
 )
@@ -156,7 +156,7 @@ def test_every_library_is_declared_where_it_is_needed(imports: list[Import]) -> 
         if found.library in {*sys.stdlib_module_names, *PACKAGES}:
             continue
         on_a_device = within(found.importer, RUNTIME) or (
-            found.importer in {"distill.cli", "distill.__main__"} and not found.in_function
+            found.importer in {"distill.cli.app", "distill.__main__"} and not found.in_function
         )
         names = distribution_names(providers.get(found.library, [found.library]))
         if not names & (base if on_a_device else train):
@@ -210,15 +210,15 @@ class Rule:
 
 # The losses, and what they are made of.
 LOSSES = (
-    "distill.losses",
-    "distill.embeddings",
-    "distill.loss_parts",
-    "distill.presets",
-    "distill.tiled_rows",
-    "distill.tiled_sigmoid",
-    "distill.tiled_softmax",
-    "distill.tiles",
-    "distill.weighted",
+    "distill.losses.terms",
+    "distill.losses.embeddings",
+    "distill.losses.pieces",
+    "distill.losses.presets",
+    "distill.losses.tiled.rows",
+    "distill.losses.tiled.sigmoid",
+    "distill.losses.tiled.softmax",
+    "distill.losses.tiled.tiles",
+    "distill.losses.weighted",
 )
 
 
@@ -235,7 +235,7 @@ RULES = {
         ours=("export",),
     ),
     "the command line needs no extra": Rule(
-        ("distill.cli",),
+        ("distill.cli.app",),
         forbidden=frozenset({"onnxruntime"}),
         absent=frozenset(TRAIN_LIBRARIES),
     ),
@@ -245,7 +245,7 @@ RULES = {
         ours=("distill.evaluate.metrics",),
     ),
     "losses are torch alone": Rule(
-        ("distill.losses",),
+        ("distill.losses.terms",),
         forbidden=frozenset({"accelerate", "transformers", "timm"}),
         absent=frozenset(NOT_FOR_TRAINING),
         ours=LOSSES,
@@ -300,7 +300,7 @@ def test_help_loads_no_torch() -> None:
         "-c",
         "import atexit, sys\n"
         "atexit.register(lambda: print('loaded:', *sys.modules, file=sys.stderr))\n"
-        "from distill.cli import main\n"
+        "from distill.cli.app import main\n"
         "sys.argv = ['clip-distill', '--help']\n"
         "main()\n",
     )

@@ -137,7 +137,7 @@ def test_wheel_carries_the_data_of_the_packages(wheel: Path) -> None:
         for path in (ROOT / name).rglob("*")
         if path.is_file() and path.suffix not in {".py", ".pyc", ".tmp"}
     }
-    assert "distill/evaluate/report.html" in data
+    assert "distill/evaluate/report/report.html" in data
     assert {"distill/demo/teacher/config.json", "distill/demo/teacher/model.safetensors"} <= data
     assert data <= names
 

@@ -12,7 +12,8 @@ from typing import Annotated, Any
 
 import typer
 
-from distill.cli_options import (
+from distill.basis.progress import is_main_process
+from distill.cli.options import (
     BundlePath,
     Checkpoint,
     DataPath,
@@ -24,7 +25,6 @@ from distill.cli_options import (
     TeacherName,
     Which,
 )
-from distill.progress import is_main_process
 from export.runtime.errors import ClipDistillError, DataError, MissingExtraError, RecipeError
 
 OURS = ("distill", "students", "export")
@@ -133,8 +133,8 @@ def run(
     if recipe is None and data is None:
         raise RecipeError("run: give a RECIPE, or --data with the pictures to learn from")
     with _train_extra("run"):
-        from distill.pipeline import run as run_stages
-        from distill.recipe import default_values, resolve
+        from distill.recipe.load import default_values, resolve
+        from distill.run.pipeline import run as run_stages
     config = (
         resolve(
             default_values(teacher=teacher, student=student, data=data, labels=labels, output=out),
@@ -158,7 +158,7 @@ def recipe(
 ) -> None:
     """Print the default recipe with a sentence for each field."""
     with _train_extra("recipe"):
-        from distill.recipe import default_values, json_schema, resolve, to_yaml
+        from distill.recipe.load import default_values, json_schema, resolve, to_yaml
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))
         return
@@ -176,8 +176,8 @@ def cache(
 ) -> None:
     """Write the teacher's embeddings to disk, or tell what that would cost."""
     with _train_extra("cache"):
-        from distill.cache_estimate import print_estimate
-        from distill.pipeline import build_cache
+        from distill.run.estimate import print_estimate
+        from distill.run.pipeline import build_cache
     config = _load(recipe, overrides)
     if estimate:
         print_estimate(config)
@@ -189,7 +189,7 @@ def cache(
 def train(recipe: RecipePath, overrides: Overrides = None) -> None:
     """Train the student; the same command goes on where it stopped."""
     with _train_extra("train"):
-        from distill.pipeline import train as train_student
+        from distill.run.pipeline import train as train_student
     train_student(_load(recipe, overrides))
 
 
@@ -212,7 +212,7 @@ def evaluate(
 ) -> None:
     """Measure the student beside its teacher and write the report."""
     with _train_extra("eval"):
-        from distill.pipeline import evaluate as measure
+        from distill.run.pipeline import evaluate as measure
     measure(run_folder, checkpoint=checkpoint.value, overrides=overrides or ())
 
 
@@ -232,8 +232,8 @@ def export(
 ) -> None:
     """Write the student as ONNX, verified against torch."""
     with _train_extra("export"):
-        from distill.labels import name_labels
-        from distill.pipeline import export as write_bundle
+        from distill.labels.label_set import name_labels
+        from distill.run.pipeline import export as write_bundle
     changes = list(overrides or ())
     if labels is not None:
         named = name_labels(labels, field="--labels")
@@ -256,7 +256,7 @@ def shards(
 ) -> None:
     """Write the pictures and captions of any data as WebDataset tars."""
     with _train_extra("shards"):
-        from distill.shards_stage import write_data
+        from distill.run.shards_stage import write_data
     write_data(data, out, size=size, per_shard=per_shard, overrides=overrides or ())
 
 
@@ -277,7 +277,7 @@ def classify(
     from rich.table import Table
     from rich.text import Text
 
-    from distill.data.labels import listed_labels
+    from distill.labels.names import listed_labels
 
     names = None if labels is None else listed_labels(labels, field="--labels")
     from export.runtime import EdgeModel
@@ -312,8 +312,8 @@ def embed(
     """Embed pictures or texts by a bundle; needs no torch. What each row is, is written beside."""
     if (texts is None) == (not pictures):
         raise DataError("embed: give pictures, or --texts with a file of texts, and not both")
-    from distill.embed import check_place, embed_places, write_embedded
-    from distill.embed_lines import embed_texts
+    from distill.cli.embed import check_place, embed_places, write_embedded
+    from distill.cli.embed_lines import embed_texts
     from export.runtime import EdgeModel
 
     check_place(out)
@@ -344,7 +344,7 @@ def demo(
 
 
 def _load(recipe: Path, overrides: list[str] | None, *, out: Path | None = None) -> Any:
-    from distill.recipe import load_recipe
+    from distill.recipe.load import load_recipe
 
     output = [] if out is None else [f"output={json.dumps(str(out))}"]
     return load_recipe(recipe, overrides=[*(overrides or ()), *output])

@@ -9,8 +9,8 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.basis.progress import progress_bar
 from distill.data.folder import PICTURE_SUFFIXES
-from distill.progress import progress_bar
 from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import decode
@@ -87,7 +87,7 @@ def embed_places(bundle: Path, places: Sequence[Path], *, schema: str | None) ->
     files = find_pictures(places)
     if not lines:
         return embed_files(EdgeModel.load(bundle), files)
-    from distill.embed_lines import embed_lines
+    from distill.cli.embed_lines import embed_lines
 
     return embed_lines(EdgeModel.load(bundle), lines[0], schema=schema or "image:str:1")
 

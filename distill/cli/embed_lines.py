@@ -10,11 +10,11 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
-from distill.data.base64_lines import IMAGE_COLUMN, decode_field, numbered_lines
-from distill.data.rows import shorten, unusable
-from distill.data.schema import parse_schema
-from distill.embed import BATCH, Embedded
-from distill.progress import progress_bar
+from distill.basis.progress import progress_bar
+from distill.cli.embed import BATCH, Embedded
+from distill.data.tables.base64_lines import IMAGE_COLUMN, decode_field, numbered_lines
+from distill.data.tables.rows import shorten, unusable
+from distill.data.tables.schema import parse_schema
 from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import decode

@@ -6,10 +6,10 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
-from distill.data.columns import Texts
-from distill.data.labels import name_folders
-from distill.data.rows import shorten
 from distill.data.sample import Sample, Skip, Source
+from distill.data.tables.columns import Texts
+from distill.data.tables.rows import shorten
+from distill.labels.names import name_folders
 from export.runtime.errors import DataError, visible
 
 # Forms that this Pillow cannot read are listed too: they are counted as skipped, not passed over.
@@ -30,7 +30,7 @@ def open_folder(
     """Open a folder of class folders; captions are the templates, filled with the class.
 
     The label is the name of the class folder, or what ``classes`` calls it (see
-    :func:`distill.data.labels.name_folders`); in captions "_" and "-" of it are spaces. A
+    :func:`distill.labels.names.name_folders`); in captions "_" and "-" of it are spaces. A
     template holds ``{}`` or ``{c}`` where the class goes. Hidden files and folders are passed
     over; pictures that lie outside of the class folders are in the source's ``skipped``.
 

@@ -3,9 +3,9 @@
 from collections import Counter
 from pathlib import Path
 
-from distill.data.columns import Texts
 from distill.data.folder import PICTURE_SUFFIXES, SHOWN, is_picture, walk
 from distill.data.sample import Sample, Skip, Source
+from distill.data.tables.columns import Texts
 from export.runtime.errors import DataError
 
 

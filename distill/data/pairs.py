@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.counter import draw_integers, draw_permutation
+from distill.basis.draws import draw_integers, draw_permutation
 from distill.data.sample import Sample, Source
 
 

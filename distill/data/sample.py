@@ -8,7 +8,7 @@ from typing import Literal, Protocol
 import numpy as np
 from PIL import Image
 
-from distill.counter import draw_integers
+from distill.basis.draws import draw_integers
 from export.runtime.decode import MAX_PIXELS
 from export.runtime.errors import DataError, visible
 from export.runtime.preprocess import decode

@@ -18,8 +18,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
-from distill.counter import draw_integers, draw_permutation
-from distill.progress import progress_bar
+from distill.basis.draws import draw_integers, draw_permutation
+from distill.basis.progress import progress_bar
 from export.runtime.errors import DataError
 
 Split = Literal["train", "held_out", "all"]

@@ -3,18 +3,18 @@
 from pathlib import Path
 from typing import Any
 
-from distill.config_data import ScenesSource
-from distill.config_data import Source as SourceConfig
-from distill.data.base64_lines import open_base64
 from distill.data.folder import is_picture, listed, open_folder, walk
 from distill.data.hub import SAVED, open_hub
 from distill.data.images import open_images
-from distill.data.rows import ColumnNames
 from distill.data.sample import Source
 from distill.data.scenes import render_scenes
-from distill.data.shard_paths import is_shards
-from distill.data.shards import open_shards
-from distill.data.table import TABLE_SUFFIXES, Form, open_table
+from distill.data.shards.paths import is_shards
+from distill.data.shards.source import open_shards
+from distill.data.tables.base64_lines import open_base64
+from distill.data.tables.rows import ColumnNames
+from distill.data.tables.table import TABLE_SUFFIXES, Form, open_table
+from distill.recipe.data import ScenesSource
+from distill.recipe.data import Source as SourceConfig
 from export.runtime.errors import DataError
 
 SHOWN = 8

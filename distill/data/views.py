@@ -13,7 +13,7 @@ from numpy.random import mtrand
 from numpy.typing import NDArray
 from PIL import Image, ImageEnhance, ImageOps
 
-from distill.counter import draw_integers, draw_uniforms
+from distill.basis.draws import draw_integers, draw_uniforms
 from export.runtime.preprocess import Preprocessing
 
 ATTEMPTS = 10

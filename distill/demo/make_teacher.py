@@ -9,8 +9,8 @@ from pathlib import Path
 
 from distill.data.scenes import render_scenes
 from distill.demo.start import prepare_start
-from distill.pipeline import run, student_folder
-from distill.recipe import load_recipe
+from distill.recipe.load import load_recipe
+from distill.run.pipeline import run, student_folder
 from distill.train.checkpoint import replace_folder
 from export.runtime.errors import RecipeError
 from students.model import load_student

@@ -10,16 +10,16 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
-from distill.config import RunConfig
 from distill.data.sample import open_image
 from distill.data.scenes import PROMPTS, Split, class_names, render_scenes
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from distill.evaluate.compare import compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
-from distill.evaluate.report import print_report, write_report
-from distill.pipeline import export, run, student_folder
-from distill.project import Project
-from distill.recipe import load_recipe
+from distill.evaluate.report.write import print_report, write_report
+from distill.recipe.config import RunConfig
+from distill.recipe.load import load_recipe
+from distill.run.pipeline import export, run, student_folder
+from distill.run.project import Project
 from distill.teacher.load import load_teacher
 from export.runtime.errors import RunError
 from export.runtime.model import EdgeModel

@@ -26,7 +26,7 @@ from transformers import (
 )
 
 from distill.data.sample import Source, open_image
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
 
 IMAGE_SIZE = 48

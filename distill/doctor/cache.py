@@ -6,11 +6,11 @@ from typing import Any
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.cache import Cache
-from distill.cache_manifest import PARTS
-from distill.cache_rows import draw_rows
 from distill.data.sample import Source
 from distill.doctor.finding import Finding, fine, note, wrong
+from distill.teacher.cache.cache import Cache
+from distill.teacher.cache.manifest import PARTS
+from distill.teacher.cache.rows import draw_rows
 
 # So many rows of so many shards are read.
 ROWS, SHARDS = 64, 4

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distill.data.folder import is_picture
-from distill.data.rows import shorten
+from distill.data.tables.rows import shorten
 from distill.doctor.finding import Finding, fine, note, wrong
 
 # Fewer than so many say nothing about all of them.

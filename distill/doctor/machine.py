@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedModel
 
-from distill.cache_estimate import existing_folder
+from distill.basis.words import human_bytes
 from distill.doctor.finding import Finding, fine, wrong
-from distill.human import human_bytes
+from distill.run.estimate import existing_folder
 from students.encoder import embed_images, embed_texts
 
 # A weight in training: itself, its gradient and AdamW's two moments, in float32.

@@ -2,8 +2,8 @@
 
 from collections.abc import Sequence
 
-from distill.config import RunConfig
 from distill.doctor.finding import Finding, fine, note, wrong
+from distill.recipe.config import RunConfig
 
 # Terms that compare each pair with the others of its batch, and with nothing else.
 CONTRASTIVE = ("contrastive", "interactive_contrastive", "sigmoid_contrastive", "soft_target")

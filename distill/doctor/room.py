@@ -4,9 +4,6 @@ from collections.abc import Iterator, Sequence
 
 import torch
 
-from distill.cache import Cache
-from distill.cache_estimate import stored_bytes
-from distill.cache_stage import cache_folders
 from distill.doctor.finding import Finding
 from distill.doctor.machine import (
     AVERAGE_BYTES,
@@ -18,9 +15,12 @@ from distill.doctor.machine import (
     examine_memory,
 )
 from distill.doctor.sample import Examined, Look
-from distill.parts import corpus_parts
-from distill.project import student_preprocessing
+from distill.run.cache_stage import cache_folders
+from distill.run.estimate import stored_bytes
+from distill.run.project import student_preprocessing
+from distill.teacher.cache.cache import Cache
 from distill.teacher.protocol import Teacher
+from distill.train.towers import corpus_parts
 from students.encoder import Student, tokenize
 
 PAIRS = 2

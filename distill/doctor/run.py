@@ -10,7 +10,7 @@ from functools import partial
 from rich.console import Console
 from rich.text import Text
 
-from distill.config import RunConfig
+from distill.basis.progress import make_console
 from distill.doctor.data import (
     examine_captions,
     examine_labels,
@@ -25,8 +25,8 @@ from distill.doctor.sample import Examined, Look, look_at
 from distill.doctor.student import examine_student
 from distill.doctor.teacher import examine_caches, examine_teacher
 from distill.evaluate.compare import check_set
-from distill.progress import make_console
-from distill.run_folder import RunFolder
+from distill.recipe.config import RunConfig
+from distill.run.folder import RunFolder
 from distill.teacher.protocol import Teacher
 from distill.train.processes import check_device, check_trackers
 from export.runtime.errors import visible

@@ -8,13 +8,13 @@ from pathlib import Path
 
 from PIL import Image
 
-from distill.cache_rows import draw_rows
-from distill.config import ScenesSource
-from distill.config_data import Source as SourceEntry
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.scenes import TABLE_FILE, Scene, draw_scene
 from distill.data.sources import scenes_name
-from distill.project import Project
+from distill.recipe.config import ScenesSource
+from distill.recipe.data import Source as SourceEntry
+from distill.run.project import Project
+from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import DataError
 
 # So many rows are looked at, and the pictures of so many of them.

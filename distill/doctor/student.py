@@ -2,7 +2,6 @@
 
 from collections.abc import Generator, Iterator, Sequence
 
-from distill.config import StudentHf
 from distill.doctor.finding import Finding, attempt
 from distill.doctor.models import (
     examine_cut,
@@ -13,7 +12,8 @@ from distill.doctor.models import (
 )
 from distill.doctor.sample import Examined, Look
 from distill.evaluate.encoder import StudentEncoder
-from distill.project import student_preprocessing
+from distill.recipe.config import StudentHf
+from distill.run.project import student_preprocessing
 from export.runtime.errors import StudentError
 from export.runtime.preprocess import Preprocessing
 from students.backbone import image_processor_for

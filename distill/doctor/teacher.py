@@ -6,12 +6,6 @@ from pathlib import Path
 
 import numpy as np
 
-from distill.cache import Cache
-from distill.cache_build import open_cache
-from distill.cache_rows import row_digests
-from distill.cache_stage import cache_folders
-from distill.config import HfTeacher
-from distill.config import Teacher as TeacherEntry
 from distill.data.sample import Subset
 from distill.doctor.cache import examine_cache
 from distill.doctor.data import FEWEST
@@ -27,6 +21,12 @@ from distill.doctor.models import (
 )
 from distill.doctor.sample import PICTURES, Examined, Look
 from distill.evaluate.encoder import TeacherEncoder, Vectors
+from distill.recipe.config import HfTeacher
+from distill.recipe.config import Teacher as TeacherEntry
+from distill.run.cache_stage import cache_folders
+from distill.teacher.cache.build import open_cache
+from distill.teacher.cache.cache import Cache
+from distill.teacher.cache.rows import row_digests
 from distill.teacher.hf import TransformersTeacher
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import visible

@@ -11,7 +11,7 @@ from distill.evaluate.lend import Sides, borrowed, both_sides
 from distill.evaluate.metrics import Ids, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import Disagreement, Metrics, SetResult
-from distill.labels import LabelSet
+from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError, RecipeError
 
 METRICS = ("agreement@1", "agreement@5")

@@ -12,7 +12,7 @@ from distill.evaluate.pictures import Options
 from distill.evaluate.result import Metrics, SetResult
 from distill.evaluate.retrieval import captioned_pictures, retrieval
 from distill.evaluate.zero_shot import label_pictures, zero_shot
-from distill.labels import LabelSet
+from distill.labels.label_set import LabelSet
 from export.runtime.errors import RecipeError
 
 FORMAT = 1

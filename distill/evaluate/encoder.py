@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 from torch import nn
 
-from distill.progress import progress_bar
+from distill.basis.progress import progress_bar
 from distill.teacher.protocol import Teacher
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, embed_images, embed_texts, tokenize

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 import numpy as np
 from PIL import Image
 
-from distill.counter import draw_permutation
+from distill.basis.draws import draw_permutation
+from distill.basis.progress import Bar, progress_bar
 from distill.data.sample import Sample, Skip, Source, check_skips, open_image
 from distill.evaluate.encoder import Encoder
 from distill.evaluate.metrics import Embeddings
-from distill.progress import Bar, progress_bar
 from export.runtime.errors import DataError
 
 # Decoded pictures held at a time, and captions between two steps of the bar.

@@ -7,8 +7,8 @@ import numpy as np
 import torch
 from PIL import Image
 
-from distill.embeddings import join
 from distill.evaluate.encoder import Encoder, TeacherEncoder, Vectors, in_batches
+from distill.losses.embeddings import join
 from distill.teacher.ensemble import Ensemble
 
 BATCH_SIZE = 64

@@ -12,7 +12,7 @@ from distill.evaluate.lend import borrowed, both_sides
 from distill.evaluate.metrics import Embeddings, Ids, mean_per_class_recall, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
-from distill.labels import ensemble
+from distill.labels.label_set import ensemble
 from export.runtime.errors import DataError
 
 METRICS = ("top1", "top5", "mean_per_class_recall")

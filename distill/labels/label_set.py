@@ -8,11 +8,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.folder import DEFAULT_TEMPLATES, fill
-from distill.data.labels import read_labels, read_templates
+from distill.labels.names import read_labels, read_templates
 from export.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from distill.config_data import DataSection
+    from distill.recipe.data import DataSection
 
 __all__ = [
     "DEFAULT_TEMPLATES",

@@ -10,7 +10,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from distill.tiles import Product
+from distill.losses.tiled.tiles import Product
 
 
 @dataclass(frozen=True)

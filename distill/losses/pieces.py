@@ -6,7 +6,7 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from distill.embeddings import (
+from distill.losses.embeddings import (
     Embeddings,
     check_same_batch,
     check_temperature,
@@ -17,7 +17,7 @@ from distill.embeddings import (
     with_gradient_by,
     zero_of,
 )
-from distill.tiled_softmax import distribution_loss, identity_loss, mean_log_sum
+from distill.losses.tiled.softmax import distribution_loss, identity_loss, mean_log_sum
 
 _CALLED = {"image": "an image tower", "text": "a text tower"}
 

@@ -1,7 +1,7 @@
 """The terms of a loss and the presets that weigh them: data, shared by recipes and losses.
 
-The functions themselves stand in distill/losses.py, the arguments' ranges in
-distill/config_losses.py. Nothing is imported here that a loss would not want to wait for.
+The functions themselves stand in distill/losses/terms.py, the arguments' ranges in
+distill/recipe/losses.py. Nothing is imported here that a loss would not want to wait for.
 """
 
 from collections.abc import Mapping

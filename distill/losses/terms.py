@@ -4,7 +4,7 @@ S stands for a model's logits ``scale · I Tᵀ + bias`` (``[B, B]``, images in 
 student's and St the teacher's, P for a softmax over rows. Every term is a scalar: the mean over the
 batch and over the two directions, image to text and text to image. Similarities, softmax and norms
 are computed in the precision of the inputs and never below float32, under autocast too. No gradient
-reaches a teacher's tensor. No ``[B, B]`` is ever held: distill/tiles.py computes it in tiles.
+reaches a teacher's tensor. No ``[B, B]`` is ever held: distill/losses/tiled computes it in tiles.
 docs/losses.md says when to use which term.
 """
 
@@ -15,7 +15,7 @@ from typing import Literal
 import torch
 from torch import Tensor
 
-from distill.embeddings import (
+from distill.losses.embeddings import (
     DISTANCES,
     Embeddings,
     both_towers,
@@ -30,10 +30,10 @@ from distill.embeddings import (
     with_gradient_by,
     zero_of,
 )
-from distill.loss_parts import bank_kl, info_nce, over_corpus, partner_info_nce
-from distill.tiled_sigmoid import sigmoid_loss
-from distill.tiled_softmax import distribution_loss
-from distill.weighted import Banks, Mask, Term, WeightedTerms
+from distill.losses.pieces import bank_kl, info_nce, over_corpus, partner_info_nce
+from distill.losses.tiled.sigmoid import sigmoid_loss
+from distill.losses.tiled.softmax import distribution_loss
+from distill.losses.weighted import Banks, Mask, Term, WeightedTerms
 
 __all__ = [
     "TERMS",

@@ -8,8 +8,8 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from distill.embeddings import Embeddings, Share, split, zero_of
-from distill.presets import NEEDS
+from distill.losses.embeddings import Embeddings, Share, split, zero_of
+from distill.losses.presets import NEEDS
 
 # Their distributions over the batch need no common width, and each teacher has its own scale.
 _FOR_EACH_TEACHER = ("kl_divergence", "relational")
@@ -74,15 +74,15 @@ class Mask:
 
 
 class WeightedTerms:
-    """The weighted sum of terms; `distill.losses.WeightedLoss` knows their functions."""
+    """The weighted sum of terms; `distill.losses.terms.WeightedLoss` knows their functions."""
 
     functions: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
 
     def __init__(self, terms: Mapping[str, Term], *, shares: Sequence[Share] = ()) -> None:
         """Take the terms by name, and the shares of the teachers where there are several.
 
-        The embeddings of several teachers come joined (`distill.embeddings.join`). A term that
-        compares distributions over the batch is then the weighted sum of the terms to each
+        The embeddings of several teachers come joined (`distill.losses.embeddings.join`). A term
+        that compares distributions over the batch is then the weighted sum of the terms to each
         teacher, which has the gradient of the term to their mean distribution; every other term
         takes the teachers as the one that they are together.
 

@@ -4,12 +4,12 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distill.config_losses import EmbeddingAlignmentEntry, LossesField, TermEntry, expand
-from distill.config_models import StudentHf, StudentTowers
-from distill.presets import NEEDS, PRESETS
+from distill.losses.presets import NEEDS, PRESETS
+from distill.recipe.losses import EmbeddingAlignmentEntry, LossesField, TermEntry, expand
+from distill.recipe.models import StudentHf, StudentTowers
 
 if TYPE_CHECKING:
-    from distill.config import RunConfig
+    from distill.recipe.config import RunConfig
 
 # Of the largest weight of an ensemble: of a smaller one float32 would hold little.
 LEAST_SHARE = 1e-6

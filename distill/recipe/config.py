@@ -1,9 +1,9 @@
 """A run's configuration: checked once, never changed after.
 
-``RunConfig`` here; sources and evaluation sets in distill/config_data.py, teachers and students in
-distill/config_models.py, losses in distill/config_losses.py, views and cache in
-distill/config_views.py, training in distill/config_train.py. A recipe file becomes one through
-``distill.recipe.load_recipe``.
+``RunConfig`` here; sources and evaluation sets in distill/recipe/data.py, teachers and students in
+distill/recipe/models.py, losses in distill/recipe/losses.py, views and cache in
+distill/recipe/views.py, training in distill/recipe/train.py. A recipe file becomes one through
+``distill.recipe.load.load_recipe``.
 """
 
 from collections.abc import Mapping
@@ -13,9 +13,9 @@ from typing import Annotated, Any
 from pydantic import BeforeValidator, Field, Strict, ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distill.config_base import Natural, Section, Text, as_tuple, later, whole
-from distill.config_checks import cross_errors
-from distill.config_data import (
+from distill.recipe.base import Natural, Section, Text, as_tuple, later, whole
+from distill.recipe.checks import cross_errors
+from distill.recipe.data import (
     DataSection,
     EvaluationEntry,
     Evaluations,
@@ -26,8 +26,8 @@ from distill.config_data import (
     TableSource,
     Templates,
 )
-from distill.config_losses import LossesField, ResolvedTerm, resolve_terms
-from distill.config_models import (
+from distill.recipe.losses import LossesField, ResolvedTerm, resolve_terms
+from distill.recipe.models import (
     HfTeacher,
     ImageTower,
     Student,
@@ -37,8 +37,8 @@ from distill.config_models import (
     Teachers,
     TextTower,
 )
-from distill.config_train import TrainSection
-from distill.config_views import CacheSection, ViewsSection
+from distill.recipe.train import TrainSection
+from distill.recipe.views import CacheSection, ViewsSection
 
 __all__ = [
     "CacheSection",

@@ -4,7 +4,9 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
-from distill.config_base import (
+from distill.data.tables.schema import parse_schema
+from distill.labels.names import plain_template, read_labels, read_lines, read_templates
+from distill.recipe.base import (
     Count,
     Natural,
     Positive,
@@ -18,9 +20,7 @@ from distill.config_base import (
     one_or_many,
     whole,
 )
-from distill.config_shards import ShardsSource
-from distill.data.labels import plain_template, read_labels, read_lines, read_templates
-from distill.data.schema import parse_schema
+from distill.recipe.shards import ShardsSource
 from export.runtime.decode import MAX_PIXELS
 
 PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]

@@ -6,10 +6,10 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from distill.config import RunConfig
-from distill.config_base import Section
-from distill.config_models import DEFAULT_STUDENT_KIND, DEFAULT_TEACHER_KIND
-from distill.recipe_yaml import inline
+from distill.recipe.base import Section
+from distill.recipe.config import RunConfig
+from distill.recipe.models import DEFAULT_STUDENT_KIND, DEFAULT_TEACHER_KIND
+from distill.recipe.text import inline
 
 Location = tuple[int | str, ...]
 

@@ -10,10 +10,10 @@ from typing import Any
 
 from pydantic import ValidationError
 
-from distill.config import RunConfig
-from distill.config_models import DEFAULT_TEACHER_KIND, OPENAI_MODELS
-from distill.recipe_errors import error_lines, models_at
-from distill.recipe_yaml import inline, read_yaml, to_yaml, unshared
+from distill.recipe.config import RunConfig
+from distill.recipe.errors import error_lines, models_at
+from distill.recipe.models import DEFAULT_TEACHER_KIND, OPENAI_MODELS
+from distill.recipe.text import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
 
 __all__ = ["default_values", "json_schema", "load_recipe", "read_recipe", "resolve", "to_yaml"]
@@ -244,7 +244,7 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str 
     if labels is None:
         return
     from distill.data.folder import class_folders
-    from distill.labels import LabelSet, knows, name_labels
+    from distill.labels.label_set import LabelSet, knows, name_labels
 
     names = name_labels(labels, field="--labels")
     values["losses"] |= ABOUT_LABELS

@@ -6,8 +6,8 @@ from typing import Annotated, Any, ClassVar, Literal
 
 from pydantic import Field, Strict
 
-from distill.config_base import Count, NonNegative, Positive, Section, Text, by_type
-from distill.presets import NEEDS, PRESETS, Needs
+from distill.losses.presets import NEEDS, PRESETS, Needs
+from distill.recipe.base import Count, NonNegative, Positive, Section, Text, by_type
 
 PresetName = Literal["default", "clip_kd", "tinyclip", "mobileclip", "dime"]
 Scale = Annotated[

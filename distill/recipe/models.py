@@ -4,7 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Field, Strict
 
-from distill.config_base import (
+from distill.recipe.base import (
     Count,
     Flag,
     Positive,

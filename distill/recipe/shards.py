@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from distill.config_base import Positive, Section, Text
+from distill.recipe.base import Positive, Section, Text
 
 
 class ShardsSource(Section):

@@ -7,8 +7,8 @@ from typing import Any
 
 import yaml
 
-from distill.config import RunConfig
-from distill.config_base import Section
+from distill.recipe.base import Section
+from distill.recipe.config import RunConfig
 from export.runtime.errors import RecipeError
 
 # PyYAML follows YAML 1.1, where 3e-4 is a text for want of a point.

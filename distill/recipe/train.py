@@ -5,7 +5,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import Field, Strict, model_validator
 
-from distill.config_base import Count, Flag, Natural, NonNegative, Positive, Section
+from distill.recipe.base import Count, Flag, Natural, NonNegative, Positive, Section
 
 Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Decay = Annotated[float, Strict(), Field(gt=0, lt=1)]

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
-from distill.config_base import Count, Flag, Natural, Positive, Section, Share, Text, later, whole
+from distill.recipe.base import Count, Flag, Natural, Positive, Section, Share, Text, later, whole
 
 AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]

@@ -8,15 +8,15 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from distill.cache import Cache
-from distill.cache_build import Sharing, build_cache, identify, open_cache
-from distill.cache_manifest import read_manifest
+from distill.basis.progress import Bar, make_console, progress_bar
+from distill.basis.words import counted
 from distill.data.sample import Skip
-from distill.evaluate.ensemble import EnsembleEncoder
-from distill.human import counted
-from distill.progress import Bar, make_console, progress_bar
-from distill.project import Project, describe
-from distill.run_folder import RunFolder
+from distill.evaluate.teachers import EnsembleEncoder
+from distill.run.folder import RunFolder
+from distill.run.project import Project, describe
+from distill.teacher.cache.build import Sharing, build_cache, identify, open_cache
+from distill.teacher.cache.cache import Cache
+from distill.teacher.cache.manifest import read_manifest
 from distill.teacher.protocol import Teacher
 
 

@@ -13,20 +13,20 @@ import numpy as np
 import torch
 from rich.console import Console
 
-from distill.cache_build import BuildSettings, open_cache
-from distill.cache_manifest import PARTS
-from distill.cache_rows import StoredAs, draw_rows, row_digests
-from distill.cache_stage import cache_folders
-from distill.config import RunConfig
+from distill.basis.progress import make_console
+from distill.basis.words import counted, human_bytes, human_time
 from distill.data.sample import Sample, Source, open_image
 from distill.data.scenes import TABLE_FILE
 from distill.data.sources import scenes_name
-from distill.human import counted, human_bytes, human_time
-from distill.progress import make_console
-from distill.project import Project, describe
-from distill.run_folder import RunFolder
+from distill.data.views import draw_view, render_view
+from distill.recipe.config import RunConfig
+from distill.run.cache_stage import cache_folders
+from distill.run.folder import RunFolder
+from distill.run.project import Project, describe
+from distill.teacher.cache.build import BuildSettings, open_cache
+from distill.teacher.cache.manifest import PARTS
+from distill.teacher.cache.rows import StoredAs, draw_rows, row_digests
 from distill.teacher.protocol import Teacher
-from distill.views import draw_view, render_view
 from export.runtime.errors import DataError, RecipeError
 
 SECONDS_TO_MEASURE = 20.0

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable
 
-from distill.config import EvaluationEntry, RunConfig
-from distill.config import Source as SourceEntry
 from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.pairs import iterate
 from distill.data.sample import Source
-from distill.data.shards import stated_classes, stated_templates
+from distill.data.shards.source import stated_classes, stated_templates
 from distill.evaluate.compare import EvaluationSet
-from distill.labels import LabelSet, knows, label_templates, name_labels
+from distill.labels.label_set import LabelSet, knows, label_templates, name_labels
+from distill.recipe.config import EvaluationEntry, RunConfig
+from distill.recipe.config import Source as SourceEntry
 
 
 def evaluation_sets(

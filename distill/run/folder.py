@@ -12,13 +12,13 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.config import RunConfig, StudentTowers
-from distill.config_losses import Losses, expand
-from distill.config_models import LOGIT_SCALE
+from distill.basis.progress import make_console
 from distill.data.sample import Skip
-from distill.labels import label_set, label_templates, name_labels
-from distill.progress import make_console
-from distill.recipe_yaml import inline, to_yaml
+from distill.labels.label_set import label_set, label_templates, name_labels
+from distill.recipe.config import RunConfig, StudentTowers
+from distill.recipe.losses import Losses, expand
+from distill.recipe.models import LOGIT_SCALE
+from distill.recipe.text import inline, to_yaml
 from export.runtime.errors import RunError
 
 Stage = Literal["cache", "train", "evaluate", "export"]

@@ -7,22 +7,22 @@ from functools import partial
 from pathlib import Path
 from typing import Any, Literal
 
-from distill.cache_stage import build_caches, check_caches, teacher_encoder
-from distill.config import RunConfig
+from distill.basis.progress import is_main_process, make_console
 from distill.evaluate.compare import check_set, compare
 from distill.evaluate.encoder import Encoder, StudentEncoder, Vectors, encode_many
-from distill.evaluate.grids import disagreement_grids
 from distill.evaluate.pictures import Options
-from distill.evaluate.report import print_report, write_report
-from distill.labels import DEFAULT_TEMPLATES, LabelSet, label_templates, name_labels
-from distill.parts import BOTH
-from distill.progress import is_main_process, make_console
-from distill.project import Project
-from distill.recipe import default_values, load_recipe, resolve
-from distill.run_folder import RunFolder
+from distill.evaluate.report.grids import disagreement_grids
+from distill.evaluate.report.write import print_report, write_report
+from distill.labels.label_set import DEFAULT_TEMPLATES, LabelSet, label_templates, name_labels
+from distill.recipe.config import RunConfig
+from distill.recipe.load import default_values, load_recipe, resolve
+from distill.run.cache_stage import build_caches, check_caches, teacher_encoder
+from distill.run.folder import RunFolder
+from distill.run.project import Project
+from distill.run.train_stage import train_stage
 from distill.train.checkpoint import latest_checkpoint
 from distill.train.processes import check_device, check_trackers, start_accelerator
-from distill.train.stage import train_stage
+from distill.train.towers import BOTH
 from export.runtime.errors import ExportError, RecipeError, RunError
 from students.model import load_student
 

@@ -7,26 +7,26 @@ from pathlib import Path
 
 import torch
 
-from distill.cache_build import BuildSettings
-from distill.cache_manifest import Part
-from distill.config import RunConfig, StudentHf, StudentTowers
-from distill.config import Source as SourceEntry
-from distill.config_data import read_lines
-from distill.config_models import LOGIT_SCALE
-from distill.data.index import Position
+from distill.data.order.position import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Skip, Source, check_source, limit_pixels, split_by_hash
-from distill.data.shards import shard_lengths
+from distill.data.shards.source import shard_lengths
 from distill.data.sources import open_source
+from distill.data.views import ViewSettings
 from distill.evaluate.compare import EvaluationSet
-from distill.evaluation_sets import evaluation_sets
-from distill.labels import LabelSet, label_set
-from distill.losses import Term, WeightedLoss
-from distill.parts import Towers, teacher_parts
+from distill.labels.label_set import LabelSet, label_set
+from distill.losses.terms import Term, WeightedLoss
+from distill.recipe.config import RunConfig, StudentHf, StudentTowers
+from distill.recipe.config import Source as SourceEntry
+from distill.recipe.data import read_lines
+from distill.recipe.models import LOGIT_SCALE
+from distill.run.evaluation_sets import evaluation_sets
+from distill.teacher.cache.build import BuildSettings
+from distill.teacher.cache.manifest import Part
 from distill.teacher.ensemble import Ensemble
 from distill.teacher.load import load_teachers
 from distill.train.processes import check_device
-from distill.views import ViewSettings
+from distill.train.towers import Towers, teacher_parts
 from export.runtime.errors import DataError, RecipeError, StudentError
 from export.runtime.preprocess import Preprocessing
 from students.build import build_hf, build_towers

@@ -6,9 +6,9 @@ import torch
 from accelerate import Accelerator
 from torch import Tensor
 
-from distill.config import StudentTowers
-from distill.progress import make_console
-from distill.project import Project
+from distill.basis.progress import make_console
+from distill.recipe.config import StudentTowers
+from distill.run.project import Project
 from distill.train.batches import Batch, batches
 from distill.train.loop import Work
 from distill.train.projection import StartBatch, start_projections

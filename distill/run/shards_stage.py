@@ -4,12 +4,12 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.config import RunConfig
+from distill.basis.progress import make_console
 from distill.data.sample import check_source, limit_pixels
+from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.sources import open_source
-from distill.progress import make_console
-from distill.recipe import default_values, read_recipe, resolve
-from distill.write_shards import ShardSettings, write_shards
+from distill.recipe.config import RunConfig
+from distill.recipe.load import default_values, read_recipe, resolve
 
 RECIPES = (".yaml", ".yml")
 # Stands for what a recipe of data alone does not say, and nothing here asks for.

@@ -4,14 +4,15 @@ import torch
 from accelerate import Accelerator
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distill.cache import CachedTeacher
-from distill.cache_ensemble import CachedEnsemble
-from distill.cache_stage import build_caches, teacher_encoder
-from distill.labels import ensemble
-from distill.parts import corpus_parts
-from distill.progress import make_console
-from distill.project import Project, student_preprocessing
-from distill.run_folder import RunFolder
+from distill.basis.progress import make_console
+from distill.labels.label_set import ensemble
+from distill.run.cache_stage import build_caches, teacher_encoder
+from distill.run.folder import RunFolder
+from distill.run.project import Project, student_preprocessing
+from distill.run.ridge_start import solve_projections
+from distill.run.validation import StudentValidator
+from distill.teacher.cache.cache import CachedTeacher
+from distill.teacher.cache.ensemble import CachedEnsemble
 from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Inputs, StepDataset, cut
@@ -20,9 +21,8 @@ from distill.train.loop import LoopSettings, Trainer, Work
 from distill.train.optimizer import OptimizerSettings
 from distill.train.processes import start_trackers
 from distill.train.run_log import flatten
-from distill.train.start import solve_projections
 from distill.train.step import TrainableStudent
-from distill.train.validate import StudentValidator
+from distill.train.towers import corpus_parts
 from export.runtime.errors import RecipeError
 from students.switches import compile_towers
 

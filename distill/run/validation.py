@@ -6,17 +6,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from distill.counter import draw_integers
+from distill.basis.draws import draw_integers
 from distill.data.pairs import Captions, group_rows
 from distill.data.sample import Skip, Source, open_image
 from distill.evaluate.compare import EvaluationSet, headline, measure
 from distill.evaluate.encoder import Encoder, StudentEncoder
-from distill.evaluate.ensemble import EnsembleEncoder
 from distill.evaluate.lend import Remembered
 from distill.evaluate.pictures import Options
-from distill.losses import Embeddings, WeightedLoss
-from distill.parts import BOTH, Towers
+from distill.evaluate.teachers import EnsembleEncoder
+from distill.losses.terms import Embeddings, WeightedLoss
 from distill.train.banks import TeacherBanks
+from distill.train.towers import BOTH, Towers
 from export.runtime.errors import DataError
 from students.encoder import Student, logit_bias, logit_scale
 

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from distill.embeddings import Share, join, mean_scale
+from distill.losses.embeddings import Share, join, mean_scale
 from distill.teacher.protocol import Teacher
 from export.runtime.preprocess import Preprocessing
 

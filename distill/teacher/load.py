@@ -12,7 +12,7 @@ from distill.teacher.protocol import Teacher
 from export.runtime.errors import TeacherError
 
 if TYPE_CHECKING:
-    from distill.config import Teacher as TeacherConfig
+    from distill.recipe.config import Teacher as TeacherConfig
 
 # The fields of an entry that errors name.
 _FIELD = re.compile(r"\bteacher\.(?=(?:model|pretrained|weights|quick_gelu)\b)")

@@ -15,8 +15,8 @@ from open_clip.model import (
 )
 from torch import Tensor
 
-from distill.config_models import OPENAI_MODELS
-from distill.progress import make_console
+from distill.basis.progress import make_console
+from distill.recipe.models import OPENAI_MODELS
 from distill.teacher.open_clip_hub import fetch_weights
 from distill.teacher.open_clip_towers import (
     PRECISIONS,

@@ -5,10 +5,10 @@ from dataclasses import dataclass, replace
 import torch
 from torch import Tensor
 
-from distill.cache_ensemble import CachedEnsemble
-from distill.cache_manifest import PARTS, Part
+from distill.losses.weighted import Banks
+from distill.teacher.cache.ensemble import CachedEnsemble
+from distill.teacher.cache.manifest import PARTS, Part
 from distill.train.batches import Partners
-from distill.weighted import Banks
 
 
 @dataclass(frozen=True)

@@ -12,16 +12,16 @@ from numpy.typing import NDArray
 from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, default_collate
 
-from distill.cache import caption_ids, picture_ids
-from distill.cache_ensemble import CachedEnsemble
-from distill.counter import draw_integers, draw_permutation
-from distill.data.index import Place, Position
+from distill.basis.draws import draw_integers, draw_permutation
+from distill.data.order.position import Place, Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip, Source, open_image
-from distill.parts import BOTH, Towers
+from distill.data.views import ViewSettings, draw_view, render_view
+from distill.losses.weighted import Mask
+from distill.teacher.cache.cache import caption_ids, picture_ids
+from distill.teacher.cache.ensemble import CachedEnsemble
 from distill.train.piece import Piece
-from distill.views import ViewSettings, draw_view, render_view
-from distill.weighted import Mask
+from distill.train.towers import BOTH, Towers
 from export.runtime.errors import ClipDistillError, DataError
 from export.runtime.preprocess import Preprocessing
 from students.encoder import tokenize
@@ -31,7 +31,7 @@ Made = TypeVar("Made")
 
 @dataclass(frozen=True)
 class Partners:
-    """What is found in a corpus by its id (see ``distill.cache``), int64 ``[P, 2]``: row and id.
+    """What is found in a corpus by its id, int64 ``[P, 2]``: row and id.
 
     ``captions`` are all captions of each row's picture, ``pictures`` the picture of each row whose
     caption is its own.

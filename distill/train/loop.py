@@ -11,14 +11,15 @@ from accelerate.utils import gather_object
 from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
-from distill.cache_ensemble import CachedEnsemble
-from distill.counter import draw_integers
-from distill.data.index import Position
+from distill.basis.draws import draw_integers
+from distill.basis.progress import Bar, progress_bar
+from distill.data.order.position import Position
 from distill.data.pairs import group_rows
 from distill.data.sample import Skip, check_skips
-from distill.embeddings import Embeddings
-from distill.losses import WeightedLoss
-from distill.progress import Bar, progress_bar
+from distill.losses.embeddings import Embeddings
+from distill.losses.terms import WeightedLoss
+from distill.losses.weighted import Banks
+from distill.teacher.cache.ensemble import CachedEnsemble
 from distill.teacher.ensemble import Ensemble
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Batch, StepDataset, batches
@@ -48,7 +49,6 @@ from distill.train.step import (
     gather_rows,
     training_step,
 )
-from distill.weighted import Banks
 from export.runtime.errors import RunError
 from students.encoder import Student, clamp_logit_scale
 from students.switches import choose_memory_format

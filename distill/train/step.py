@@ -10,12 +10,12 @@ import torch.distributed as dist
 from torch import Tensor, nn
 from torch.optim import Optimizer
 
-from distill.embeddings import Embeddings
-from distill.losses import WeightedLoss
-from distill.tiles import tiling
+from distill.losses.embeddings import Embeddings
+from distill.losses.terms import WeightedLoss
+from distill.losses.tiled.tiles import tiling
+from distill.losses.weighted import Banks
 from distill.train.gradient_cache import backward_in_pieces
 from distill.train.piece import Piece
-from distill.weighted import Banks
 from students.encoder import embed_images, embed_texts, logit_bias, logit_scale
 
 

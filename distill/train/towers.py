@@ -3,7 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
-from distill.cache_manifest import Part
+from distill.teacher.cache.manifest import Part
 
 
 @dataclass(frozen=True)

@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.numpy import load_file
 
 from distill.evaluate.encoder import StudentEncoder
-from distill.pipeline import run
-from distill.recipe import load_recipe
-from distill.run_folder import RunFolder
+from distill.recipe.load import load_recipe
+from distill.run.folder import RunFolder
+from distill.run.pipeline import run
 from export.runtime import EdgeModel
 from students.model import load_student
 

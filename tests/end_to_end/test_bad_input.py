@@ -9,7 +9,7 @@ import pytest
 import yaml
 from PIL import Image
 
-from distill.cli import main
+from distill.cli.app import main
 
 Recipe = Callable[..., Path]
 SMALL = {
@@ -296,7 +296,7 @@ def test_exporting_before_training(
 def test_a_student_of_one_tower_to_start_from_is_named_before_anything_is_built(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:
-    from distill.pipeline import run
+    from distill.run.pipeline import run
 
     alone = {"kl_divergence": 0, "embedding_alignment": 1}
     seeing = run(
@@ -321,7 +321,7 @@ def test_a_tower_that_cannot_checkpoint_is_named_before_anything_is_built(
 def test_a_cache_of_centre_crops_is_refused_before_anything_is_created(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:
-    from distill.pipeline import run
+    from distill.run.pipeline import run
 
     shared = str(tmp_path / "shared")
     centred = {

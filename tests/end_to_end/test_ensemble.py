@@ -12,7 +12,7 @@ import pytest
 import torch
 from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from distill.pipeline import run
+from distill.run.pipeline import run
 from students.model import load_student
 
 Recipe = Callable[..., Path]

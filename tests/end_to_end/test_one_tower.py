@@ -14,14 +14,14 @@ from open_clip import OPENAI_IMAGENET_TEMPLATES
 from PIL import Image
 from safetensors.torch import load_file, save_file
 
-from distill import cli
-from distill.config import HfTeacher
+from distill.cli import app as cli
 from distill.data.sample import open_image
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from distill.evaluate.encoder import TeacherEncoder
-from distill.pipeline import evaluate, export, run
-from distill.project import Project
-from distill.recipe import load_recipe
+from distill.recipe.config import HfTeacher
+from distill.recipe.load import load_recipe
+from distill.run.pipeline import evaluate, export, run
+from distill.run.project import Project
 from distill.teacher.frozen import FrozenTeacher
 from distill.teacher.load import load_teacher
 from export.runtime import EdgeModel

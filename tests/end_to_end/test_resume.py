@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.pipeline import run
+from distill.run.pipeline import run
 
 Recipe = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]

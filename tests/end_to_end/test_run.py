@@ -11,9 +11,9 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from distill.data.scenes import class_names, render_scenes
-from distill.pipeline import evaluate, run
-from distill.project import Project
-from distill.recipe import load_recipe
+from distill.recipe.load import load_recipe
+from distill.run.pipeline import evaluate, run
+from distill.run.project import Project
 from export.runtime.model import EdgeModel
 from students.encoder import embed_images
 from students.model import load_student

@@ -12,8 +12,8 @@ import numpy as np
 import pytest
 import torch
 
-from distill.pipeline import run
-from tests.distill.data.tars import Members, write_files, write_tar
+from distill.run.pipeline import run
+from tests.distill.data.shards.tars import Members, write_files, write_tar
 
 Recipe = Callable[..., Path]
 TARS, EACH = 8, 12
@@ -21,8 +21,8 @@ TARS, EACH = 8, 12
 # The command line, each process of which notes the tars that it reads.
 NOTING = """
 import os, sys
-from distill import cli
-from distill.data.tar_pictures import Tars
+from distill.cli import app as cli
+from distill.data.shards.tar_pictures import Tars
 
 read = Tars.read
 

@@ -12,12 +12,12 @@ import datasets
 import pytest
 import torch
 
-from distill import project
 from distill.data.sample import Source
+from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.sources import open_source
-from distill.data.table import open_table
-from distill.pipeline import run
-from distill.write_shards import ShardSettings, write_shards
+from distill.data.tables.table import open_table
+from distill.run import project
+from distill.run.pipeline import run
 
 Recipe = Callable[..., Path]
 Rows = list[dict[str, str]]

@@ -10,7 +10,7 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distill.pipeline import run, student_folder
+from distill.run.pipeline import run, student_folder
 from export.runtime.errors import RecipeError, RunError
 from students.model import load_student
 

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.counter import draw_permutation
+from distill.basis.draws import draw_permutation
 
 MOST_LANES = 64
 BLOCK_SHARDS = 4

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.counter import draw_permutation
-from distill.data.lanes import Lanes, default_lanes
+from distill.basis.draws import draw_permutation
+from distill.data.order.lanes import Lanes, default_lanes
 from export.runtime.errors import DataError
 
 # Sources with weights are mixed in cycles of this many samples; a share is exact to 1 / CYCLE.
@@ -31,7 +31,8 @@ class Position:
 
     With one source, the last incomplete batch of an epoch is dropped. In a list of sources each
     runs through its own permutations, and its share of every batch follows its weight (its share
-    of the samples where no weight is given). Shards are read in lanes (``distill.data.lanes``).
+    of the samples where no weight is given). Shards are read in lanes
+    (``distill.data.order.lanes``).
     """
 
     def __init__(

@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from distill.data.folder import fill
-from distill.data.shard_paths import exists, is_remote, one_line, open_tar
+from distill.data.shards.paths import exists, is_remote, one_line, open_tar
 from export.runtime.errors import DataError
 
 CLASSNAMES = "classnames.txt"

@@ -11,12 +11,12 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.class_files import CLASSNAMES, ClassFiles
 from distill.data.sample import Limited, Sample, Skip, Source, Subset
-from distill.data.shard_paths import TAR, find_tars, look_at
-from distill.data.tar_index import TarIndex
-from distill.data.tar_indices import find_indices
-from distill.data.tar_pictures import TarPicture, Tars
+from distill.data.shards.class_files import CLASSNAMES, ClassFiles
+from distill.data.shards.paths import TAR, find_tars, look_at
+from distill.data.shards.tar_index import TarIndex
+from distill.data.shards.tar_indices import find_indices
+from distill.data.shards.tar_pictures import TarPicture, Tars
 from export.runtime.errors import DataError
 
 

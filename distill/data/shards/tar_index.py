@@ -26,7 +26,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.sample import Skip
-from distill.data.tar_samples import Label, TarSample, read_samples
+from distill.data.shards.tar_samples import Label, TarSample, read_samples
 
 FORMAT = 2
 SUFFIX = ".index"

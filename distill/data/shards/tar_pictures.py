@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from distill.data.shard_paths import TarFile, is_remote, one_line, read_range
+from distill.data.shards.paths import TarFile, is_remote, one_line, read_range
 from export.runtime.errors import DataError
 
 MOST_OPEN = 64

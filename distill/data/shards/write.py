@@ -23,11 +23,11 @@ from typing import Any
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
-from distill.cache import image_size
+from distill.basis.progress import progress_bar
 from distill.data.sample import Sample, Skip, Source, check_skips, open_image
-from distill.data.tar_indices import index_beside
-from distill.data.tar_samples import LONGEST_TEXT
-from distill.progress import progress_bar
+from distill.data.shards.tar_indices import index_beside
+from distill.data.shards.tar_samples import LONGEST_TEXT
+from distill.teacher.cache.cache import image_size
 from distill.train.batches import ignore_interrupts
 from export.runtime.errors import DataError, RunError
 

@@ -5,9 +5,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
-from distill.data.columns import SampleColumns
-from distill.data.rows import ColumnNames, Row, find_columns, shorten
 from distill.data.sample import Sample, Skip
+from distill.data.tables.columns import SampleColumns
+from distill.data.tables.rows import ColumnNames, Row, find_columns, shorten
 from export.runtime.errors import DataError
 
 BATCH_ROWS = 4096

@@ -11,11 +11,11 @@ from typing import BinaryIO
 
 import pybase64
 
-from distill.data.arrow import fill_row
-from distill.data.columns import SampleColumns
-from distill.data.rows import LABEL_COLUMN, Row, shorten, unusable
 from distill.data.sample import Sample, Skip, Source
-from distill.data.schema import parse_schema
+from distill.data.tables.arrow import fill_row
+from distill.data.tables.columns import SampleColumns
+from distill.data.tables.rows import LABEL_COLUMN, Row, shorten, unusable
+from distill.data.tables.schema import parse_schema
 from export.runtime.errors import DataError
 
 SCHEMA = "text:str:1,image:str:1"

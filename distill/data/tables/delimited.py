@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import TextIO
 
 from distill.data.folder import PICTURE_SUFFIXES
-from distill.data.rows import ColumnNames, ColumnPlaces, Row, find_columns, shorten
 from distill.data.sample import Skip
+from distill.data.tables.rows import ColumnNames, ColumnPlaces, Row, find_columns, shorten
 from export.runtime.errors import DataError
 
 SAVE_AGAIN = "save the table as UTF-8 text"

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from distill.data.rows import ColumnNames, Row, find_columns, shorten, unusable
 from distill.data.sample import Skip
+from distill.data.tables.rows import ColumnNames, Row, find_columns, shorten, unusable
 from export.runtime.errors import DataError
 
 # Objects that are looked at for the names of the columns.

@@ -5,9 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from distill.data.arrow import ArrowColumns, one_line
-from distill.data.rows import ColumnNames, Row
 from distill.data.sample import Skip
+from distill.data.tables.arrow import ArrowColumns, one_line
+from distill.data.tables.rows import ColumnNames, Row
 from export.runtime.errors import DataError
 
 MAGIC = b"PAR1"

@@ -6,12 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-from distill.data.arrow import EmbeddedSource, fill_row
-from distill.data.columns import SampleColumns
-from distill.data.delimited import read_delimited
-from distill.data.json_rows import read_json, read_json_lines
-from distill.data.parquet import Parquet
-from distill.data.rows import (
+from distill.data.sample import Sample, Skip, Source
+from distill.data.tables.arrow import EmbeddedSource, fill_row
+from distill.data.tables.columns import SampleColumns
+from distill.data.tables.delimited import read_delimited
+from distill.data.tables.json_rows import read_json, read_json_lines
+from distill.data.tables.parquet import Parquet
+from distill.data.tables.rows import (
     CAPTION_COLUMN,
     IMAGE_COLUMN,
     LABEL_COLUMN,
@@ -19,7 +20,6 @@ from distill.data.rows import (
     Row,
     shorten,
 )
-from distill.data.sample import Sample, Skip, Source
 from export.runtime.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")

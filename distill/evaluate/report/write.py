@@ -12,8 +12,8 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from distill.evaluate.curves import draw_curves, read_history
-from distill.evaluate.grids import Grid
+from distill.evaluate.report.curves import draw_curves, read_history
+from distill.evaluate.report.grids import Grid
 from distill.evaluate.result import METRIC_TITLES
 
 MISSING = "–"

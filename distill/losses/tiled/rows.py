@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill.tiles import (
+from distill.losses.tiled.tiles import (
     Gradients,
     Logits,
     Plan,

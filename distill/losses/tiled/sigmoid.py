@@ -7,7 +7,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill.tiles import (
+from distill.losses.tiled.tiles import (
     Gradients,
     Logits,
     Plan,

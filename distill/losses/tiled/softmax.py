@@ -1,7 +1,7 @@
 """Losses over the softmax of logits, tile by tile.
 
 A constant that is added to all logits cancels in a softmax, so that there is no bias here. Losses
-of rows alone stand in distill/tiled_rows.py. Where columns count too, one pass forward keeps
+of rows alone stand in distill/losses/tiled/rows.py. Where columns count too, one pass forward keeps
 running statistics of them, log-sum-exp and a weighted mean, and the gradient of any tile has to
 wait for the last one: it is a second pass.
 """
@@ -15,9 +15,17 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill.embeddings import zero_of
-from distill.tiled_rows import row_loss
-from distill.tiles import Gradients, Logits, Plan, Product, accumulator, diagonal_of, make_plan
+from distill.losses.embeddings import zero_of
+from distill.losses.tiled.rows import row_loss
+from distill.losses.tiled.tiles import (
+    Gradients,
+    Logits,
+    Plan,
+    Product,
+    accumulator,
+    diagonal_of,
+    make_plan,
+)
 
 
 def identity_loss(student: Product, *, columns: bool) -> Tensor:

@@ -12,15 +12,22 @@ import torch
 from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
-from distill.cache import Cache, Missing, image_size
-from distill.cache_manifest import PARTS, Identity, Manifest, Part, merge_parts, read_manifest
-from distill.cache_order import in_order, shard_ends, share_pictures
-from distill.cache_rows import StoredAs, row_digests, save_shard
+from distill.basis.progress import make_console
 from distill.data.sample import Skip, Source, check_skips, open_image
-from distill.progress import make_console
+from distill.data.views import ViewSettings, draw_view, render_view
+from distill.teacher.cache.cache import Cache, Missing, image_size
+from distill.teacher.cache.manifest import (
+    PARTS,
+    Identity,
+    Manifest,
+    Part,
+    merge_parts,
+    read_manifest,
+)
+from distill.teacher.cache.order import in_order, shard_ends, share_pictures
+from distill.teacher.cache.rows import StoredAs, row_digests, save_shard
 from distill.teacher.protocol import Teacher
 from distill.train.batches import from_workers, ignore_interrupts
-from distill.views import ViewSettings, draw_view, render_view
 from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
 

@@ -21,9 +21,9 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.cache_manifest import Manifest, Part
-from distill.cache_rows import Rows, draw_numbers, draw_rows, row_digests
 from distill.data.sample import Sample, Source
+from distill.teacher.cache.manifest import Manifest, Part
+from distill.teacher.cache.rows import Rows, draw_numbers, draw_rows, row_digests
 from export.runtime.errors import CacheError
 
 # Samples that are looked up at a time; some sources hold the bytes of the picture in them.

@@ -7,10 +7,10 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
-from distill.cache import CachedTeacher
-from distill.cache_manifest import Part
 from distill.data.sample import Source
-from distill.embeddings import Share, join, mean_scale
+from distill.losses.embeddings import Share, join, mean_scale
+from distill.teacher.cache.cache import CachedTeacher
+from distill.teacher.cache.manifest import Part
 from export.runtime.errors import CacheError
 
 

@@ -6,7 +6,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.sample import Source
-from distill.data.shards import shard_lengths
+from distill.data.shards.source import shard_lengths
 
 
 def share_pictures(

@@ -10,7 +10,7 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.counter import draw_integers
+from distill.basis.draws import draw_integers
 from export.runtime.errors import CacheError
 
 StoredAs = Literal["float16", "float32", "int8"]

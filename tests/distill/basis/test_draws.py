@@ -6,7 +6,7 @@ import sys
 
 import numpy as np
 
-from distill.counter import draw_integers, draw_permutation, draw_uniforms
+from distill.basis.draws import draw_integers, draw_permutation, draw_uniforms
 
 
 def test_integers_are_blake2b_of_the_parts() -> None:
@@ -16,7 +16,7 @@ def test_integers_are_blake2b_of_the_parts() -> None:
 
 
 def test_another_process_draws_the_same() -> None:
-    code = "from distill.counter import *; print(draw_permutation(9, 'order', 3).tolist())"
+    code = "from distill.basis.draws import *; print(draw_permutation(9, 'order', 3).tolist())"
     printed = subprocess.run(
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )

@@ -10,18 +10,18 @@ from typing import Any
 
 import pytest
 
-from distill import cli
-from distill.recipe import load_recipe
+from distill.cli import app as cli
+from distill.recipe.load import load_recipe
 from export.runtime.errors import CacheError
 
-ROOT = Path(__file__).parents[2]
+ROOT = Path(__file__).parents[3]
 
 
 class Pipeline(ModuleType):
-    """Stands for distill.pipeline: remembers what it was asked, or fails."""
+    """Stands for distill.run.pipeline: remembers what it was asked, or fails."""
 
     def __init__(self, error: BaseException | None = None) -> None:
-        super().__init__("distill.pipeline")
+        super().__init__("distill.run.pipeline")
         self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
         for name in ("run", "build_cache", "train", "evaluate", "export"):
             setattr(self, name, self._function(name, error))
@@ -38,7 +38,7 @@ class Pipeline(ModuleType):
 @pytest.fixture
 def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
     stand_in = Pipeline()
-    monkeypatch.setitem(sys.modules, "distill.pipeline", stand_in)
+    monkeypatch.setitem(sys.modules, "distill.run.pipeline", stand_in)
     return stand_in
 
 
@@ -200,7 +200,7 @@ def test_each_mistake_of_a_recipe_has_its_line(
 
 
 def fails_with(monkeypatch: pytest.MonkeyPatch, error: BaseException) -> None:
-    monkeypatch.setitem(sys.modules, "distill.pipeline", Pipeline(error))
+    monkeypatch.setitem(sys.modules, "distill.run.pipeline", Pipeline(error))
 
 
 def test_our_errors_are_one_line(
@@ -267,13 +267,13 @@ def test_ctrl_c_is_one_line_and_status_130(
 def test_ctrl_c_from_a_terminal(tmp_path: Path) -> None:
     script = (
         "import sys, time, types\n"
-        "pipeline = types.ModuleType('distill.pipeline')\n"
+        "pipeline = types.ModuleType('distill.run.pipeline')\n"
         "def train(config):\n"
         "    print('ready', flush=True)\n"
         "    time.sleep(60)\n"
         "pipeline.train = train\n"
-        "sys.modules['distill.pipeline'] = pipeline\n"
-        "from distill.cli import main\n"
+        "sys.modules['distill.run.pipeline'] = pipeline\n"
+        "from distill.cli.app import main\n"
         "sys.exit(main(['train', 'r.yaml']))\n"
     )
     (tmp_path / "r.yaml").write_text("teacher: {model: a/b}\n")
@@ -301,7 +301,7 @@ def test_a_missing_extra_is_named(tmp_path: Path, command: str) -> None:
         "import sys\n"
         "for name in ('torch', 'yaml', 'transformers'):\n"
         "    sys.modules[name] = None\n"
-        "from distill.cli import main\n"
+        "from distill.cli.app import main\n"
         "sys.exit(main(sys.argv[1:]))\n"
     )
     arguments = {"recipe": (), "demo": (), "run": ("--data", "x")}.get(command, ("x",))

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill import cli
-from distill.embed import find_pictures
+from distill.cli import app as cli
+from distill.cli.embed import find_pictures
 from export.runtime.errors import DataError
 
 
@@ -46,7 +46,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> Path:
     import export.runtime
 
     monkeypatch.setattr(export.runtime, "EdgeModel", FakeModel, raising=False)
-    monkeypatch.setattr("distill.embed.EdgeModel", FakeModel)
+    monkeypatch.setattr("distill.cli.embed.EdgeModel", FakeModel)
     return Path("bundle")
 
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import pytest
 import yaml
 
-from distill.recipe import resolve
+from distill.recipe.load import resolve
 
-PAGE = Path(__file__).parents[2] / "docs" / "data.md"
+PAGE = Path(__file__).parents[3] / "docs" / "data.md"
 SNIPPETS = re.findall(r"```yaml\n(.*?)```", PAGE.read_text(encoding="utf-8"), re.DOTALL)
 
 

@@ -15,10 +15,10 @@ from typing import Any
 import datasets
 import pytest
 
-from distill.data.base64_lines import open_base64
 from distill.data.hub import open_hub
 from distill.data.sample import Source
-from distill.data.table import open_table
+from distill.data.tables.base64_lines import open_base64
+from distill.data.tables.table import open_table
 from tests.distill.data.fuzz_pieces import (
     CAPTIONS,
     CASES,

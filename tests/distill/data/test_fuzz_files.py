@@ -17,7 +17,7 @@ from PIL import Image
 from distill.data.folder import open_folder
 from distill.data.images import open_images
 from distill.data.sample import Sample, open_image
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
 from tests.distill.data.fuzz_pieces import (
     CAPTIONS,

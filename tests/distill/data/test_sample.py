@@ -15,7 +15,7 @@ from distill.data.sample import (
     open_image,
     split_by_hash,
 )
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
 
 

@@ -14,10 +14,10 @@ import pytest
 from PIL import Image, ImageOps
 from timm.data import auto_augment
 
-from distill.config_views import ViewsSection
 from distill.data.sample import Sample, open_image
-from distill.recipe import resolve
-from distill.views import View, ViewSettings, draw_view, render_view
+from distill.data.views import View, ViewSettings, draw_view, render_view
+from distill.recipe.load import resolve
+from distill.recipe.views import ViewsSection
 from export.runtime.errors import RecipeError
 from export.runtime.preprocess import Preprocessing
 
@@ -58,7 +58,7 @@ def test_a_view_is_a_pure_function_of_seed_key_and_number() -> None:
 
 def test_another_process_draws_the_same_view() -> None:
     code = (
-        "from distill.views import *; print(draw_view(ViewSettings(seed=5, kind='random', "
+        "from distill.data.views import *; print(draw_view(ViewSettings(seed=5, kind='random', "
         "scale=(0.3, 0.9), ratio=(0.75, 4 / 3), flip=True, color_jitter=0.2), 'a.jpg', 1, "
         "size=(260, 180)))"
     )
@@ -209,7 +209,8 @@ def test_rand_augment_neither_follows_nor_moves_the_global_generators(
 
 def test_another_process_renders_the_same_pixels(picture: Image.Image) -> None:
     code = (
-        "import hashlib, sys, numpy as np; from PIL import Image; from distill.views import *; "
+        "import hashlib, sys, numpy as np; from PIL import Image; "
+        "from distill.data.views import *; "
         "from export.runtime.preprocess import Preprocessing; "
         "pixels = np.random.default_rng(0).integers(0, 256, (90, 130, 3), dtype=np.uint8); "
         "picture = Image.fromarray(pixels).resize((260, 180), Image.Resampling.BICUBIC); "

@@ -7,7 +7,6 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.config import RunConfig
 from distill.data.scenes import draw_scene
 from distill.doctor.data import (
     examine_captions,
@@ -17,6 +16,7 @@ from distill.doctor.data import (
 )
 from distill.doctor.finding import Finding
 from distill.doctor.recipe import examine_batch, examine_entries, examine_length
+from distill.recipe.config import RunConfig
 
 KEYS = [f"images/{number:04d}.jpg" for number in range(40)]
 SPOKEN = [f"a photograph of {number} dogs in the park" for number in range(40)]

@@ -13,8 +13,6 @@ import torch
 from torch import nn
 from transformers import CLIPConfig, CLIPModel
 
-from distill.cache import Cache
-from distill.cache_build import build_cache, open_cache
 from distill.doctor.cache import examine_cache
 from distill.doctor.finding import Finding
 from distill.doctor.machine import (
@@ -24,7 +22,9 @@ from distill.doctor.machine import (
     examine_memory,
     free_memory,
 )
-from tests.distill.cache_pieces import (
+from distill.teacher.cache.build import build_cache, open_cache
+from distill.teacher.cache.cache import Cache
+from tests.distill.teacher.cache.cache_pieces import (
     CAPTIONS,
     KEYS,
     SETTINGS,

@@ -32,7 +32,7 @@ from distill.evaluate.encoder import StudentEncoder, TeacherEncoder
 from distill.teacher.hf import load_hf_teacher
 from export.runtime.preprocess import Preprocessing
 from students.loading import load_parts
-from tests.distill.cache_pieces import CountingTeacher
+from tests.distill.teacher.cache.cache_pieces import CountingTeacher
 
 LOOK = replace(CountingTeacher.preprocessing, mean=(0.481, 0.458, 0.408), std=(0.269, 0.261, 0.276))
 

@@ -17,10 +17,10 @@ import pytest
 import yaml
 from PIL import Image
 
-from distill.cli import main
+from distill.cli.app import main
 from distill.data.scenes import render_scenes
-from distill.pipeline import build_cache
-from distill.recipe import load_recipe
+from distill.recipe.load import load_recipe
+from distill.run.pipeline import build_cache
 
 ROOT = Path(__file__).parents[3]
 TEACHER = Path(str(resources.files("distill.demo"))) / "teacher"

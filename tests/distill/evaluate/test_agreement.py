@@ -6,7 +6,7 @@ import pytest
 from distill.evaluate.agreement import SHOWN, agreement_on
 from distill.evaluate.compare import EvaluationSet, check_set, compare, headline, measure
 from distill.evaluate.pictures import Options
-from distill.labels import LabelSet
+from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError, RecipeError
 
 LABELS = LabelSet(("cat", "dog", "owl"), ("{}",))

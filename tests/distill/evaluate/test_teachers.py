@@ -4,10 +4,10 @@ import numpy as np
 from PIL import Image
 
 from distill.evaluate.encoder import TeacherEncoder
-from distill.evaluate.ensemble import EnsembleEncoder
+from distill.evaluate.teachers import EnsembleEncoder
 from distill.teacher.ensemble import Ensemble
-from tests.distill.cache_pieces import CountingTeacher
-from tests.distill.ensemble_pieces import WideTeacher
+from tests.distill.teacher.cache.cache_pieces import CountingTeacher
+from tests.distill.teacher.ensemble_pieces import WideTeacher
 
 
 def pictures(count: int) -> list[Image.Image]:

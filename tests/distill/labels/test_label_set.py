@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.config_data import DataSection
-from distill.data.labels import listed_labels, name_folders, read_labels
-from distill.labels import LabelSet, ensemble, knows, label_set, name_labels
+from distill.labels.label_set import LabelSet, ensemble, knows, label_set, name_labels
+from distill.labels.names import listed_labels, name_folders, read_labels
+from distill.recipe.data import DataSection
 from export.runtime.errors import DataError
 
 

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from distill import losses
+from distill.losses import terms as losses
 from tests.distill.losses import references
 from tests.distill.losses.references import GROUPS, make
 

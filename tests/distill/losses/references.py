@@ -5,7 +5,7 @@ import math
 import numpy as np
 import torch
 
-from distill.losses import Embeddings
+from distill.losses.terms import Embeddings
 
 GROUPS = [3, 5, 3, -1, 7, 5, 3]
 ROWS = len(GROUPS)

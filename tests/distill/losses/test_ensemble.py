@@ -5,8 +5,15 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.embeddings import Share, join, mean_scale, split
-from distill.losses import Banks, Embeddings, Term, WeightedLoss, embedding_alignment, prompt_kl
+from distill.losses.embeddings import Share, join, mean_scale, split
+from distill.losses.terms import (
+    Banks,
+    Embeddings,
+    Term,
+    WeightedLoss,
+    embedding_alignment,
+    prompt_kl,
+)
 
 WIDTHS, WEIGHTS = (6, 10), (0.3, 0.7)
 SHARES = (Share(0.3, 6, 20.0, 0.0), Share(0.7, 10, 55.0, -3.0))

@@ -6,7 +6,7 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.losses import (
+from distill.losses.terms import (
     contrastive,
     corpus_kl,
     embedding_alignment,

@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from distill.losses import TERMS, Banks, Embeddings, Term, WeightedLoss, soft_target
-from distill.tiled_softmax import distribution_loss
-from distill.tiles import Product, tiling
+from distill.losses.terms import TERMS, Banks, Embeddings, Term, WeightedLoss, soft_target
+from distill.losses.tiled.softmax import distribution_loss
+from distill.losses.tiled.tiles import Product, tiling
 from tests.distill.losses.cases import CASES, NAMES, banks
 from tests.distill.losses.references import make
 

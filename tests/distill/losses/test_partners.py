@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 import torch
 
-from distill.losses import Embeddings, Term, WeightedLoss, corpus_contrastive
-from distill.tiles import tiling
-from distill.weighted import Banks
+from distill.losses.terms import Embeddings, Term, WeightedLoss, corpus_contrastive
+from distill.losses.tiled.tiles import tiling
+from distill.losses.weighted import Banks
 
 IMAGE_PARTNERS = torch.tensor([[0, 1], [0, 6], [2, 3], [4, 0], [4, 5]])
 TEXT_PARTNERS = torch.tensor([[1, 2], [3, 0]])

@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.losses import contrastive, kl_divergence
-from distill.tiles import tiling
+from distill.losses.terms import contrastive, kl_divergence
+from distill.losses.tiled.tiles import tiling
 from tests.distill.losses import plain
 from tests.distill.losses.cases import CASES, NAMES
 from tests.distill.losses.references import ROWS, make
@@ -27,7 +27,7 @@ ONE_PASS_TERMS = (
 
 MEMORY = """
 import resource, sys, torch
-from distill.losses import *
+from distill.losses.terms import *
 torch.set_num_threads(1)
 torch.manual_seed(0)
 def model(rows):

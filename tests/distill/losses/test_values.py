@@ -7,7 +7,7 @@ import pytest
 import torch
 from transformers.models.clip.modeling_clip import image_text_contrastive_loss
 
-from distill.losses import (
+from distill.losses.terms import (
     TERMS,
     Embeddings,
     contrastive,

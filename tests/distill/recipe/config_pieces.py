@@ -4,8 +4,8 @@ from typing import Any
 
 import pytest
 
-from distill.config import RunConfig
-from distill.recipe import resolve
+from distill.recipe.config import RunConfig
+from distill.recipe.load import resolve
 from export.runtime.errors import RecipeError
 
 TEACHER = {"model": "some/teacher"}

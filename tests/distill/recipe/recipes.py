@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from distill.recipe import load_recipe
+from distill.recipe.load import load_recipe
 from export.runtime.errors import RecipeError
 
 MINIMAL = "teacher: {model: some/teacher}\n"

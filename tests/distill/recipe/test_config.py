@@ -8,7 +8,8 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from distill.config import (
+from distill.losses.presets import NEEDS
+from distill.recipe.config import (
     EvaluationEntry,
     HfTeacher,
     RunConfig,
@@ -17,9 +18,8 @@ from distill.config import (
     StudentTowers,
     TableSource,
 )
-from distill.presets import NEEDS
 from export.runtime.errors import DataError
-from tests.distill.config_pieces import TEACHER, config, mistakes
+from tests.distill.recipe.config_pieces import TEACHER, config, mistakes
 
 
 def sections(model: type[BaseModel] = RunConfig) -> set[type[BaseModel]]:
@@ -75,7 +75,7 @@ def test_config_is_frozen_and_closed() -> None:
 
 def test_importing_it_loads_no_torch() -> None:
     code = (
-        "import sys, distill.recipe, distill.presets; print('torch' in sys.modules, "
+        "import sys, distill.recipe.load, distill.losses.presets; print('torch' in sys.modules, "
         "'transformers' in sys.modules)"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

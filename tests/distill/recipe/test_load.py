@@ -7,12 +7,12 @@ from typing import Any
 
 import pytest
 
-from distill.config import RunConfig
-from distill.recipe import default_values, json_schema, load_recipe, resolve, to_yaml
+from distill.recipe.config import RunConfig
+from distill.recipe.load import default_values, json_schema, load_recipe, resolve, to_yaml
 from export.runtime.errors import RecipeError
-from tests.distill.recipes import MINIMAL, mistakes
+from tests.distill.recipe.recipes import MINIMAL, mistakes
 
-CONFIGS = Path(__file__).parents[2] / "configs"
+CONFIGS = Path(__file__).parents[3] / "configs"
 FULL = """
 seed: 7
 teacher:

@@ -5,10 +5,10 @@ from typing import Any, get_args
 
 import pytest
 
-from distill.config_losses import ENTRIES, PresetName, expand
-from distill.losses import TERMS
-from distill.presets import NEEDS, PRESETS
-from tests.distill.config_pieces import config, mistakes
+from distill.losses.presets import NEEDS, PRESETS
+from distill.losses.terms import TERMS
+from distill.recipe.losses import ENTRIES, PresetName, expand
+from tests.distill.recipe.config_pieces import config, mistakes
 
 
 def test_tables_of_terms_name_the_same_terms() -> None:

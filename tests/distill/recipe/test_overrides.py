@@ -5,8 +5,8 @@ from typing import Any
 
 import pytest
 
-from distill.recipe import load_recipe, resolve
-from tests.distill.recipes import MINIMAL, mistakes
+from distill.recipe.load import load_recipe, resolve
+from tests.distill.recipe.recipes import MINIMAL, mistakes
 
 
 @pytest.mark.parametrize(

@@ -11,19 +11,19 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.cache_build import build_cache
-from distill.cache_estimate import (
+from distill.basis.words import counted, human_bytes, human_time
+from distill.cli.app import main
+from distill.recipe.load import load_recipe
+from distill.run.estimate import (
     Estimate,
     Speeds,
     Work,
     overlapped,
     stored_bytes,
 )
-from distill.cli import main
-from distill.human import counted, human_bytes, human_time
-from distill.pipeline import build_cache as build_by_recipe
-from distill.recipe import load_recipe
-from tests.distill.cache_pieces import (
+from distill.run.pipeline import build_cache as build_by_recipe
+from distill.teacher.cache.build import build_cache
+from tests.distill.teacher.cache.cache_pieces import (
     CAPTIONS,
     KEYS,
     SETTINGS,

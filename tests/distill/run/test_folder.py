@@ -6,10 +6,10 @@ from typing import Any
 
 import pytest
 
-from distill.config import RunConfig
 from distill.data.sample import Skip
-from distill.recipe import load_recipe, resolve
-from distill.run_folder import RunFolder, Stage, stage_values
+from distill.recipe.config import RunConfig
+from distill.recipe.load import load_recipe, resolve
+from distill.run.folder import RunFolder, Stage, stage_values
 from export.runtime.errors import RunError
 
 STAGES: tuple[Stage, ...] = ("cache", "train", "evaluate", "export")

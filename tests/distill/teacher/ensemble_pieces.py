@@ -5,7 +5,7 @@ from dataclasses import replace
 
 import torch
 
-from tests.distill.cache_pieces import CountingTeacher
+from tests.distill.teacher.cache.cache_pieces import CountingTeacher
 
 
 class WideTeacher(CountingTeacher):

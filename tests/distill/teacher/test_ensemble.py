@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
-from distill.config import HfTeacher
+from distill.recipe.config import HfTeacher
 from distill.teacher import load
 from distill.teacher.ensemble import Ensemble
 from export.runtime.errors import TeacherError
-from tests.distill.cache_pieces import CountingTeacher
-from tests.distill.ensemble_pieces import WideTeacher
+from tests.distill.teacher.cache.cache_pieces import CountingTeacher
+from tests.distill.teacher.ensemble_pieces import WideTeacher
 
 TEXTS = ["a", "cab", "dd"]
 

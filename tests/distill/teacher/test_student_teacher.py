@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.config import HfTeacher
-from distill.config_models import StudentTeacher
+from distill.recipe.config import HfTeacher
+from distill.recipe.models import StudentTeacher
 from distill.teacher.hf import load_student_teacher
 from distill.teacher.load import load_teacher
 from export.runtime.errors import TeacherError

@@ -8,8 +8,8 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.losses import TERMS, Banks, Embeddings, Term, WeightedLoss
-from distill.tiles import tiling
+from distill.losses.terms import TERMS, Banks, Embeddings, Term, WeightedLoss
+from distill.losses.tiled.tiles import tiling
 from distill.train.step import gather_rows
 
 # Rows of tiles of one, of two rows, and of a number that divides nothing.

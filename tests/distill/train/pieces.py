@@ -6,7 +6,7 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import normalize
 
-from distill.losses import Embeddings, Term, WeightedLoss
+from distill.losses.terms import Embeddings, Term, WeightedLoss
 from distill.train.piece import Piece
 from distill.train.step import GlobalLoss, TrainableStudent, training_step
 from students.config import StudentConfig

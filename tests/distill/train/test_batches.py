@@ -3,8 +3,8 @@
 import numpy as np
 import pytest
 
+from distill.losses.weighted import Mask
 from distill.train.batches import cut, hide_patches
-from distill.weighted import Mask
 
 
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 5, 7, 16, 40])

@@ -2,8 +2,8 @@
 
 import pytest
 
-from distill.losses import TERMS
-from distill.parts import BOTH, Towers, corpus_parts, teacher_parts
+from distill.losses.terms import TERMS
+from distill.train.towers import BOTH, Towers, corpus_parts, teacher_parts
 
 IMAGE, TEXT = Towers(text=False), Towers(image=False)
 

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distill.data.index import Place, Position
-from distill.data.lanes import BLOCK_SHARDS, default_lanes
+from distill.data.order.lanes import BLOCK_SHARDS, default_lanes
+from distill.data.order.position import Place, Position
 from export.runtime.errors import DataError
 
 Lengths = NDArray[np.int64]
@@ -219,7 +219,7 @@ def test_a_list_without_shards_is_what_it_was() -> None:
 
 def test_another_process_draws_the_same() -> None:
     code = (
-        "import numpy as np; from distill.data.index import Position;"
+        "import numpy as np; from distill.data.order.position import Position;"
         "p = Position([700], weights=[None], seed=5, batch_size=32, shards=[np.full(70, 10)]);"
         "print([place.index for place in p.batch(33)])"
     )

@@ -4,7 +4,7 @@ from collections import Counter
 
 import pytest
 
-from distill.data.index import Position
+from distill.data.order.position import Position
 from export.runtime.errors import DataError
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from distill.data.sample import Sample, Source, open_image
-from distill.data.shards import open_shards
+from distill.data.shards.source import open_shards
 from export.runtime.errors import DataError
 
 Members = Iterable[tuple[str, bytes | str]]

@@ -13,9 +13,9 @@ import pytest
 from PIL import Image
 
 from distill.data.sample import Sample, open_image
-from distill.data.shards import ShardsSource, open_shards
+from distill.data.shards.source import ShardsSource, open_shards
 from export.runtime.errors import ClipDistillError, DataError
-from tests.distill.data.tars import picture, write_tar
+from tests.distill.data.shards.tars import picture, write_tar
 
 CASES = 700
 Members = list[tuple[str, bytes | str]]

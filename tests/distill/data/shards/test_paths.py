@@ -5,9 +5,9 @@ from pathlib import Path
 import fsspec
 import pytest
 
-from distill.data.shards import open_shards
+from distill.data.shards.source import open_shards
 from export.runtime.errors import MissingExtraError
-from tests.distill.data.tars import colour, failure, samples, write_tar, write_tars
+from tests.distill.data.shards.tars import colour, failure, samples, write_tar, write_tars
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 

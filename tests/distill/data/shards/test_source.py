@@ -9,9 +9,9 @@ import pytest
 import torch
 
 from distill.data.sample import open_image, split_by_hash
-from distill.data.shards import ShardsSource, open_shards, shard_lengths
-from distill.data.tar_pictures import MOST_OPEN
-from tests.distill.data.tars import (
+from distill.data.shards.source import ShardsSource, open_shards, shard_lengths
+from distill.data.shards.tar_pictures import MOST_OPEN
+from tests.distill.data.shards.tars import (
     colour,
     failure,
     picture,

@@ -7,10 +7,10 @@ from pathlib import Path
 import pytest
 
 from distill.data.sample import open_image
-from distill.data.shards import open_shards
-from distill.data.tar_index import TarIndex
+from distill.data.shards.source import open_shards
+from distill.data.shards.tar_index import TarIndex
 from export.runtime.errors import DataError
-from tests.distill.data.tars import colour, samples, write_tar, write_tars
+from tests.distill.data.shards.tars import colour, samples, write_tar, write_tars
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 

@@ -8,9 +8,17 @@ from pathlib import Path
 import pytest
 
 from distill.data.sample import check_source
-from distill.data.shards import open_shards
+from distill.data.shards.source import open_shards
 from export.runtime.errors import DataError
-from tests.distill.data.tars import colour, failure, picture, reasons, sample, samples, write_tar
+from tests.distill.data.shards.tars import (
+    colour,
+    failure,
+    picture,
+    reasons,
+    sample,
+    samples,
+    write_tar,
+)
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 

@@ -14,14 +14,14 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distill import cli
+from distill.cli import app as cli
 from distill.data.sample import Sample, Skip, Source, open_image
-from distill.data.shards import open_shards
+from distill.data.shards.source import open_shards
+from distill.data.shards.tar_indices import find_indices
+from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.sources import guess_source
-from distill.data.table import open_table
-from distill.data.tar_indices import find_indices
-from distill.shards_stage import write_data
-from distill.write_shards import ShardSettings, write_shards
+from distill.data.tables.table import open_table
+from distill.run.shards_stage import write_data
 from export.runtime.errors import DataError, RecipeError, RunError
 
 SETTINGS = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.1)
@@ -302,7 +302,7 @@ def test_the_index_is_written_beside(tmp_path: Path, monkeypatch: pytest.MonkeyP
     time.sleep(0.05)
     for path in (tmp_path / "out").glob("*.index"):
         path.touch()
-    monkeypatch.setattr("distill.data.tar_indices.build_index", never)
+    monkeypatch.setattr("distill.data.shards.tar_indices.build_index", never)
     assert len(open_shards(str(tmp_path / "out"))) == 10
     assert find_indices([], caption_key=None, folder=None) == []
 

@@ -6,8 +6,8 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from distill.data.base64_lines import decode_field, open_base64
 from distill.data.sample import open_image
+from distill.data.tables.base64_lines import decode_field, open_base64
 from export.runtime.errors import DataError
 
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from distill.data.sample import open_image
-from distill.data.table import open_table
+from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
 
 

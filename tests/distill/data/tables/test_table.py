@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from distill.data.sample import Skip, open_image
-from distill.data.table import Form, open_table
+from distill.data.tables.table import Form, open_table
 from export.runtime.errors import DataError
 
 

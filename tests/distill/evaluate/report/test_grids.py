@@ -6,8 +6,8 @@ import io
 from PIL import Image
 
 from distill.evaluate.compare import EvaluationSet, compare
-from distill.evaluate.grids import SIDE, disagreement_grids
-from distill.evaluate.report import render_page
+from distill.evaluate.report.grids import SIDE, disagreement_grids
+from distill.evaluate.report.write import render_page
 
 TEXTS = {"cat": (1, 0), "dog": (0, 1)}
 

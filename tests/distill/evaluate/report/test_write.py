@@ -8,8 +8,8 @@ from html.parser import HTMLParser
 import pytest
 from rich.console import Console
 
-from distill.evaluate.curves import draw_curves, read_history, thin
-from distill.evaluate.report import (
+from distill.evaluate.report.curves import draw_curves, read_history, thin
+from distill.evaluate.report.write import (
     format_bytes,
     format_count,
     format_percent,

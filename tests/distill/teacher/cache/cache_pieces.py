@@ -9,11 +9,11 @@ import torch
 import yaml
 from PIL import Image
 
-from distill.cache_build import BuildSettings
 from distill.data.sample import Sample, Skip
 from distill.data.scenes import render_scenes
+from distill.data.views import ViewSettings
 from distill.demo.start import prepare_start
-from distill.views import ViewSettings
+from distill.teacher.cache.build import BuildSettings
 from export.runtime.preprocess import Preprocessing
 
 VIEWS = ViewSettings(

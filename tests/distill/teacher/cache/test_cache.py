@@ -9,12 +9,12 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.cache import Cache, CachedTeacher, caption_ids, picture_ids
-from distill.cache_build import BuildSettings, Sharing, build_cache
-from distill.cache_rows import draw_rows
-from distill.views import draw_view, render_view
+from distill.data.views import draw_view, render_view
+from distill.teacher.cache.build import BuildSettings, Sharing, build_cache
+from distill.teacher.cache.cache import Cache, CachedTeacher, caption_ids, picture_ids
+from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import CacheError, DataError
-from tests.distill.cache_pieces import (
+from tests.distill.teacher.cache.cache_pieces import (
     CAPTIONS,
     KEYS,
     SETTINGS,

@@ -9,14 +9,14 @@ import pytest
 import torch
 from PIL import Image
 
-from distill.cache import Cache, CachedTeacher, caption_ids
-from distill.cache_build import build_cache, open_cache
-from distill.cache_ensemble import CachedEnsemble
-from distill.cache_stage import cache_folders
+from distill.data.views import draw_view, render_view
+from distill.run.cache_stage import cache_folders
+from distill.teacher.cache.build import build_cache, open_cache
+from distill.teacher.cache.cache import Cache, CachedTeacher, caption_ids
+from distill.teacher.cache.ensemble import CachedEnsemble
 from distill.teacher.ensemble import Ensemble
-from distill.views import draw_view, render_view
 from export.runtime.errors import CacheError
-from tests.distill.cache_pieces import (
+from tests.distill.teacher.cache.cache_pieces import (
     CAPTIONS,
     KEYS,
     SETTINGS,
@@ -26,7 +26,7 @@ from tests.distill.cache_pieces import (
     silent,
     write_pictures,
 )
-from tests.distill.ensemble_pieces import WideTeacher
+from tests.distill.teacher.ensemble_pieces import WideTeacher
 
 
 @pytest.fixture

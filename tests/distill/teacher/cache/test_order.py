@@ -6,13 +6,13 @@ import numpy as np
 import pytest
 import torch
 
-from distill.cache import CachedTeacher
-from distill.cache_build import NOTHING_SHARED, Sharing, build_cache
-from distill.cache_order import shard_ends, share_pictures
-from distill.cache_rows import row_digests
-from distill.data.shards import ShardsSource, open_shards
-from tests.distill.cache_pieces import SETTINGS, CountingTeacher, Pictures, silent
-from tests.distill.data.tars import samples, write_tar, write_tars
+from distill.data.shards.source import ShardsSource, open_shards
+from distill.teacher.cache.build import NOTHING_SHARED, Sharing, build_cache
+from distill.teacher.cache.cache import CachedTeacher
+from distill.teacher.cache.order import shard_ends, share_pictures
+from distill.teacher.cache.rows import row_digests
+from tests.distill.data.shards.tars import samples, write_tar, write_tars
+from tests.distill.teacher.cache.cache_pieces import SETTINGS, CountingTeacher, Pictures, silent
 
 SIX_ROWS = SETTINGS.__class__(**{**vars(SETTINGS), "shard_rows": 6, "batch_size": 3})
 

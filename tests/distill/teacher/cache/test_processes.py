@@ -18,14 +18,14 @@ import numpy as np
 import pytest
 import torch
 
-from distill.cache import Cache
-from distill.cache_build import BuildSettings, Sharing, build_cache
-from distill.cache_rows import row_digests
 from distill.data.sample import Skip
-from distill.pipeline import build_cache as build_by_recipe
-from distill.recipe import load_recipe
+from distill.recipe.load import load_recipe
+from distill.run.pipeline import build_cache as build_by_recipe
+from distill.teacher.cache.build import BuildSettings, Sharing, build_cache
+from distill.teacher.cache.cache import Cache
+from distill.teacher.cache.rows import row_digests
 from export.runtime.errors import DataError
-from tests.distill.cache_pieces import (
+from tests.distill.teacher.cache.cache_pieces import (
     CAPTIONS,
     KEYS,
     SETTINGS,

@@ -1,0 +1,1 @@
+"""The order of the samples, as a pure function of seed and step."""

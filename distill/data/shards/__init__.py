@@ -1,0 +1,1 @@
+"""WebDataset tars: read with random access, and written."""

@@ -1,0 +1,1 @@
+"""Tables: rows of pictures and captions in every form."""

@@ -1,0 +1,1 @@
+"""The report: JSON, a page, and tables for the terminal."""

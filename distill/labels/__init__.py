@@ -1,0 +1,1 @@
+"""Label sets, names of classes and templates of prompts."""

@@ -1,0 +1,1 @@
+"""The loss terms, one file for each family, their catalogue and their weighted sum."""

@@ -1,0 +1,1 @@
+"""Logits in tiles: losses whose matrices are never held whole."""
