@@ -218,12 +218,17 @@ def test_a_text_tower_keeps_every_kth_layer(every: int, kept: list[int], tmp_pat
         assert torch.equal(found[name], stored[source]), name
     student.save(tmp_path / "student")
     again = load_student(tmp_path / "student")
+    loaded = again.model.state_dict()
+    assert loaded.keys() == student.model.state_dict().keys()
+    for name, weight in student.model.state_dict().items():
+        assert torch.equal(loaded[name], weight), name
     tokens = tokenize(student.tokenizer, ["A dog runs."], context_length=32, padding="longest")
     with torch.no_grad():
         ours, theirs = (
             one.model.get_text_features(**tokens).pooler_output for one in (student, again)
         )
-    assert torch.equal(ours, theirs)
+    # Weights mapped from a file lie elsewhere in memory, which moves the last bit on some processors.
+    torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_layers_that_are_not_there_cannot_be_kept(text: dict[str, Any]) -> None:
