@@ -227,7 +227,7 @@ def test_a_text_tower_keeps_every_kth_layer(every: int, kept: list[int], tmp_pat
         ours, theirs = (
             one.model.get_text_features(**tokens).pooler_output for one in (student, again)
         )
-    # Weights mapped from a file lie elsewhere in memory, which moves the last bit on some processors.
+    # Weights mapped from a file lie elsewhere in memory, which can move the last bit of a product.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
