@@ -28,14 +28,15 @@ from distill.data.folder import open_folder
 from distill.data.sample import Sample, open_image
 from distill.data.tables.table import open_table
 from distill.evaluate.encoder import TeacherEncoder
-from distill.evaluate.zero_shot import embed_classes, label_pictures
+from distill.evaluate.zero_shot import label_pictures
+from distill.labels.label_set import LabelSet
 from distill.losses.terms import Embeddings, kl_divergence
 from distill.teacher.cache.rows import Rows, StoredAs, row_digests, save_shard
 from distill.teacher.hf import load_hf_teacher
 from distill.teacher.protocol import Teacher
 
 PRECISIONS: tuple[StoredAs, ...] = ("float32", "float16", "int8")
-TEMPLATES = ["a photo of a {}.", "a picture of a {}.", "a {}."]
+TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a {}.")
 BATCH = 64
 NOISE = 1.0  # length of the noise beside an embedding of length 1: cosine 0.71
 SEEDS = 5
@@ -104,7 +105,7 @@ def embed(data: Path, teacher: Teacher) -> Exact:
     captions = [text for sample in pairs for text in sample.captions]
     counts = [len(sample.captions) for sample in pairs]
     names, labels = label_pictures(caltech, classes=None, samples=None)
-    classes = embed_classes(TeacherEncoder(teacher), names, TEMPLATES)
+    classes = LabelSet(tuple(names), TEMPLATES).embed(TeacherEncoder(teacher).encode_texts)
     return Exact(
         images=_images(pairs, teacher),
         captions=torch.cat(

@@ -1,18 +1,19 @@
-"""Zero-shot classification: the class whose ensembled prompts are nearest to the picture."""
+"""Zero-shot classification: the class whose prompts are nearest to the picture."""
 
 import difflib
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 
-from distill.data.folder import DEFAULT_TEMPLATES, fill, insert
+from distill.data.folder import DEFAULT_TEMPLATES, fill
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder, encode_many
 from distill.evaluate.lend import borrowed, both_sides
-from distill.evaluate.metrics import Embeddings, Ids, mean_per_class_recall, rank, share_in_top
+from distill.evaluate.metrics import Ids, mean_per_class_recall, rank, share_in_top
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import Metrics, SetResult
-from distill.labels.label_set import ensemble
+from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError
 
 METRICS = ("top1", "top5", "mean_per_class_recall")
@@ -49,10 +50,11 @@ def zero_shot(
     truth = np.array([labels[index] for index in pictures.indices], dtype=np.int64)
     results: dict[str, Metrics] = {}
     first: dict[str, tuple[Ids, ...] | None] = {}
+    prompts = LabelSet(tuple(names), tuple(templates))
     sides = both_sides(
         encoders,
         pictures,
-        lambda encoder: embed_classes(encoder, names, templates, progress=options.progress),
+        lambda encoder: prompts.embed(partial(encode_many, encoder, progress=options.progress)),
         source=source,
         options=options,
     )
@@ -92,19 +94,6 @@ def label_pictures(
     names = _candidates(source, classes)
     numbers = {_spoken(name): number for number, name in enumerate(names)}
     return names, {index: _class_of(source, index, numbers) for index in indices}
-
-
-def embed_classes(
-    encoder: Encoder, names: Sequence[str], templates: Sequence[str], *, progress: bool = False
-) -> Embeddings | None:
-    """Return a vector for each class ``[C, D]``, or None without a text tower.
-
-    It is the mean of the normalised embeddings of its prompts, normalised again, as in CLIP
-    (https://arxiv.org/abs/2103.00020).
-    """
-    prompts = [insert(template, name) for name in names for template in templates]
-    vectors = encode_many(encoder, prompts, progress=progress)
-    return None if vectors is None else ensemble(vectors, len(templates))
 
 
 def _candidates(source: Source, classes: Sequence[str] | None) -> list[str]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.folder import DEFAULT_TEMPLATES, fill
+from distill.data.folder import DEFAULT_TEMPLATES, fill, insert
 from distill.labels.names import read_labels, read_templates
 from export.runtime.errors import DataError
 
@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 __all__ = [
     "DEFAULT_TEMPLATES",
     "LabelSet",
-    "ensemble",
+    "average_prompts",
     "knows",
     "label_set",
     "label_templates",
@@ -36,22 +36,29 @@ class LabelSet:
 
     @property
     def prompts(self) -> tuple[str, ...]:
-        """All prompts: those of the first label, then those of the next."""
+        """All prompts: those of the first label, then those of the next.
+
+        Raises:
+            DataError: a template has no place for the label.
+        """
         spoken = map(_in_words, self.names)
-        return tuple(text.replace("{}", name) for name in spoken for text in self.templates)
+        return tuple(insert(text, name) for name in spoken for text in self.templates)
 
     def embed(self, encode: Callable[[Sequence[str]], Vectors | None]) -> Vectors | None:
-        """Return a vector for each label ``[N, D]``, None where ``encode`` has none for texts.
+        """Return one vector per label ``[N, D]``, or None if ``encode`` returns None.
 
-        It is the mean of the normalised embeddings of its prompts, normalised again, as in CLIP
-        (https://arxiv.org/abs/2103.00020).
+        See `average_prompts`.
         """
         vectors = encode(self.prompts)
-        return None if vectors is None else ensemble(vectors, len(self.templates))
+        return None if vectors is None else average_prompts(vectors, len(self.templates))
 
 
-def ensemble(vectors: Vectors, templates: int) -> Vectors:
-    """Return ``[N, D]`` of unit vectors ``[N · templates, D]``: each label's mean, normalised."""
+def average_prompts(vectors: Vectors, templates: int) -> Vectors:
+    """Return one vector per label ``[N, D]`` from the unit vectors of prompts ``[N · T, D]``.
+
+    It is the mean of the label's ``templates`` (T) prompts, normalised again, as in CLIP
+    (https://arxiv.org/abs/2103.00020).
+    """
     if templates == 1:
         return vectors
     means = vectors.reshape(-1, templates, vectors.shape[-1]).mean(axis=1)

@@ -5,7 +5,7 @@ from accelerate import Accelerator
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from distill.basis.progress import make_console
-from distill.labels.label_set import ensemble
+from distill.labels.label_set import average_prompts
 from distill.run.cache_stage import build_caches, teacher_encoder
 from distill.run.folder import RunFolder
 from distill.run.project import Project, student_preprocessing
@@ -196,7 +196,7 @@ def _banks(
     if "prompt_kl" in terms:
         embed = teacher.captions if isinstance(teacher, CachedEnsemble) else teacher.encode_texts
         rows = embed(project.bank_texts).cpu().numpy()
-        prompts = torch.from_numpy(ensemble(rows, project.bank_templates)).to(device)
+        prompts = torch.from_numpy(average_prompts(rows, project.bank_templates)).to(device)
     return TeacherBanks(
         seed=project.config.seed,
         device=device,

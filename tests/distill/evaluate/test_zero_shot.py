@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 
 from distill.evaluate.pictures import Options
-from distill.evaluate.zero_shot import embed_classes, zero_shot
+from distill.evaluate.zero_shot import zero_shot
+from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError
 
 TEXTS = {"a cat.": [1, 0, 0], "a dog.": [0, 1, 0], "a red fox.": [0, 0, 1]}
@@ -49,11 +50,25 @@ def test_top5_is_among_the_first_five(make_source, make_encoder):
     assert result.results["student"]["top5"] == pytest.approx(5 / 7)
 
 
-def test_prompts_are_ensembled_as_the_renormalised_mean_of_unit_vectors(make_encoder):
+def test_a_class_is_the_renormalised_mean_of_its_prompts_unit_vectors(make_encoder):
     texts = {"cat one": [3, 0], "cat two": [0, 0.5], "dog one": [1, 0], "dog two": [1, 0]}
     encoder = make_encoder("student", [], texts)
-    vectors = embed_classes(encoder, ["cat", "dog"], ["{} one", "{} two"])
+    vectors = LabelSet(("cat", "dog"), ("{} one", "{} two")).embed(encoder.encode_texts)
     np.testing.assert_allclose(vectors, [[math.sqrt(0.5)] * 2, [1, 0]], atol=1e-6)
+
+
+def test_all_templates_of_a_class_count(make_source, make_encoder):
+    # Of its first template alone the picture would be a dog.
+    texts = {"cat 1": [0, 1, 0], "cat 2": [1, 0, 0], "dog 1": [0.8, 0, 0.6], "dog 2": [0, 0, 1]}
+    encoder = make_encoder("student", [[1, 0, 0]], texts)
+    for templates, top1 in ((["{} 1"], 0.0), (["{} 1", "{} 2"], 1.0)):
+        result = zero_shot(
+            [encoder],
+            make_source([((), "cat")]),
+            classes=["cat", "dog"],
+            templates=templates,
+        )
+        assert result.results["student"]["top1"] == top1
 
 
 def test_a_model_that_says_the_same_of_everything_reaches_nothing(make_source, make_encoder):

@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.labels.label_set import LabelSet, ensemble, knows, label_set, name_labels
+from distill.labels.label_set import LabelSet, average_prompts, knows, label_set, name_labels
 from distill.labels.names import listed_labels, name_folders, read_labels
 from distill.recipe.data import DataSection
 from export.runtime.errors import DataError
@@ -20,6 +20,12 @@ def section(**values: Any) -> DataSection:
 def test_prompts_go_label_by_label_and_underscores_are_spaces() -> None:
     labels = LabelSet(("red_cat", "T-shirt"), ("a {}.", "many {}s"))
     assert labels.prompts == ("a red cat.", "many red cats", "a T-shirt.", "many T-shirts")
+
+
+def test_prompts_take_either_kind_of_place_and_need_one() -> None:
+    assert LabelSet(("red_cat",), ("a {c}.", "a {}.")).prompts == ("a red cat.", "a red cat.")
+    with pytest.raises(DataError, match=r"templates: 'a cat\.' has no \{\}"):
+        _ = LabelSet(("cat",), ("a cat.",)).prompts
 
 
 def test_a_label_is_the_normalised_mean_of_its_prompts() -> None:
@@ -37,7 +43,7 @@ def test_a_label_is_the_normalised_mean_of_its_prompts() -> None:
 
 def test_one_prompt_a_label_is_left_as_it_is() -> None:
     rows = np.array([[0.6, 0.8], [1.0, 0.0]], np.float32)
-    assert np.array_equal(ensemble(rows, 1), rows)
+    assert np.array_equal(average_prompts(rows, 1), rows)
 
 
 def test_without_a_text_tower_there_are_no_vectors() -> None:
