@@ -126,7 +126,7 @@ def test_our_packages_import_each_other_only_downwards(imports: list[Import]) ->
     ("package", "libraries"),
     [
         (RUNTIME, RUNTIME_LIBRARIES),
-        ("distill.losses.terms", {"torch"}),
+        ("distill.losses", {"torch"}),
         ("distill.evaluate.metrics", {"numpy"}),
     ],
 )
@@ -208,18 +208,8 @@ class Rule:
     ours: tuple[str, ...] = PACKAGES
 
 
-# The losses, and what they are made of.
-LOSSES = (
-    "distill.losses.terms",
-    "distill.losses.embeddings",
-    "distill.losses.pieces",
-    "distill.losses.presets",
-    "distill.losses.tiled.rows",
-    "distill.losses.tiled.sigmoid",
-    "distill.losses.tiled.softmax",
-    "distill.losses.tiled.tiles",
-    "distill.losses.weighted",
-)
+# The losses, and how the embeddings of several teachers become one.
+LOSSES = ("distill.losses", "distill.teacher.shares")
 
 
 RULES = {
@@ -245,7 +235,7 @@ RULES = {
         ours=("distill.evaluate.metrics",),
     ),
     "losses are torch alone": Rule(
-        ("distill.losses.terms",),
+        ("distill.losses",),
         forbidden=frozenset({"accelerate", "transformers", "timm"}),
         absent=frozenset(NOT_FOR_TRAINING),
         ours=LOSSES,

@@ -8,8 +8,8 @@ import torch
 from PIL import Image
 
 from distill.evaluate.encoder import Encoder, TeacherEncoder, Vectors, in_batches
-from distill.losses.embeddings import join
 from distill.teacher.ensemble import Ensemble
+from distill.teacher.shares import join
 
 BATCH_SIZE = 64
 

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from distill.losses.tiled.tiles import Product
+from distill.teacher.shares import Share
 
 
 @dataclass(frozen=True)
@@ -25,39 +26,6 @@ class Embeddings:
     text: Tensor | None
     scale: Tensor
     bias: Tensor | None = None
-
-
-@dataclass(frozen=True)
-class Share:
-    """One teacher's part of an ensemble: its share of the whole, and what it is by itself.
-
-    ``weight`` is in 0 to 1, and those of all parts sum to 1; ``scale`` and ``bias`` are its own.
-    """
-
-    weight: float
-    width: int
-    scale: float
-    bias: float
-
-
-def join(parts: Sequence[Tensor], shares: Sequence[Share]) -> Tensor:
-    """Return an ensemble's embeddings ``[N, ΣD]`` of its teachers' ``[N, D]``, all L2-normalised.
-
-    Each part is scaled by the root of its weight, so that a cosine of the whole is the weighted
-    mean of the teachers' cosines.
-    """
-    if len(shares) == 1:
-        return parts[0]
-    scaled = [math.sqrt(share.weight) * part for share, part in zip(shares, parts, strict=True)]
-    return F.normalize(torch.cat(scaled, dim=-1), dim=-1)
-
-
-def mean_scale(shares: Sequence[Share]) -> tuple[float, float]:
-    """Return the logit scale and bias of an ensemble: the weighted means of its teachers'."""
-    return (
-        sum(share.weight * share.scale for share in shares),
-        sum(share.weight * share.bias for share in shares),
-    )
 
 
 def split(whole: Embeddings, shares: Sequence[Share]) -> list[Embeddings]:

@@ -81,7 +81,7 @@ class WeightedTerms:
     def __init__(self, terms: Mapping[str, Term], *, shares: Sequence[Share] = ()) -> None:
         """Take the terms by name, and the shares of the teachers where there are several.
 
-        The embeddings of several teachers come joined (`distill.losses.embeddings.join`). A term
+        The embeddings of several teachers come joined (`distill.teacher.shares.join`). A term
         that compares distributions over the batch is then the weighted sum of the terms to each
         teacher, which has the gradient of the term to their mean distribution; every other term
         takes the teachers as the one that they are together.

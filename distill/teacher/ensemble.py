@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from distill.losses.embeddings import Share, join, mean_scale
 from distill.teacher.protocol import Teacher
+from distill.teacher.shares import Share, join, mean_scale
 from export.runtime.preprocess import Preprocessing
 
 

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from distill.data.sample import Source
-from distill.losses.embeddings import Share, join, mean_scale
 from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.cache.manifest import Part
+from distill.teacher.shares import Share, join, mean_scale
 from export.runtime.errors import CacheError
 
 

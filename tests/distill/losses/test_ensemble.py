@@ -5,7 +5,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.losses.embeddings import Share, join, mean_scale, split
+from distill.losses.embeddings import split
 from distill.losses.terms import (
     Banks,
     Embeddings,
@@ -14,6 +14,7 @@ from distill.losses.terms import (
     embedding_alignment,
     prompt_kl,
 )
+from distill.teacher.shares import Share, join, mean_scale
 
 WIDTHS, WEIGHTS = (6, 10), (0.3, 0.7)
 SHARES = (Share(0.3, 6, 20.0, 0.0), Share(0.7, 10, 55.0, -3.0))
