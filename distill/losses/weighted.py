@@ -8,8 +8,9 @@ from typing import Any, ClassVar, Literal, Self
 import torch
 from torch import Tensor
 
-from distill.losses.embeddings import Embeddings, Share, split, zero_of
+from distill.losses.embeddings import Embeddings, split, zero_of
 from distill.losses.presets import NEEDS
+from distill.teacher.shares import Share
 
 # Their distributions over the batch need no common width, and each teacher has its own scale.
 _FOR_EACH_TEACHER = ("kl_divergence", "relational")
