@@ -13,7 +13,7 @@ from distill.run.ridge_start import solve_projections
 from distill.run.validation import StudentValidator
 from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.cache.ensemble import CachedEnsemble
-from distill.teacher.ensemble import Ensemble
+from distill.teacher.teaching import Teaching
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Inputs, StepDataset, cut
 from distill.train.checkpoint import latest_checkpoint
@@ -76,19 +76,17 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         if accelerator.is_main_process:
             unread = [] if work.validate is None else work.validate.skipped
             folder.add_skips([*trainer.skipped.values(), *unread])
-    if isinstance(teacher, Ensemble):
+    if teacher is not None:
         _tell_truncated(teacher)
     if accelerator.is_main_process:
         folder.finish("train")
     accelerator.wait_for_everyone()
 
 
-def _tell_truncated(teacher: Ensemble) -> None:
-    for title, member in zip(teacher.titles, teacher.members, strict=True):
-        if member.truncated:
-            make_console().print(
-                f"train: {member.truncated} times a caption was longer than {title} reads"
-            )
+def _tell_truncated(teacher: Teaching) -> None:
+    for title, count in teacher.cut_captions().items():
+        if count:
+            make_console().print(f"train: {count} times a caption was longer than {title} reads")
 
 
 def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
@@ -110,9 +108,7 @@ def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
     return len(pieces) > 1
 
 
-def _who_teaches(
-    project: Project, folder: RunFolder, accelerator: Accelerator
-) -> Ensemble | CachedEnsemble | None:
+def _who_teaches(project: Project, folder: RunFolder, accelerator: Accelerator) -> Teaching | None:
     """Return the teachers, live or cached; a cache that is not whole is built by all processes."""
     mode, teacher = project.config.train.teacher, project.teacher
     if mode == "absent" or teacher is None:
@@ -125,9 +121,7 @@ def _who_teaches(
     return cached
 
 
-def _work(
-    project: Project, teacher: Ensemble | CachedEnsemble | None, accelerator: Accelerator
-) -> Work:
+def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) -> Work:
     config, student = project.config, project.student
     look = student_preprocessing(student)
     dataset = StepDataset(
@@ -138,8 +132,8 @@ def _work(
             views=project.views,
             view_count=config.cache.views,
             student=look,
-            teachers=teacher.preprocessing if isinstance(teacher, Ensemble) and look else (),
-            cached=teacher if isinstance(teacher, CachedEnsemble) else None,
+            teachers=teacher.preprocessing if teacher is not None and look else (),
+            cached=None if teacher is None else teacher.cached,
             towers=project.towers,
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
@@ -183,9 +177,7 @@ def _work(
     )
 
 
-def _banks(
-    project: Project, teacher: Ensemble | CachedEnsemble | None, device: torch.device
-) -> TeacherBanks | None:
+def _banks(project: Project, teacher: Teaching | None, device: torch.device) -> TeacherBanks | None:
     """Return what the recipe's terms compare with beyond the batch; None where none does."""
     terms, prompts = project.config.terms, None
     samples = max(
@@ -194,14 +186,13 @@ def _banks(
     if teacher is None or not (samples or "prompt_kl" in terms):
         return None
     if "prompt_kl" in terms:
-        embed = teacher.captions if isinstance(teacher, CachedEnsemble) else teacher.encode_texts
-        rows = embed(project.bank_texts).cpu().numpy()
+        rows = teacher.encode_texts(project.bank_texts).cpu().numpy()
         prompts = torch.from_numpy(average_prompts(rows, project.bank_templates)).to(device)
     return TeacherBanks(
         seed=project.config.seed,
         device=device,
         prompts=prompts,
-        cached=teacher if samples and isinstance(teacher, CachedEnsemble) else None,
+        cached=teacher.cached if samples else None,
         samples=samples,
         parts=corpus_parts(project.towers, terms),
     )

@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from distill.teacher.protocol import Teacher
+from distill.teacher.protocol import Teacher, TeacherRows
 from distill.teacher.shares import Share, join, mean_scale
 from export.runtime.preprocess import Preprocessing
 
@@ -56,6 +56,22 @@ class Ensemble:
     def preprocessing(self) -> tuple[Preprocessing, ...]:
         """How pictures become the pixels of each teacher."""
         return tuple(member.preprocessing for member in self.members)
+
+    @property
+    def cached(self) -> None:
+        """Live teachers have no embeddings to look up."""
+        return None
+
+    def embed(self, rows: TeacherRows) -> tuple[Tensor | None, Tensor | None]:
+        """Return the image and text embeddings of a batch, each None if it has none of them."""
+        image = self.encode_images(rows.teacher_pixels) if rows.teacher_pixels else None
+        text = self.encode_texts(rows.captions) if rows.captions else None
+        return image, text
+
+    def cut_captions(self) -> dict[str, int]:
+        """Return how many texts each teacher, by its title, has cut to its context length."""
+        cut = [member.truncated for member in self.members]
+        return dict(zip(self.titles, cut, strict=True))
 
     def encode_images(self, pixels: Sequence[Tensor]) -> Tensor:
         """Embed each teacher's uint8 ``[N, H, W, 3]`` as float32 ``[N, ΣD]``, L2-normalised."""

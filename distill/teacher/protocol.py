@@ -52,3 +52,27 @@ class Teacher(Protocol):
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient."""
         ...
+
+
+class TeacherRows(Protocol):
+    """The part of a batch that its teachers read."""
+
+    @property
+    def captions(self) -> Sequence[str]:
+        """The captions; none for a student without a text tower."""
+        ...
+
+    @property
+    def teacher_pixels(self) -> Sequence[Tensor]:
+        """For each live teacher, the images as uint8 ``[B, H, W, 3]``."""
+        ...
+
+    @property
+    def teacher_image(self) -> Tensor | None:
+        """The image embeddings ``[B, D]`` that a worker has looked up."""
+        ...
+
+    @property
+    def teacher_text(self) -> Tensor | None:
+        """The text embeddings ``[B, D]`` that a worker has looked up."""
+        ...

@@ -19,8 +19,7 @@ from distill.data.sample import Skip, check_skips
 from distill.losses.embeddings import Embeddings
 from distill.losses.terms import WeightedLoss
 from distill.losses.weighted import Banks
-from distill.teacher.cache.ensemble import CachedEnsemble
-from distill.teacher.ensemble import Ensemble
+from distill.teacher.teaching import Teaching
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Batch, StepDataset, batches
 from distill.train.checkpoint import (
@@ -94,7 +93,7 @@ class Work:
     position: Position
     dataset: StepDataset
     samples: int
-    teacher: Ensemble | CachedEnsemble | None
+    teacher: Teaching | None
     loss: WeightedLoss
     banks: TeacherBanks | None
     optimizer: OptimizerSettings
@@ -232,11 +231,7 @@ class Trainer:
         teacher, device = self.work.teacher, self.accelerator.device
         if teacher is None:
             return None
-        image, text = batch.teacher_image, batch.teacher_text
-        if not isinstance(teacher, CachedEnsemble):
-            if batch.teacher_pixels:
-                image = teacher.encode_images(batch.teacher_pixels)
-            text = teacher.encode_texts(batch.captions) if batch.captions else None
+        image, text = teacher.embed(batch)
         return Embeddings(
             image=None if image is None else gather_rows(image.to(device)),
             text=None if text is None else gather_rows(text.to(device)),

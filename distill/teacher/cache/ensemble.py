@@ -10,8 +10,10 @@ from torch import Tensor
 from distill.data.sample import Source
 from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.cache.manifest import Part
+from distill.teacher.protocol import TeacherRows
 from distill.teacher.shares import Share, join, mean_scale
 from export.runtime.errors import CacheError
+from export.runtime.preprocess import Preprocessing
 
 
 class CachedEnsemble:
@@ -32,6 +34,32 @@ class CachedEnsemble:
         )
         self.width = sum(member.width for member in members)
         self.logit_scale, self.logit_bias = mean_scale(self.shares)
+
+    @property
+    def preprocessing(self) -> tuple[Preprocessing, ...]:
+        """Empty: embeddings are looked up, so batches carry no pixels for the teachers."""
+        return ()
+
+    @property
+    def cached(self) -> "CachedEnsemble":
+        """The embeddings that data workers and banks look up."""
+        return self
+
+    def embed(self, rows: TeacherRows) -> tuple[Tensor | None, Tensor | None]:
+        """Return the embeddings of a batch that its worker has looked up."""
+        return rows.teacher_image, rows.teacher_text
+
+    def encode_texts(self, texts: Sequence[str]) -> Tensor:
+        """Look texts up as captions, float32 ``[N, ΣD]``.
+
+        Raises:
+            CacheError: a text is not in the cache.
+        """
+        return self.captions(texts)
+
+    def cut_captions(self) -> dict[str, int]:
+        """Return an empty mapping: captions were cut when the cache was built, if at all."""
+        return {}
 
     def attach(self, sources: Sequence[Source]) -> None:
         """Find the rows of the sources, which :meth:`corpus` draws from."""

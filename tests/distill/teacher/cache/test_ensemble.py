@@ -73,6 +73,44 @@ def test_it_says_what_the_live_teachers_say_of_the_same_box(
     torch.testing.assert_close(cached.captions(texts), expected, atol=1e-3, rtol=0)
 
 
+def test_training_asks_live_and_cached_teachers_alike(
+    tmp_path: Path, source: Pictures, ensemble: Ensemble
+) -> None:
+    cached = build(tmp_path, source, ensemble)
+    pixels = [
+        torch.randint(0, 256, (2, *look.size, 3), dtype=torch.uint8)
+        for look in ensemble.preprocessing
+    ]
+    live_rows = SimpleNamespace(
+        captions=["a", "bb"], teacher_pixels=pixels, teacher_image=None, teacher_text=None
+    )
+    image, text = ensemble.embed(live_rows)
+    torch.testing.assert_close(image, ensemble.encode_images(pixels))
+    torch.testing.assert_close(text, ensemble.encode_texts(["a", "bb"]))
+    assert ensemble.cached is None
+    # A batch for the cache carries no pixels; a worker has looked its embeddings up.
+    assert (cached.cached, cached.preprocessing) == (cached, ())
+    rows = SimpleNamespace(
+        captions=["a"], teacher_pixels=(), teacher_image=image, teacher_text=None
+    )
+    assert cached.embed(rows) == (image, None)
+    assert torch.equal(cached.encode_texts(["bb", "a"]), cached.captions(["bb", "a"]))
+
+
+def test_a_batch_without_captions_or_pixels_has_no_embeddings_of_them(ensemble: Ensemble) -> None:
+    empty = SimpleNamespace(captions=[], teacher_pixels=(), teacher_image=None, teacher_text=None)
+    assert ensemble.embed(empty) == (None, None)
+
+
+def test_live_teachers_alone_count_the_captions_that_they_cut(
+    tmp_path: Path, source: Pictures, ensemble: Ensemble
+) -> None:
+    cached = build(tmp_path, source, ensemble)
+    ensemble.members[1].truncated = 3
+    assert ensemble.cut_captions() == {"counting (teacher.0)": 0, "wide (teacher.1)": 3}
+    assert cached.cut_captions() == {}
+
+
 def test_every_teacher_draws_the_same_rows_of_the_corpus(
     tmp_path: Path, source: Pictures, ensemble: Ensemble
 ) -> None:
