@@ -25,3 +25,8 @@ def human_time(seconds: float) -> str:
     if hours:
         return f"{hours:,} h {minutes} min"
     return f"{minutes} min {rest} s" if minutes else f"{rest} s"
+
+
+def shorten(text: str, *, limit: int = 80) -> str:
+    """Return a text in quotes on one line, cut to ``limit`` characters."""
+    return repr(text if len(text) <= limit else text[: limit - 1] + "…")

@@ -11,9 +11,10 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distill.basis.progress import progress_bar
+from distill.basis.words import shorten
 from distill.cli.embed import BATCH, Embedded
 from distill.data.tables.base64_lines import IMAGE_COLUMN, decode_field, numbered_lines
-from distill.data.tables.rows import shorten, unusable
+from distill.data.tables.rows import unusable
 from distill.data.tables.schema import parse_schema
 from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError

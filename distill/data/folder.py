@@ -6,9 +6,9 @@ from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 
+from distill.basis.words import shorten
 from distill.data.sample import Sample, Skip, Source
-from distill.data.tables.columns import Texts
-from distill.data.tables.rows import shorten
+from distill.data.texts import Texts
 from distill.labels.names import name_folders
 from export.runtime.errors import DataError, visible
 

@@ -5,9 +5,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from distill.basis.words import shorten
 from distill.data.sample import Skip, Source
 from distill.data.tables.arrow import ArrowColumns, EmbeddedSource, no_log, reason
-from distill.data.tables.rows import ColumnNames, Row, shorten
+from distill.data.tables.rows import ColumnNames, Row
 from export.runtime.errors import DataError
 
 SAVED = ("dataset_dict.json", "state.json")

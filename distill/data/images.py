@@ -5,7 +5,7 @@ from pathlib import Path
 
 from distill.data.folder import PICTURE_SUFFIXES, SHOWN, is_picture, walk
 from distill.data.sample import Sample, Skip, Source
-from distill.data.tables.columns import Texts
+from distill.data.texts import Texts
 from export.runtime.errors import DataError
 
 

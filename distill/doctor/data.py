@@ -9,8 +9,8 @@ import numpy as np
 from numpy.typing import NDArray
 from PIL import Image
 
+from distill.basis.words import shorten
 from distill.data.folder import is_picture
-from distill.data.tables.rows import shorten
 from distill.doctor.finding import Finding, fine, note, wrong
 
 # Fewer than so many say nothing about all of them.

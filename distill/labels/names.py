@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 
-from distill.data.tables.rows import shorten
+from distill.basis.words import shorten
 from export.runtime.errors import DataError
 
 IMAGENET = "imagenet"

@@ -8,10 +8,10 @@ from dataclasses import dataclass, field
 from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal
 
+from distill.basis.words import shorten
 from distill.data.folder import PICTURE_SUFFIXES
 from distill.data.sample import Skip
 from distill.data.shards.tar_members import Gap, Member, read_members
-from distill.data.tables.rows import shorten
 
 TEXT_SUFFIXES = ("txt", "json", "cls")
 LABEL_KEY, GROUP_KEY = "label", "group"

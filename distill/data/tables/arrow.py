@@ -5,12 +5,13 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, Protocol
 
+from distill.basis.words import shorten
 from distill.data.sample import Sample, Skip
-from distill.data.tables.columns import SampleColumns
-from distill.data.tables.rows import ColumnNames, Row, find_columns, shorten
+from distill.data.tables._columns import SampleColumns, fill_row
+from distill.data.tables.rows import ColumnNames, Row, find_columns
 from export.runtime.errors import DataError
 
-BATCH_ROWS = 4096
+_BATCH_ROWS = 4096
 
 
 class ArrowColumns:
@@ -67,7 +68,7 @@ class ArrowColumns:
         number = 0
         texts = self.texts
         # Without a column of texts there is still one row for each picture.
-        batches = data.select_columns(texts).iter(BATCH_ROWS) if texts else [{}] * len(data)
+        batches = data.select_columns(texts).iter(_BATCH_ROWS) if texts else [{}] * len(data)
         for batch in batches:
             for place in range(len(batch[texts[0]]) if texts else 1):
                 number += 1
@@ -172,21 +173,6 @@ class EmbeddedSource:
         )
 
 
-def fill_row(columns: SampleColumns, number: int, row: Row) -> str | None:
-    """Add a row to its picture, or say why it does not fit."""
-    if row.label:
-        label = columns.add_label(number, row.label)
-        if label != row.label:
-            return _clash("label", row.label, label)
-    if row.id:
-        group = columns.add_group(number, row.id)
-        if group != row.id:
-            return _clash("id", row.id, group)
-    for caption in row.captions:
-        columns.add_caption(number, caption)
-    return None
-
-
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
     """Turn what the library raises for a damaged file or an odd type into one line."""
@@ -230,10 +216,6 @@ def _picture(value: Any) -> bytes | Path:
 
 def _plain(value: Any) -> str:
     return "" if value is None else str(value).strip()
-
-
-def _clash(what: str, mine: str, earlier: str) -> str:
-    return f"{what} {shorten(mine)} where an earlier row of the same picture has {shorten(earlier)}"
 
 
 def _kind_of(feature: Any) -> str:

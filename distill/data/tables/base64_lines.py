@@ -11,18 +11,18 @@ from typing import BinaryIO
 
 import pybase64
 
+from distill.basis.words import shorten
 from distill.data.sample import Sample, Skip, Source
-from distill.data.tables.arrow import fill_row
-from distill.data.tables.columns import SampleColumns
-from distill.data.tables.rows import LABEL_COLUMN, Row, shorten, unusable
+from distill.data.tables._columns import SampleColumns, fill_row
+from distill.data.tables.rows import LABEL_COLUMN, Row, unusable
 from distill.data.tables.schema import parse_schema
 from export.runtime.errors import DataError
 
-SCHEMA = "text:str:1,image:str:1"
+_SCHEMA = "text:str:1,image:str:1"
 IMAGE_COLUMN = "image"
 CAPTION_COLUMN = "text"
 # No picture is that large; a line beyond it is passed over in pieces.
-LONGEST_LINE = 256 * 2**20
+_LONGEST_LINE = 256 * 2**20
 _DIGEST_BYTES = 16
 _STANDARD = bytes.maketrans(b"-_", b"+/")
 
@@ -30,7 +30,7 @@ _STANDARD = bytes.maketrans(b"-_", b"+/")
 def open_base64(
     path: str | Path,
     *,
-    input_schema: str = SCHEMA,
+    input_schema: str = _SCHEMA,
     image_column: str = IMAGE_COLUMN,
     caption_column: str | None = CAPTION_COLUMN,
     label_column: str | None = LABEL_COLUMN,
@@ -57,7 +57,7 @@ def open_base64(
     ]
     image, caption, label = places
     assert image is not None
-    return Base64Source(Path(path), _Columns(len(names), image, caption, label))
+    return _Base64Source(Path(path), _Columns(len(names), image, caption, label))
 
 
 @dataclass(frozen=True)
@@ -71,7 +71,7 @@ class _Columns:
 
 
 @dataclass(frozen=True)
-class StoredLine:
+class _StoredLine:
     """A picture in base64: file, line, and the place and digest of its field.
 
     ``version`` is the file's size and when it was written to, by which one that was not changed is
@@ -128,7 +128,7 @@ def decode_field(field: bytes, *, name: str) -> bytes:
         raise DataError(f"{name}: its picture is no base64 ({error})") from error
 
 
-class Base64Source:
+class _Base64Source:
     """The pictures of a file of lines: their places and texts in memory, the rest on disk."""
 
     def __init__(self, path: Path, columns: _Columns) -> None:
@@ -153,7 +153,7 @@ class Base64Source:
             first = skipped[0]
             raise DataError(
                 f"{path}: no line can be used; the first is {first.where}: {first.reason}; name "
-                f"the columns of the file by input_schema, such as {SCHEMA} or image:str:1"
+                f"the columns of the file by input_schema, such as {_SCHEMA} or image:str:1"
             )
 
     def __len__(self) -> int:
@@ -165,7 +165,7 @@ class Base64Source:
         line, begin, length = self._places[3 * number : 3 * number + 3]
         return Sample(
             key=key,
-            image=StoredLine(self._path, self._version, line, begin, length, key),
+            image=_StoredLine(self._path, self._version, line, begin, length, key),
             captions=self._texts.captions(number),
             label=self._texts.label(number),
         )
@@ -191,11 +191,11 @@ class Base64Source:
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
     """Give number, offset and content of each line that is not blank; None for one too long."""
     number = begin = 0
-    while line := file.readline(LONGEST_LINE):
+    while line := file.readline(_LONGEST_LINE):
         number += 1
         length = len(line)
-        if length == LONGEST_LINE and not line.endswith(b"\n"):
-            while rest := file.readline(LONGEST_LINE):
+        if length == _LONGEST_LINE and not line.endswith(b"\n"):
+            while rest := file.readline(_LONGEST_LINE):
                 length += len(rest)
                 if rest.endswith(b"\n"):
                     break
@@ -213,7 +213,7 @@ def _row(number: int, line: bytes | None, columns: _Columns) -> tuple[Row, int, 
     The digest of the picture stands for its name.
     """
     if line is None:
-        return f"it is longer than {LONGEST_LINE} bytes"
+        return f"it is longer than {_LONGEST_LINE} bytes"
     fields = line.split(b"\t")
     if len(fields) != columns.count:
         return f"{len(fields)} fields where the schema has {columns.count}"

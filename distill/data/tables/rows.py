@@ -4,6 +4,7 @@ import difflib
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+from distill.basis.words import shorten
 from export.runtime.errors import DataError
 
 IMAGE_COLUMN = "image"
@@ -11,7 +12,7 @@ CAPTION_COLUMN = "caption"
 LABEL_COLUMN = "label"
 # What open_clip and those after it call them.
 _OTHER_NAMES = {IMAGE_COLUMN: "filepath", CAPTION_COLUMN: "title"}
-SHOWN_COLUMNS = 12
+_SHOWN_COLUMNS = 12
 
 
 @dataclass(frozen=True)
@@ -102,11 +103,6 @@ def unusable(text: str) -> str | None:
     return None
 
 
-def shorten(text: str, *, limit: int = 80) -> str:
-    """Return a text in quotes on one line, cut where it is long."""
-    return repr(text if len(text) <= limit else text[: limit - 1] + "…")
-
-
 def _called(columns: Sequence[str], name: str) -> str:
     """Return what the table calls a column."""
     other = _OTHER_NAMES.get(name)
@@ -121,8 +117,8 @@ def _find(columns: Sequence[str], name: str, *, field: str, table: str, hint: st
         raise DataError(
             f"{table}: {count} columns are called {shorten(name)} ({field}); rename all but one"
         )
-    shown = ", ".join(shorten(column, limit=40) for column in columns[:SHOWN_COLUMNS])
-    more = f" and {len(columns) - SHOWN_COLUMNS} more" if len(columns) > SHOWN_COLUMNS else ""
+    shown = ", ".join(shorten(column, limit=40) for column in columns[:_SHOWN_COLUMNS])
+    more = f" and {len(columns) - _SHOWN_COLUMNS} more" if len(columns) > _SHOWN_COLUMNS else ""
     folded = {column.casefold(): column for column in reversed(columns)}
     nearest = difflib.get_close_matches(name.casefold(), folded, n=1)
     guess = f" (the nearest is {shorten(folded[nearest[0]])})" if nearest else ""

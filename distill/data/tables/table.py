@@ -6,25 +6,19 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
+from distill.basis.words import shorten
 from distill.data.sample import Sample, Skip, Source
-from distill.data.tables.arrow import EmbeddedSource, fill_row
-from distill.data.tables.columns import SampleColumns
-from distill.data.tables.delimited import read_delimited
-from distill.data.tables.json_rows import read_json, read_json_lines
-from distill.data.tables.parquet import Parquet
-from distill.data.tables.rows import (
-    CAPTION_COLUMN,
-    IMAGE_COLUMN,
-    LABEL_COLUMN,
-    ColumnNames,
-    Row,
-    shorten,
-)
+from distill.data.tables._columns import SampleColumns, fill_row
+from distill.data.tables._delimited import read_delimited
+from distill.data.tables._json_rows import read_json, read_json_lines
+from distill.data.tables._parquet import Parquet
+from distill.data.tables.arrow import EmbeddedSource
+from distill.data.tables.rows import CAPTION_COLUMN, IMAGE_COLUMN, LABEL_COLUMN, ColumnNames, Row
 from export.runtime.errors import DataError
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")
-DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
-PICTURE_FOLDERS = ("images", "Images")
+_DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
+_PICTURE_FOLDERS = ("images", "Images")
 
 
 @dataclass(frozen=True)
@@ -71,9 +65,9 @@ def open_table(
         )
     names = ColumnNames(image_column, caption_column, label_column, id_column)
     form = form or Form()
-    if form.columns is not None and suffix not in DELIMITED_SUFFIXES:
+    if form.columns is not None and suffix not in _DELIMITED_SUFFIXES:
         raise DataError(
-            f"{path}: columns: only {', '.join(DELIMITED_SUFFIXES)} may lack a header; remove it"
+            f"{path}: columns: only {', '.join(_DELIMITED_SUFFIXES)} may lack a header; remove it"
         )
     if form.split is not None and suffix != ".json":
         raise DataError(f"{path}: split: only Karpathy's JSON has splits; remove it")
@@ -163,7 +157,7 @@ class TableSource:
 
 def _roots(path: Path, image_root: str | Path | None) -> list[Path]:
     if image_root is None:
-        beside = [path.parent / name for name in PICTURE_FOLDERS]
+        beside = [path.parent / name for name in _PICTURE_FOLDERS]
         return [path.parent, *(folder for folder in beside if folder.is_dir())]
     root = Path(image_root)
     if not root.is_dir():

@@ -5,25 +5,9 @@ from array import array
 import numpy as np
 from numpy.typing import NDArray
 
-
-class Texts:
-    """A list of strings in one buffer of UTF-8: small, and shared with forked workers as it is."""
-
-    def __init__(self) -> None:
-        self._buffer = bytearray()
-        self._ends = array("q", [0])
-
-    def append(self, text: str) -> None:
-        """Add a string; names of files that are no Unicode (surrogate escapes) come back whole."""
-        self._buffer += text.encode("utf-8", "surrogateescape")
-        self._ends.append(len(self._buffer))
-
-    def __len__(self) -> int:
-        return len(self._ends) - 1
-
-    def __getitem__(self, index: int) -> str:
-        begin, end = self._ends[index], self._ends[index + 1]
-        return self._buffer[begin:end].decode("utf-8", "surrogateescape")
+from distill.basis.words import shorten
+from distill.data.tables.rows import Row
+from distill.data.texts import Texts
 
 
 class SampleColumns:
@@ -85,6 +69,21 @@ class SampleColumns:
         return self._groups.get(number)
 
 
+def fill_row(columns: SampleColumns, number: int, row: Row) -> str | None:
+    """Add a row to its picture, or say why it does not fit."""
+    if row.label:
+        label = columns.add_label(number, row.label)
+        if label != row.label:
+            return _clash("label", row.label, label)
+    if row.id:
+        group = columns.add_group(number, row.id)
+        if group != row.id:
+            return _clash("id", row.id, group)
+    for caption in row.captions:
+        columns.add_caption(number, caption)
+    return None
+
+
 class _Marks:
     """A text at most for each picture, of which many have the same."""
 
@@ -104,3 +103,7 @@ class _Marks:
     def get(self, number: int) -> str | None:
         place = self._marks[number] if number < len(self._marks) else -1
         return None if place < 0 else self._names[place]
+
+
+def _clash(what: str, mine: str, earlier: str) -> str:
+    return f"{what} {shorten(mine)} where an earlier row of the same picture has {shorten(earlier)}"

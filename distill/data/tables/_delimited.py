@@ -6,13 +6,14 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TextIO
 
+from distill.basis.words import shorten
 from distill.data.folder import PICTURE_SUFFIXES
 from distill.data.sample import Skip
-from distill.data.tables.rows import ColumnNames, ColumnPlaces, Row, find_columns, shorten
+from distill.data.tables.rows import ColumnNames, ColumnPlaces, Row, find_columns
 from export.runtime.errors import DataError
 
-SAVE_AGAIN = "save the table as UTF-8 text"
-NO_HEADER = (
+_SAVE_AGAIN = "save the table as UTF-8 text"
+_NO_HEADER = (
     "; where the first line is no header, name the columns by columns: [...], or say kind: base64 "
     "where pictures stand in it"
 )
@@ -53,7 +54,7 @@ def _read(
     if not header:
         raise DataError(_empty(path, columns))
     places = find_columns(
-        header, names, table=str(path), header_hint=NO_HEADER if columns is None else ""
+        header, names, table=str(path), header_hint=_NO_HEADER if columns is None else ""
     )
     empty = True
     for line, fields in records:
@@ -129,7 +130,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
     """Give the lines, their ends kept, and stop at what is no text."""
     for number, line in enumerate(file, start=1):
         if "\0" in line:
-            raise DataError(f"{path}: line {number} holds a NUL byte; {SAVE_AGAIN}")
+            raise DataError(f"{path}: line {number} holds a NUL byte; {_SAVE_AGAIN}")
         if not line.isascii():
             try:
                 line.encode("utf-8")
@@ -137,7 +138,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
                 byte = ord(line[error.start]) - 0xDC00
                 raise DataError(
                     f"{path}: line {number}, character {error.start + 1} is not UTF-8 "
-                    f"(byte 0x{byte:02x}); {SAVE_AGAIN}"
+                    f"(byte 0x{byte:02x}); {_SAVE_AGAIN}"
                 ) from error
         yield line
 

@@ -7,12 +7,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from distill.basis.words import shorten
 from distill.data.sample import Skip
-from distill.data.tables.rows import ColumnNames, Row, find_columns, shorten, unusable
+from distill.data.tables.rows import ColumnNames, Row, find_columns, unusable
 from export.runtime.errors import DataError
 
 # Objects that are looked at for the names of the columns.
-FIRST = 1000
+_FIRST = 1000
 
 
 @dataclass(frozen=True)
@@ -109,7 +110,7 @@ def _numbered(path: Path, values: Sequence[Any]) -> _Numbered:
 
 
 def _rows(path: Path, entries: _Numbered, names: ColumnNames) -> Iterator[Row | Skip]:
-    first = list(itertools.islice(entries, FIRST))
+    first = list(itertools.islice(entries, _FIRST))
     columns = dict.fromkeys(key for item in first if not isinstance(item, Skip) for key in item[1])
     if not columns:
         skips = [item for item in first if isinstance(item, Skip)]

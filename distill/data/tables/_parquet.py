@@ -10,7 +10,7 @@ from distill.data.tables.arrow import ArrowColumns, one_line
 from distill.data.tables.rows import ColumnNames, Row
 from export.runtime.errors import DataError
 
-MAGIC = b"PAR1"
+_MAGIC = b"PAR1"
 
 
 class Parquet:
@@ -66,12 +66,12 @@ class Parquet:
 def _check_magic(path: Path) -> None:
     try:
         with path.open("rb") as file:
-            head = file.read(len(MAGIC))
-            tail = file.seek(0, 2) >= 3 * len(MAGIC) and file.seek(-len(MAGIC), 2) and file.read()
+            head = file.read(len(_MAGIC))
+            tail = file.seek(0, 2) >= 3 * len(_MAGIC) and file.seek(-len(_MAGIC), 2) and file.read()
     except OSError as error:
         raise DataError(f"{path}: the table cannot be read: {error.strerror}") from error
-    if head != MAGIC or tail != MAGIC:
+    if head != _MAGIC or tail != _MAGIC:
         raise DataError(
             f"{path}: this is no Parquet file, or one that is cut off (a whole one begins and ends "
-            f"with {MAGIC.decode()}); write it again"
+            f"with {_MAGIC.decode()}); write it again"
         )
