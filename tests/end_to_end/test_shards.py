@@ -22,7 +22,7 @@ TARS, EACH = 8, 12
 NOTING = """
 import os, sys
 from distill.cli import app as cli
-from distill.data.shards.tar_pictures import Tars
+from distill.data.shards._pictures import Tars
 
 read = Tars.read
 

@@ -7,11 +7,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.basis.draws import draw_permutation
-from distill.data.order.lanes import Lanes, default_lanes
+from distill.data.order._lanes import Lanes, default_lanes
 from export.runtime.errors import DataError
 
 # Sources with weights are mixed in cycles of this many samples; a share is exact to 1 / CYCLE.
-CYCLE = 10_000
+_CYCLE = 10_000
 # Beside shards, so many rows that follow each other are of one source: each process gets as many.
 _GROUP, _LEAST_GROUPS = 8, 8
 
@@ -32,7 +32,7 @@ class Position:
     With one source, the last incomplete batch of an epoch is dropped. In a list of sources each
     runs through its own permutations, and its share of every batch follows its weight (its share
     of the samples where no weight is given). Shards are read in lanes
-    (``distill.data.order.lanes``).
+    (``distill.data.order._lanes``).
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Position:
 
     def _mixed(self, number: int) -> Place:
         group, row = divmod(number, self._group)
-        cycle, offset = divmod(group, CYCLE)
+        cycle, offset = divmod(group, _CYCLE)
         pattern = self._cycle(cycle)
         source = int(pattern[offset])
         before = int(np.count_nonzero(pattern[:offset] == source))
@@ -122,7 +122,7 @@ class Position:
 
     def _cycle(self, cycle: int) -> NDArray[np.int64]:
         if cycle not in self._cycles:
-            order = draw_permutation(CYCLE, "cycle", self._seed, cycle)
+            order = draw_permutation(_CYCLE, "cycle", self._seed, cycle)
             self._cycles = {cycle: np.repeat(np.arange(len(self._quota)), self._quota)[order]}
         return self._cycles[cycle]
 
@@ -173,10 +173,10 @@ def _group(batch_size: int) -> int:
 
 def _quota(shares: Sequence[float]) -> NDArray[np.int64]:
     """Return how many samples of a cycle each source gives: largest remainders, at least one."""
-    exact = np.asarray(shares, dtype=np.float64) / sum(shares) * CYCLE
+    exact = np.asarray(shares, dtype=np.float64) / sum(shares) * _CYCLE
     quota = np.maximum(np.floor(exact).astype(np.int64), 1)
-    while quota.sum() != CYCLE:
-        step = 1 if quota.sum() < CYCLE else -1
+    while quota.sum() != _CYCLE:
+        step = 1 if quota.sum() < _CYCLE else -1
         gap = np.where(quota + step >= 1, (exact - quota) * step, -np.inf)
         quota[int(np.argmax(gap))] += step
     return quota

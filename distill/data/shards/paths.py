@@ -44,7 +44,7 @@ def find_tars(path: str) -> list[str]:
             "to files, or give an address such as s3://bucket/{000..099}.tar"
         )
     tars: dict[str, None] = {}
-    for name in expand_braces(path):
+    for name in _expand_braces(path):
         found = _listed(name)
         if not found:
             raise DataError(f"{name}: there is no such tar, and no folder of tars")
@@ -52,7 +52,7 @@ def find_tars(path: str) -> list[str]:
     return list(tars)
 
 
-def expand_braces(pattern: str) -> Iterator[str]:
+def _expand_braces(pattern: str) -> Iterator[str]:
     """Yield what a pattern with ``{000..099}`` and ``{a,b}`` stands for, in its order.
 
     Raises:

@@ -12,11 +12,11 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.sample import Limited, Sample, Skip, Source, Subset
-from distill.data.shards.class_files import CLASSNAMES, ClassFiles
+from distill.data.shards._class_files import CLASSNAMES, ClassFiles
+from distill.data.shards._index import TarIndex
+from distill.data.shards._indexing import find_indices
+from distill.data.shards._pictures import TarPicture, Tars
 from distill.data.shards.paths import TAR, find_tars, look_at
-from distill.data.shards.tar_index import TarIndex
-from distill.data.shards.tar_indices import find_indices
-from distill.data.shards.tar_pictures import TarPicture, Tars
 from export.runtime.errors import DataError
 
 
@@ -58,7 +58,7 @@ class ShardsSource:
         self.templates = files.templates
         self._tars = tars
         self._indices = indices
-        self._names = shard_names(tars.names)
+        self._names = _shard_names(tars.names)
         self.rows = sum(index.rows for index in indices)
         skipped: list[Skip] = []
         self._kept: list[NDArray[np.int64] | None] = []
@@ -150,7 +150,7 @@ def _unlimited(source: Source) -> Source:
     return source.source if isinstance(source, Limited) else source
 
 
-def shard_names(tars: Sequence[str]) -> list[str]:
+def _shard_names(tars: Sequence[str]) -> list[str]:
     """Return what the keys of each tar begin with: its name, with folders where that is not one."""
     paths = [tar.removesuffix(TAR) for tar in tars]
     names = [posixpath.basename(path) for path in paths]

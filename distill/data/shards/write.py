@@ -25,13 +25,13 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill.basis.progress import progress_bar
 from distill.data.sample import Sample, Skip, Source, check_skips, open_image
-from distill.data.shards.tar_indices import index_beside
-from distill.data.shards.tar_samples import LONGEST_TEXT
+from distill.data.shards._indexing import index_beside
+from distill.data.shards._samples import LONGEST_TEXT
 from distill.teacher.cache.cache import image_size
 from distill.train.batches import ignore_interrupts
 from export.runtime.errors import DataError, RunError
 
-FORMAT = 1
+_FORMAT = 1
 MANIFEST = "shards.json"
 _QUALITY = 95
 _AT_ONCE = 16
@@ -81,7 +81,7 @@ def write_shards(source: Source, folder: Path, settings: ShardSettings) -> Writt
     try:
         with progress_bar("writing shards", len(source), done=done) as bar:
             for shard, part in missing.items():
-                with _ShardWriter(folder / shard_name(shard)) as writer:
+                with _ShardWriter(folder / _shard_name(shard)) as writer:
                     for one in islice(packed, len(part)):
                         writer.add(one)
                         done += 1
@@ -102,7 +102,7 @@ def _check(source: Source, manifest: "_Manifest", settings: ShardSettings) -> No
     check_skips(source.name, skipped, len(source), max_skipped=settings.max_skipped)
 
 
-def shard_name(number: int) -> str:
+def _shard_name(number: int) -> str:
     """Return the file name of a shard."""
     return f"{number:06d}.tar"
 
@@ -115,7 +115,7 @@ class _Manifest:
         self._folder = folder
         self._path = folder / MANIFEST
         self._made_from: dict[str, Any] = {
-            "format": FORMAT,
+            "format": _FORMAT,
             "samples": len(source),
             "digest": _digest(source),
             "size": settings.size,
@@ -139,15 +139,15 @@ class _Manifest:
 
     def holds(self, number: int) -> bool:
         """Tell whether a shard is whole."""
-        entry = self._shards.get(shard_name(number))
+        entry = self._shards.get(_shard_name(number))
         if entry is None:
             return False
-        path = self._folder / shard_name(number)
+        path = self._folder / _shard_name(number)
         return entry["samples"] == 0 or (path.is_file() and path.stat().st_size == entry["bytes"])
 
     def add(self, number: int, writer: "_ShardWriter") -> None:
         """List a shard that was written."""
-        self._shards[shard_name(number)] = {
+        self._shards[_shard_name(number)] = {
             "samples": writer.samples,
             "bytes": writer.bytes,
             "skipped": [[skip.where, skip.reason] for skip in writer.skipped],

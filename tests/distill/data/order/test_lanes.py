@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.typing import NDArray
 
-from distill.data.order.lanes import BLOCK_SHARDS, default_lanes
+from distill.data.order._lanes import BLOCK_SHARDS, default_lanes
 from distill.data.order.position import Place, Position
 from export.runtime.errors import DataError
 

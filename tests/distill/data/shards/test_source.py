@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from distill.data.sample import open_image, split_by_hash
+from distill.data.shards._pictures import MOST_OPEN
 from distill.data.shards.source import ShardsSource, open_shards, shard_lengths
-from distill.data.shards.tar_pictures import MOST_OPEN
 from tests.distill.data.shards.tars import (
     colour,
     failure,

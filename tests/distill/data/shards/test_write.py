@@ -16,8 +16,8 @@ from PIL import Image
 
 from distill.cli import app as cli
 from distill.data.sample import Sample, Skip, Source, open_image
+from distill.data.shards._indexing import find_indices
 from distill.data.shards.source import open_shards
-from distill.data.shards.tar_indices import find_indices
 from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.sources import guess_source
 from distill.data.tables.table import open_table
@@ -302,7 +302,7 @@ def test_the_index_is_written_beside(tmp_path: Path, monkeypatch: pytest.MonkeyP
     time.sleep(0.05)
     for path in (tmp_path / "out").glob("*.index"):
         path.touch()
-    monkeypatch.setattr("distill.data.shards.tar_indices.build_index", never)
+    monkeypatch.setattr("distill.data.shards._indexing.build_index", never)
     assert len(open_shards(str(tmp_path / "out"))) == 10
     assert find_indices([], caption_key=None, folder=None) == []
 

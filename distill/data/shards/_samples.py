@@ -11,12 +11,12 @@ from typing import Any, BinaryIO, Literal
 from distill.basis.words import shorten
 from distill.data.folder import PICTURE_SUFFIXES
 from distill.data.sample import Skip
-from distill.data.shards.tar_members import Gap, Member, read_members
+from distill.data.shards._members import Gap, Member, read_members
 
-TEXT_SUFFIXES = ("txt", "json", "cls")
-LABEL_KEY, GROUP_KEY = "label", "group"
+_TEXT_SUFFIXES = ("txt", "json", "cls")
+_LABEL_KEY, _GROUP_KEY = "label", "group"
 # Keys that are looked at where the recipe names none, the one before and the one after txt.
-CAPTIONS_KEY, CAPTION_KEY = "captions", "caption"
+_CAPTIONS_KEY, _CAPTION_KEY = "captions", "caption"
 LONGEST_TEXT = 1 << 20
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
 _MOST_CLASSES = 2**31
@@ -96,14 +96,14 @@ class _Gatherer:
                     yield Skip(_printable(member.name), wrong, kind=_kind(member.name))
 
     def _add(self, member: Member) -> None:
-        key, suffix = split_name(posixpath.normpath(member.name))
+        key, suffix = _split_name(posixpath.normpath(member.name))
         group = self._last = self.groups.setdefault(key, _Group())
         group.beside_gap |= self._after_gap
         self._after_gap = False
         if f".{suffix}" in PICTURE_SUFFIXES:
             group.doubled = group.doubled if group.picture is None else "pictures"
             group.picture = member
-        elif suffix in TEXT_SUFFIXES:
+        elif suffix in _TEXT_SUFFIXES:
             group.doubled = suffix if suffix in group.texts else group.doubled
             group.texts[suffix] = (member, self._read(member))
         else:
@@ -116,7 +116,7 @@ class _Gatherer:
         return self._file.read(member.size)
 
 
-def split_name(name: str) -> tuple[str, str]:
+def _split_name(name: str) -> tuple[str, str]:
     """Return the key of a member and its suffix in small letters, without the dot."""
     folder, base = posixpath.split(name)
     stem, _, suffix = base.partition(".")
@@ -176,15 +176,15 @@ class _Texts:
                 member, _ = self._members["json"]
                 self._skip(member, f"it has no {shorten(caption_key)}, the caption_key")
             return self._listed(caption_key)
-        if CAPTIONS_KEY in self._json:
-            return self._listed(CAPTIONS_KEY)
+        if _CAPTIONS_KEY in self._json:
+            return self._listed(_CAPTIONS_KEY)
         if "txt" in self._texts:
             return (self._texts["txt"],) if self._texts["txt"] else ()
-        return self._listed(CAPTION_KEY)
+        return self._listed(_CAPTION_KEY)
 
     def label(self) -> Label | None:
         part = "cls" if "cls" in self._texts else "json"
-        label = self._texts["cls"] if part == "cls" else self._json.get(LABEL_KEY)
+        label = self._texts["cls"] if part == "cls" else self._json.get(_LABEL_KEY)
         if label is None or label == "":
             return None
         # In JSON a text is a name, whatever it looks like.
@@ -199,7 +199,7 @@ class _Texts:
 
     def group(self) -> str | None:
         """Return what samples that are held out together share."""
-        group = self._json.get(GROUP_KEY)
+        group = self._json.get(_GROUP_KEY)
         return group if isinstance(group, str) and group and _is_text(group) else None
 
     def _object(self) -> dict[str, Any]:
@@ -253,7 +253,7 @@ def _unusable(member: Member) -> str | None:
 
 
 def _kind(name: str) -> Literal["picture", "row"]:
-    return "picture" if f".{split_name(name)[1]}" in PICTURE_SUFFIXES else "row"
+    return "picture" if f".{_split_name(name)[1]}" in PICTURE_SUFFIXES else "row"
 
 
 def _printable(name: str) -> str:

@@ -25,14 +25,14 @@ from numpy.typing import NDArray
 
 from distill.basis.draws import draw_permutation
 
-MOST_LANES = 64
+_MOST_LANES = 64
 BLOCK_SHARDS = 4
 
 
 def default_lanes(batch_size: int, shards: int) -> int:
     """Return the largest power of two up to 64 that divides the batch and is at most ``shards``."""
     lanes = 1
-    while lanes < MOST_LANES and 2 * lanes <= shards and batch_size % (2 * lanes) == 0:
+    while lanes < _MOST_LANES and 2 * lanes <= shards and batch_size % (2 * lanes) == 0:
         lanes *= 2
     return lanes
 

@@ -7,8 +7,8 @@ from pathlib import Path
 import pytest
 
 from distill.data.sample import open_image
+from distill.data.shards._index import TarIndex
 from distill.data.shards.source import open_shards
-from distill.data.shards.tar_index import TarIndex
 from export.runtime.errors import DataError
 from tests.distill.data.shards.tars import colour, samples, write_tar, write_tars
 

@@ -26,9 +26,9 @@ import numpy as np
 from numpy.typing import NDArray
 
 from distill.data.sample import Skip
-from distill.data.shards.tar_samples import Label, TarSample, read_samples
+from distill.data.shards._samples import Label, TarSample, read_samples
 
-FORMAT = 2
+_FORMAT = 2
 SUFFIX = ".index"
 _MAGIC = b"clip-distill tar"
 _ALIGNED = 8
@@ -138,7 +138,7 @@ def build_index(file: BinaryIO, *, size: int, stamp: str, caption_key: str | Non
             columns.add(found)
     arrays = columns.arrays()
     header = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "tar": {"size": size, "stamp": stamp},
         "caption_key": caption_key,
         "rows": len(columns.offsets) + len(skipped),
@@ -162,11 +162,11 @@ def load_index(path: Path) -> TarIndex:
         crc = int.from_bytes(file.read(8), "little")
         whole: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
         if zlib.crc32(whole[file.tell() :].data) != crc:
-            raise ValueError(f"{path}: it is damaged, or of another format than {FORMAT}")
+            raise ValueError(f"{path}: it is damaged, or of another format than {_FORMAT}")
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         position = file.tell()
-    if header["format"] != FORMAT:
-        raise ValueError(f"{path}: it is no index of format {FORMAT}")
+    if header["format"] != _FORMAT:
+        raise ValueError(f"{path}: it is no index of format {_FORMAT}")
     arrays = {}
     for name, dtype in _DTYPES.items():
         position += -position % _ALIGNED

@@ -10,8 +10,8 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import BinaryIO, Literal
 
-BLOCK = 512
-MAGIC = b"ustar"
+_BLOCK = 512
+_MAGIC = b"ustar"
 _MAGIC_AT = 257
 # Long names and pax records stand in headers of their own; a name of a megabyte is none.
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
@@ -20,8 +20,8 @@ _LONGEST_HEADERS = 1 << 20
 _MOST_HEADERS = 8
 _CHUNK = 1 << 20
 # Two blocks of zeros end a tar, and writers fill up the last record of 20 blocks.
-_END_MARK = 2 * BLOCK
-_RECORD = 20 * BLOCK
+_END_MARK = 2 * _BLOCK
+_RECORD = 20 * _BLOCK
 
 
 @dataclass(frozen=True)
@@ -53,10 +53,10 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
     complete = True
     while position < size:
         file.seek(position)
-        block = file.read(BLOCK)
+        block = file.read(_BLOCK)
         if not block.strip(b"\0"):
-            position += BLOCK
-            zeros += BLOCK
+            position += _BLOCK
+            zeros += _BLOCK
             continue
         if zeros and (zeros < _END_MARK or position % _RECORD):
             yield Gap(position - zeros, position, f"{zeros:,} zeros between two members")
@@ -70,12 +70,12 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
             begin = position + length
             if begin + content <= size:
                 yield Member(info.name, _kind(info), begin, content)
-                position = begin + -(-content // BLOCK) * BLOCK
+                position = begin + -(-content // _BLOCK) * _BLOCK
                 continue
             found, reason = _next_header(file, begin, size), f"{info.name[:80]!r} is cut off"
         yield Gap(position, found, reason)
         position, complete = found, found < size
-    if complete and (zeros == 0 or size % BLOCK):
+    if complete and (zeros == 0 or size % _BLOCK):
         yield Gap(size, size, "the tar has no end mark in a block of its own, as after a cut")
     elif zeros > _END_MARK + _RECORD:
         yield Gap(size - zeros, size, f"{zeros:,} zeros at the end, where members may be lost")
@@ -89,17 +89,17 @@ def _read_header(file: BinaryIO, block: bytes) -> tuple[tarfile.TarInfo, int] | 
         for _ in range(_MOST_HEADERS):
             if info.type not in _EXTENDED + _EXTENDED_GNU:
                 break
-            length = -(-info.size // BLOCK) * BLOCK + BLOCK
-            if not BLOCK <= length <= _LONGEST_HEADERS:
+            length = -(-info.size // _BLOCK) * _BLOCK + _BLOCK
+            if not _BLOCK <= length <= _LONGEST_HEADERS:
                 return None
             more = file.read(length)
             if len(more) < length:
                 return None
             run += more
-            info = _parse(more[-BLOCK:])
+            info = _parse(more[-_BLOCK:])
         else:
             return None
-        if len(run) > BLOCK:
+        if len(run) > _BLOCK:
             with tarfile.TarFile(fileobj=io.BytesIO(run), encoding="utf-8") as tar:
                 extended = tar.next()
             if extended is None:
@@ -120,13 +120,13 @@ def _next_header(file: BinaryIO, start: int, size: int) -> int:
     while position < size:
         file.seek(position)
         # Chunks overlap, so that no header lies across the end of one.
-        chunk = file.read(_CHUNK + BLOCK)
-        found = chunk.find(MAGIC, _MAGIC_AT)
+        chunk = file.read(_CHUNK + _BLOCK)
+        found = chunk.find(_MAGIC, _MAGIC_AT)
         while found >= 0:
-            header = chunk[found - _MAGIC_AT : found - _MAGIC_AT + BLOCK]
-            if len(header) == BLOCK and _is_header(header):
+            header = chunk[found - _MAGIC_AT : found - _MAGIC_AT + _BLOCK]
+            if len(header) == _BLOCK and _is_header(header):
                 return position + found - _MAGIC_AT
-            found = chunk.find(MAGIC, found + 1)
+            found = chunk.find(_MAGIC, found + 1)
         position += _CHUNK
     return size
 

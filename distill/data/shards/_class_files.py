@@ -7,7 +7,7 @@ from distill.data.shards.paths import exists, is_remote, one_line, open_tar
 from export.runtime.errors import DataError
 
 CLASSNAMES = "classnames.txt"
-TEMPLATES = "zeroshot_classification_templates.txt"
+_TEMPLATES = "zeroshot_classification_templates.txt"
 
 
 class ClassFiles:
@@ -21,7 +21,7 @@ class ClassFiles:
                 place for the class.
         """
         named = _near(tar, CLASSNAMES) if classnames is None else str(classnames)
-        templates = _near(tar, TEMPLATES)
+        templates = _near(tar, _TEMPLATES)
         self.class_names = None if named is None else _lines(named)
         self.templates = None if templates is None else _lines(templates)
         for template in self.templates or ():

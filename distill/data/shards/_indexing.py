@@ -7,8 +7,8 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from distill.basis.progress import progress_bar
+from distill.data.shards._index import SUFFIX, TarIndex, build_index, load_index
 from distill.data.shards.paths import TarFile, is_remote, look_at, one_line, open_tar
-from distill.data.shards.tar_index import SUFFIX, TarIndex, build_index, load_index
 from export.runtime.errors import DataError
 
 _GZIP = b"\x1f\x8b"
