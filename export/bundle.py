@@ -37,10 +37,10 @@ from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, logit_bias, logit_scale
 from students.model import StudentModel, load_student
 
-IMAGE_FILE = "image.onnx"
-TEXT_FILE = "text.onnx"
-TOKENIZER_FILE = "tokenizer.json"
-_FILES = (manifest.FILE, IMAGE_FILE, TEXT_FILE, TOKENIZER_FILE, LABELS_FILE)
+_IMAGE_FILE = "image.onnx"
+_TEXT_FILE = "text.onnx"
+_TOKENIZER_FILE = "tokenizer.json"
+_FILES = (manifest.FILE, _IMAGE_FILE, _TEXT_FILE, _TOKENIZER_FILE, LABELS_FILE)
 
 
 @dataclass(frozen=True)
@@ -162,16 +162,16 @@ def _write_image(
     # Tracing may leave its own tensors in a model's caches, so that the model itself runs first.
     probes = image_probes(student, preprocessing)
     graph = export_image(student.model, preprocessing, opset=opset)
-    _save(graph, build / IMAGE_FILE)
+    _save(graph, build / _IMAGE_FILE)
     part = ImagePart(
-        file=IMAGE_FILE,
+        file=_IMAGE_FILE,
         input=IMAGE_INPUT,
         output=IMAGE_OUTPUT,
         width=probes[0].expected.shape[1],
         preprocessing=preprocessing,
     )
-    difference = largest_difference(build / IMAGE_FILE, probes, output=IMAGE_OUTPUT)
-    return part, {IMAGE_FILE: difference}
+    difference = largest_difference(build / _IMAGE_FILE, probes, output=IMAGE_OUTPUT)
+    return part, {_IMAGE_FILE: difference}
 
 
 def _write_text(
@@ -181,11 +181,11 @@ def _write_text(
     tokenizer = student.tokenizer
     if tokenizer is None:
         return None, {}
-    _save_tokenizer(tokenizer, build / TOKENIZER_FILE)
+    _save_tokenizer(tokenizer, build / _TOKENIZER_FILE)
     probes = text_probes(student)
     part = TextPart(
-        file=TEXT_FILE,
-        tokenizer=TOKENIZER_FILE,
+        file=_TEXT_FILE,
+        tokenizer=_TOKENIZER_FILE,
         inputs=TEXT_INPUTS,
         output=TEXT_OUTPUT,
         width=probes[0].expected.shape[1],
@@ -194,11 +194,11 @@ def _write_text(
         pad_token_id=tokenizer.pad_token_id,
         mask_padding="attention_mask" in tokenizer.model_input_names,
     )
-    check_tokenizer(student, part, build / TOKENIZER_FILE)
+    check_tokenizer(student, part, build / _TOKENIZER_FILE)
     graph = export_text(student.model, context_length=student.context_length, opset=opset)
-    _save(graph, build / TEXT_FILE)
-    difference = largest_difference(build / TEXT_FILE, probes, output=TEXT_OUTPUT)
-    return part, {TEXT_FILE: difference}
+    _save(graph, build / _TEXT_FILE)
+    difference = largest_difference(build / _TEXT_FILE, probes, output=TEXT_OUTPUT)
+    return part, {_TEXT_FILE: difference}
 
 
 def _save(graph: onnx.ModelProto, path: Path) -> None:

@@ -33,7 +33,7 @@ _TEXTS = (
 
 
 @dataclass(frozen=True)
-class Probe:
+class _Probe:
     """What goes into a graph, and what the student makes of the same.
 
     Attributes:
@@ -46,7 +46,7 @@ class Probe:
 
 
 @torch.no_grad()
-def image_probes(student: Student, preprocessing: Preprocessing) -> list[Probe]:
+def image_probes(student: Student, preprocessing: Preprocessing) -> list[_Probe]:
     """Run pictures of noise through the student's image tower, in batches of several sizes.
 
     Raises:
@@ -67,12 +67,12 @@ def image_probes(student: Student, preprocessing: Preprocessing) -> list[Probe]:
                 f"preprocessor_config.json: the image tower does not take pictures of {width} x "
                 f"{height} pixels ({cause(error)})"
             ) from error
-        probes.append(Probe({IMAGE_INPUT: noise}, embeddings.numpy()))
+        probes.append(_Probe({IMAGE_INPUT: noise}, embeddings.numpy()))
     return probes
 
 
 @torch.no_grad()
-def text_probes(student: Student) -> list[Probe]:
+def text_probes(student: Student) -> list[_Probe]:
     """Run texts through the student's text tower, of one token and of its full context length."""
     assert student.tokenizer is not None
     length = student.context_length
@@ -89,7 +89,7 @@ def text_probes(student: Student) -> list[Probe]:
         mask[0, (columns + 1) // 2 :] = 0
         tokens.append({"input_ids": ids, "attention_mask": mask})
     return [
-        Probe(
+        _Probe(
             {name: tensor.numpy() for name, tensor in entry.items()},
             embed_texts(student.model, entry).numpy(),
         )
@@ -97,7 +97,7 @@ def text_probes(student: Student) -> list[Probe]:
     ]
 
 
-def largest_difference(path: Path, probes: Sequence[Probe], *, output: str) -> float:
+def largest_difference(path: Path, probes: Sequence[_Probe], *, output: str) -> float:
     """Give the largest absolute difference between a graph's embeddings and the student's.
 
     It is infinite where either of them is no number.
@@ -113,7 +113,7 @@ def largest_difference(path: Path, probes: Sequence[Probe], *, output: str) -> f
 
 
 def _difference(
-    session: onnxruntime.InferenceSession, path: Path, probe: Probe, output: str
+    session: onnxruntime.InferenceSession, path: Path, probe: _Probe, output: str
 ) -> float:
     found = run_graph(session, path, output, dict(probe.inputs))
     if found.shape != probe.expected.shape:

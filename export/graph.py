@@ -24,7 +24,7 @@ TEXT_OUTPUT = "text_embeds"
 _DYNAMIC = torch.export.Dim.DYNAMIC
 
 
-class ImageGraph(nn.Module):
+class _ImageGraph(nn.Module):
     """Uint8 pixels ``[N, H, W, 3]`` to embeddings ``[N, D]``, scaling and normalising included.
 
     Args:
@@ -48,7 +48,7 @@ class ImageGraph(nn.Module):
         return embed_images(self.model, channels_first * self.factor - self.offset)
 
 
-class TextGraph(nn.Module):
+class _TextGraph(nn.Module):
     """Token ids and mask, int64 ``[N, L]``, to embeddings ``[N, D]``.
 
     Args:
@@ -75,7 +75,7 @@ def export_image(
     """
     pixels = torch.zeros(2, *preprocessing.size, 3, dtype=torch.uint8)
     return _export(
-        ImageGraph(model, preprocessing).eval(),
+        _ImageGraph(model, preprocessing).eval(),
         {IMAGE_INPUT: pixels},
         output=IMAGE_OUTPUT,
         axes=("batch",),
@@ -91,7 +91,7 @@ def export_text(model: PreTrainedModel, *, context_length: int, opset: int) -> o
     """
     tokens = torch.ones(2, min(context_length, 7), dtype=torch.int64)
     return _export(
-        TextGraph(model).eval(),
+        _TextGraph(model).eval(),
         {name: tokens.clone() for name in TEXT_INPUTS},
         output=TEXT_OUTPUT,
         axes=("batch", "sequence"),

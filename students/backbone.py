@@ -79,7 +79,7 @@ def create_image_tower(entry: Mapping[str, Any], *, width: int, size: int | None
         tower = ImageTower(entry, width).eval()
     except ERRORS as error:
         raise ValueError(_refused(entry["backbone"], entry["arguments"], error)) from error
-    height, breadth = picture_size(tower.backbone, size)
+    height, breadth = _picture_size(tower.backbone, size)
     try:
         with torch.no_grad():
             features = tower.backbone(torch.zeros(1, 3, height, breadth))
@@ -95,7 +95,7 @@ def create_image_tower(entry: Mapping[str, Any], *, width: int, size: int | None
     return tower
 
 
-def picture_size(backbone: nn.Module, size: int | None) -> tuple[int, int]:
+def _picture_size(backbone: nn.Module, size: int | None) -> tuple[int, int]:
     """Height and width that a backbone sees: ``size`` if given, else what timm trained it with."""
     if size is not None:
         return size, size
@@ -111,7 +111,7 @@ def image_processor_for(backbone: nn.Module, size: int | None) -> BaseImageProce
     expressed so: they see the whole picture, stretched.
     """
     data = resolve_model_data_config(backbone)
-    height, width = picture_size(backbone, size)
+    height, width = _picture_size(backbone, size)
     scaled = math.floor(height / data["crop_pct"])
     resized: dict[str, int] = {"shortest_edge": scaled}
     if data["crop_mode"] == "squash":

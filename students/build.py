@@ -9,6 +9,8 @@ from typing import Any
 import torch
 from transformers import BertConfig, BertModel, PreTrainedTokenizerBase
 
+from students._build_hf import build_hf
+from students._fields import check_fields, kept_fields, with_token_ids
 from students.backbone import (
     backbone_arguments,
     check_name,
@@ -17,10 +19,8 @@ from students.backbone import (
     image_processor_for,
     load_backbone,
 )
-from students.build_hf import build_hf
 from students.config import StudentConfig
 from students.encoder import Student
-from students.fields import check_fields, kept_fields, with_token_ids
 from students.hub import find_model
 from students.loading import assemble, find_tokenizer, load_config, refuse_missing
 from students.messages import one_line, quiet

@@ -13,8 +13,8 @@ from huggingface_hub.errors import HFValidationError, LocalEntryNotFoundError
 
 from students.messages import shorten
 
-CONFIG_FILES = ("config.json",)
-TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
+_CONFIG_FILES = ("config.json",)
+_TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
 # What a tokenizer's words can be kept in, the first of them alone where it is there.
 VOCABULARY_FILES = (
     "tokenizer.json",
@@ -25,8 +25,8 @@ VOCABULARY_FILES = (
     "sentencepiece.bpe.model",
     "tokenizer.model",
 )
-WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
-LEGACY_WEIGHT_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
+_WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
+_LEGACY_WEIGHT_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
 # Small files of every kind that transformers looks for; weights are fetched by name.
 _SMALL = ("*.json", "*.txt", "*.model")
@@ -57,7 +57,7 @@ def find_model(name: str | Path, *, field: str, weights: bool = True) -> Path:
     folder = place if place.is_dir() else _fetch_model(str(name), field=field, weights=weights)
     if weights and not has_weights(folder):
         raise OSError(
-            f"{field}: {name} holds no weights; {WEIGHT_FILES[0]} is missing, put it beside "
+            f"{field}: {name} holds no weights; {_WEIGHT_FILES[0]} is missing, put it beside "
             f"config.json or give another folder"
         )
     return folder
@@ -65,7 +65,7 @@ def find_model(name: str | Path, *, field: str, weights: bool = True) -> Path:
 
 def has_weights(folder: Path) -> bool:
     """Whether weights that transformers loads lie in a folder."""
-    return any((folder / file).is_file() for file in (*WEIGHT_FILES, *LEGACY_WEIGHT_FILES))
+    return any((folder / file).is_file() for file in (*_WEIGHT_FILES, *_LEGACY_WEIGHT_FILES))
 
 
 def find_file(repository: str, candidates: Sequence[str], *, field: str) -> Path:
@@ -82,7 +82,7 @@ def find_file(repository: str, candidates: Sequence[str], *, field: str) -> Path
 
 
 def _fetch_model(name: str, *, field: str, weights: bool) -> Path:
-    files = (*CONFIG_FILES, *(WEIGHT_FILES[:1] if weights else ()), *TOKENIZER_FILES)
+    files = (*_CONFIG_FILES, *(_WEIGHT_FILES[:1] if weights else ()), *_TOKENIZER_FILES)
     wanted = ", ".join(files)
     patterns = (*_SMALL, *(_WEIGHTS if weights else ()))
     folder = _fetch(name, patterns, field=field, wanted=wanted)

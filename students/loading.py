@@ -43,7 +43,7 @@ def load_parts(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -
     """
     config = load_config(folder, name=name)
     model = load_model(folder, name=name, dtype=dtype)
-    tokenizer = load_tokenizer(folder, name=name) if has_text(config) else None
+    tokenizer = _load_tokenizer(folder, name=name) if has_text(config) else None
     processor = load_image_processor(folder, name=name) if has_image(config) else None
     return assemble(model, tokenizer, processor, name=name)
 
@@ -62,9 +62,9 @@ def assemble(
     """
     if tokenizer is None:
         return Student(model, None, image_processor, 0, "longest")
-    check_tokenizer(model.config, tokenizer, name=name)
+    _check_tokenizer(model.config, tokenizer, name=name)
     padding: Padding = "full" if "siglip" in model.config.model_type else "longest"
-    length = context_length(model.config, tokenizer)
+    length = _context_length(model.config, tokenizer)
     return Student(model, tokenizer, image_processor, length, padding)
 
 
@@ -124,7 +124,7 @@ def refuse_missing(keys: Any, *, name: str) -> None:
         )
 
 
-def load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
+def _load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
     """Load a tokenizer; raises ``OSError`` with one line where that fails."""
     if not any((folder / file).is_file() for file in VOCABULARY_FILES):
         # transformers would make one with an empty vocabulary.
@@ -158,7 +158,7 @@ def find_tokenizer(
         folder = find_model(given, field=field, weights=False)
     if folder is None:
         raise ValueError(f"{field}: required where the model is built from a config")
-    return load_tokenizer(folder, name=f"{field}: {folder}")
+    return _load_tokenizer(folder, name=f"{field}: {folder}")
 
 
 def find_image_processor(
@@ -177,25 +177,25 @@ def find_image_processor(
     return load_image_processor(folder, name=f"{field}: {folder}")
 
 
-def text_config(config: PreTrainedConfig) -> Any:
+def _text_config(config: PreTrainedConfig) -> Any:
     """The part of a configuration that describes the text tower."""
     if isinstance(config, StudentConfig):
         return BertConfig(**(config.text or {}).get("config", {}))
     return getattr(config, "text_config", config)
 
 
-def context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
+def _context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
     """The most tokens that both a text tower and its tokenizer allow."""
     if isinstance(config, StudentConfig) and config.text is not None:
         return int(config.text["context_length"])
-    text = text_config(config)
+    text = _text_config(config)
     positions = getattr(text, "max_position_embeddings", None) or _DEFAULT_CONTEXT
     if getattr(text, "model_type", "") in _OFFSET_POSITIONS:
         positions -= text.pad_token_id + 1
     return int(min(positions, tokenizer.model_max_length))
 
 
-def check_tokenizer(
+def _check_tokenizer(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, name: str
 ) -> None:
     """Refuse a tokenizer that a text tower would misread without a word.
@@ -204,7 +204,7 @@ def check_tokenizer(
         ValueError: There are more tokens than embeddings, no token pads, or CLIP would pool
             another token than the last; one line.
     """
-    text = text_config(config)
+    text = _text_config(config)
     rows = getattr(text, "vocab_size", None)
     if rows is not None and len(tokenizer) > rows:
         raise ValueError(

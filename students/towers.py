@@ -8,8 +8,8 @@ import torch
 from torch import Tensor, nn
 from transformers import BertConfig, BertModel
 
-PROJECTIONS = ("linear", "mlp")
-POOLINGS = ("mean", "cls")
+_PROJECTIONS = ("linear", "mlp")
+_POOLINGS = ("mean", "cls")
 
 
 class ScaledLinear(nn.Linear):
@@ -30,7 +30,7 @@ class Projection(nn.Module):
 
     def __init__(self, kind: str, inputs: int, outputs: int) -> None:
         super().__init__()
-        _check("projection", kind, PROJECTIONS)
+        _check("projection", kind, _PROJECTIONS)
         last = ScaledLinear(inputs, outputs, bias=False)
         hidden = [ScaledLinear(inputs, inputs), nn.GELU()] if kind == "mlp" else []
         self.layers = nn.Sequential(*hidden, last)
@@ -80,7 +80,7 @@ class TextTower(nn.Module):
     def __init__(self, text: Mapping[str, Any], width: int) -> None:
         super().__init__()
         self.pooling = text.get("pooling", "mean")
-        _check("pooling", self.pooling, POOLINGS)
+        _check("pooling", self.pooling, _POOLINGS)
         config = BertConfig(**text["config"])
         self.encoder = BertModel(config, add_pooling_layer=False)
         self.projection = Projection(text.get("projection", "linear"), config.hidden_size, width)

@@ -12,8 +12,8 @@ from numpy.typing import NDArray
 from distill.basis.progress import progress_bar
 from distill.data.folder import PICTURE_SUFFIXES
 from export.runtime import EdgeModel
+from export.runtime.decode import decode
 from export.runtime.errors import BundleError, DataError
-from export.runtime.preprocess import decode
 
 BATCH = 32
 LINE_SUFFIXES = (".tsv", ".txt")

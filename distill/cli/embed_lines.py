@@ -17,8 +17,8 @@ from distill.data.tables.base64_lines import IMAGE_COLUMN, decode_field, numbere
 from distill.data.tables.rows import unusable
 from distill.data.tables.schema import parse_schema
 from export.runtime import EdgeModel
+from export.runtime.decode import decode
 from export.runtime.errors import BundleError, DataError
-from export.runtime.preprocess import decode
 
 Item = TypeVar("Item")
 

@@ -9,9 +9,8 @@ import numpy as np
 from PIL import Image
 
 from distill.basis.draws import draw_integers
-from export.runtime.decode import MAX_PIXELS
+from export.runtime.decode import MAX_PIXELS, decode
 from export.runtime.errors import DataError, visible
-from export.runtime.preprocess import decode
 
 
 class Stored(Protocol):

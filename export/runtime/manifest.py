@@ -5,11 +5,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal, cast
 
-from . import fields
+from . import _fields as fields
 from .errors import BundleError
 from .preprocess import Preprocessing
 
-FORMAT = 1
+_FORMAT = 1
 FILE = "manifest.json"
 
 
@@ -169,7 +169,7 @@ def _values(manifest: Manifest) -> dict[str, Any]:
     # Bundles without labels stay readable for runtimes that know of none.
     carried = {} if labels is None else {"labels": {**vars(labels), "names": list(labels.names)}}
     return {
-        "format": FORMAT,
+        "format": _FORMAT,
         "name": manifest.name,
         "created_by": manifest.created_by,
         "image": None
@@ -186,9 +186,9 @@ def _values(manifest: Manifest) -> dict[str, Any]:
 def _parse(values: Any) -> Manifest:
     # The format comes first: another one may well have other keys.
     found = values.get("format") if isinstance(values, dict) else None
-    if isinstance(found, bool) or found != FORMAT:
+    if isinstance(found, bool) or found != _FORMAT:
         raise BundleError(
-            f"format: found {found!r}, and this version reads {FORMAT}; export the student again, "
+            f"format: found {found!r}, and this version reads {_FORMAT}; export the student again, "
             "or install the clip-distill that wrote the bundle"
         )
     keys = ("format", *(key for key in Manifest.__dataclass_fields__ if key != "labels"))

@@ -7,21 +7,14 @@ where ``crop_offset`` is ``"round"``.
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from functools import cached_property
-from typing import Any, Literal, cast, get_args
+from typing import Any, Literal, cast, get_args, get_type_hints
 
 import numpy as np
 from PIL import Image
 
-from . import fields
-from .decode import ImageSource, decode
+from . import _fields as fields
+from ._processors import read_processor
 from .errors import BundleError, DataError
-from .processors import read_processor
-
-__all__ = ["ImageSource", "Preprocessing", "decode"]
-
-Resize = Literal["shortest", "square", "none"]
-CropOffset = Literal["floor", "round"]
-Resample = Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
 
 # Pillow's own limit for pictures that it opens; a resize to more than that is a mistake as well.
 _MOST_PIXELS = 178_956_970
@@ -50,11 +43,11 @@ class Preprocessing:
     """
 
     size: tuple[int, int]
-    resize: Resize
+    resize: Literal["shortest", "square", "none"]
     resize_to: int | None
     crop: bool
-    crop_offset: CropOffset
-    resample: Resample
+    crop_offset: Literal["floor", "round"]
+    resample: Literal["nearest", "bilinear", "bicubic", "lanczos", "box", "hamming"]
     mean: tuple[float, float, float]
     std: tuple[float, float, float]
     rescale: float = 1 / 255
@@ -135,31 +128,20 @@ class Preprocessing:
         where = "preprocessing"
         keys = tuple(cls.__dataclass_fields__)
         values = fields.mapping(values, where, required=keys)
-        size = fields.sequence(values["size"], f"{where}.size", length=2)
+        height, width = fields.sequence(values["size"], f"{where}.size", length=2)
         resize_to = values["resize_to"]
         return cls(
-            size=cast(
-                tuple[int, int],
-                tuple(fields.integer(side, f"{where}.size", minimum=1) for side in size),
+            size=(
+                fields.integer(height, f"{where}.size", minimum=1),
+                fields.integer(width, f"{where}.size", minimum=1),
             ),
-            resize=cast(
-                Resize,
-                fields.choice(values["resize"], f"{where}.resize", allowed=get_args(Resize)),
-            ),
+            resize=_word(values, "resize"),
             resize_to=None
             if resize_to is None
             else fields.integer(resize_to, f"{where}.resize_to", minimum=1),
             crop=fields.flag(values["crop"], f"{where}.crop"),
-            crop_offset=cast(
-                CropOffset,
-                fields.choice(
-                    values["crop_offset"], f"{where}.crop_offset", allowed=get_args(CropOffset)
-                ),
-            ),
-            resample=cast(
-                Resample,
-                fields.choice(values["resample"], f"{where}.resample", allowed=get_args(Resample)),
-            ),
+            crop_offset=_word(values, "crop_offset"),
+            resample=_word(values, "resample"),
             mean=_channels(values["mean"], f"{where}.mean"),
             std=_channels(values["std"], f"{where}.std", positive=True),
             rescale=fields.number(values["rescale"], f"{where}.rescale", positive=True),
@@ -208,6 +190,12 @@ class Preprocessing:
             return (length - size) // 2
         # torchvision pads a short side before it crops, and rounds its margin down.
         return round((length - size) / 2) if length >= size else -((size - length) // 2)
+
+
+def _word(values: Mapping[str, Any], name: str) -> Any:
+    """Return one of the words that a field's type allows."""
+    allowed = get_args(get_type_hints(Preprocessing)[name])
+    return fields.choice(values[name], f"preprocessing.{name}", allowed=allowed)
 
 
 def _channels(value: Any, where: str, *, positive: bool = False) -> tuple[float, float, float]:

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from export.runtime.decode import decode
 from export.runtime.errors import DataError
-from export.runtime.preprocess import decode
 
 RED_LEFT = np.zeros((4, 6, 3), np.uint8)
 RED_LEFT[:, :3, 0] = 255

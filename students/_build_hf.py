@@ -17,10 +17,11 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from students._fields import check_fields, kept_fields, with_token_ids
 from students.encoder import Student
-from students.fields import check_fields, kept_fields, with_token_ids
 from students.hub import find_model
 from students.loading import (
+    PROCESSOR_FILES,
     assemble,
     find_image_processor,
     find_tokenizer,
@@ -31,8 +32,6 @@ from students.loading import (
     refuse_single,
 )
 from students.messages import one_line, quiet
-
-_PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
 
 
 def build_hf(
@@ -89,7 +88,7 @@ def _with_parts(
         tokenizer = find_tokenizer(tokenizer, folder, field="student.tokenizer")
     processor = None
     if has_image(model.config):
-        beside = folder is not None and any((folder / name).is_file() for name in _PROCESSOR_FILES)
+        beside = folder is not None and any((folder / name).is_file() for name in PROCESSOR_FILES)
         if image_processor is None and not beside:
             processor = _clip_processor(model.config)
         else:
