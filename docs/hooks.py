@@ -1,4 +1,4 @@
-"""What MkDocs cannot do by itself: pages from outside docs/, under links that a forge follows too."""
+"""Hooks for MkDocs: they add pages from outside docs/ and rewrite the links to them."""
 
 import posixpath
 import re
@@ -9,13 +9,17 @@ from mkdocs.structure.files import File, Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).parents[1]
-# Files of the repository that the site has under another path, or that lie outside docs/.
-PAGES = {"README.md": "index.md", "CONTRIBUTING.md": "CONTRIBUTING.md", "CHANGELOG.md": "CHANGELOG.md"}
+# Pages at the root of the repository, and where they are on the site.
+PAGES = {
+    "README.md": "index.md",
+    "CONTRIBUTING.md": "CONTRIBUTING.md",
+    "CHANGELOG.md": "CHANGELOG.md",
+}
 LINK = re.compile(r"(?<=\]\()(?![a-z]+:|#)([^)\s#]+)")
 
 
 def on_files(files: Files, config: MkDocsConfig) -> Files:
-    """Add the pages at the root of the repository, and the recipes that pages link to."""
+    """Add the pages at the root of the repository, and the recipes."""
     for source, page in PAGES.items():
         files.append(File.generated(config, page, abs_src_path=str(ROOT / source)))
     for recipe in sorted(ROOT.glob("configs/*.yaml")):
@@ -25,7 +29,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
     return files
 
 
-def on_page_markdown(markdown: str, page: Page, config: MkDocsConfig, files: Files) -> str:
+def on_page_markdown(markdown: str, *, page: Page, **_: object) -> str:
     """Turn links between files of the repository into links between pages of the site."""
     here = page.file.src_uri
     source = next((name for name, place in PAGES.items() if place == here), f"docs/{here}")
