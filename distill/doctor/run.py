@@ -72,9 +72,9 @@ def examine(config: RunConfig) -> Iterator[Finding]:
     teachers = None if device is None else (yield from _teachers(project))
     if looks is None or teachers is None:
         return
-    for number, (teacher, entry) in enumerate(zip(teachers, config.teachers, strict=True)):
+    for number, teacher in enumerate(teachers):
         name = "teacher" if len(teachers) == 1 else f"teacher.{number}"
-        yield from examine_teacher(project, teacher, looks, name=name, entry=entry)
+        yield from examine_teacher(project, teacher, looks, name=name)
     caches = yield from examine_caches(project, teachers, looks)
     student = yield from examine_student(project, looks)
     if student is not None:

@@ -21,13 +21,10 @@ from distill.doctor.models import (
 )
 from distill.doctor.sample import PICTURES, Examined, Look
 from distill.evaluate.encoder import TeacherEncoder, Vectors
-from distill.recipe.config import HfTeacher
-from distill.recipe.config import Teacher as TeacherEntry
 from distill.run.cache_stage import cache_folders
 from distill.teacher.cache.build import open_cache
 from distill.teacher.cache.cache import Cache
 from distill.teacher.cache.rows import row_digests
-from distill.teacher.hf import TransformersTeacher
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import visible
 
@@ -41,16 +38,11 @@ def examine_teacher(
     looks: Sequence[Look],
     *,
     name: str,
-    entry: TeacherEntry,
 ) -> Iterator[Finding]:
-    """Yield what is found about a teacher, asked about a batch of pictures and captions.
-
-    ``entry`` is what the recipe says of it.
-    """
+    """Yield what is found about a teacher, asked about a batch of pictures and captions."""
     about = f"{name}'s mean and std"
     yield from examine_statistics(about, teacher.preprocessing)
-    if isinstance(entry, HfTeacher) and isinstance(teacher, TransformersTeacher):
-        yield from examine_family(about, teacher.preprocessing, teacher.model_type)
+    yield from examine_family(about, teacher.preprocessing, teacher.model_type)
     yield from examine_scale(f"{name}'s logit scale", teacher)
     encoder, cut = TeacherEncoder(teacher), teacher.truncated
     count = _batch(teacher, project.config.device, sources=len(looks))

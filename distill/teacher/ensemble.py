@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from distill.teacher.protocol import Teacher, TeacherRows
@@ -67,6 +68,11 @@ class Ensemble:
         image = self.encode_images(rows.teacher_pixels) if rows.teacher_pixels else None
         text = self.encode_texts(rows.captions) if rows.captions else None
         return image, text
+
+    def move(self, device: str | torch.device) -> None:
+        """Move all teachers to a device, such as the CPU while their caches take their place."""
+        for member in self.members:
+            member.move(device)
 
     def cut_captions(self) -> dict[str, int]:
         """Return how many texts each teacher, by its title, has cut to its context length."""

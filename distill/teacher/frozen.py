@@ -33,6 +33,7 @@ class Declared:
     logit_bias: float
     fingerprint: str
     bytes: int
+    model_type: str | None = None
 
 
 class FrozenTeacher(ABC):
@@ -60,6 +61,7 @@ class FrozenTeacher(ABC):
         self.logit_bias = declared.logit_bias
         self.fingerprint = declared.fingerprint
         self.bytes = declared.bytes
+        self.model_type = declared.model_type
         self.parameters = sum(parameter.numel() for parameter in model.parameters())
         self.truncated = 0
         self._levels = _levels(self.preprocessing).to(device)
@@ -102,6 +104,11 @@ class FrozenTeacher(ABC):
         count, step = len(texts), _TEXTS
         parts = [self._encode_some_texts(texts[i : i + step]) for i in range(0, count, step)]
         return self._join(parts)
+
+    def move(self, device: str | torch.device) -> None:
+        """Move all tensors to a device, such as the CPU while a cache takes the teacher's place."""
+        self._model.to(device)
+        self._levels = self._levels.to(device)
 
     def _join(self, parts: list[Tensor]) -> Tensor:
         return torch.cat(parts) if parts else torch.empty(0, self.width, device=self._levels.device)

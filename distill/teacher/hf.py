@@ -35,19 +35,21 @@ class TransformersTeacher(FrozenTeacher):
         name: What people call it.
         folder: Where its files lie.
         dtype: What its weights were loaded as.
+        published: Whether models of its type share a preprocessing, as a student's do not.
 
     Raises:
         ValueError: A tower is missing, or the two give embeddings of different width; one line.
         BundleError: Its preprocessing is none that the toolkit can do.
     """
 
-    def __init__(self, student: Student, *, name: str, folder: Path, dtype: str) -> None:
+    def __init__(
+        self, student: Student, *, name: str, folder: Path, dtype: str, published: bool = True
+    ) -> None:
         if student.tokenizer is None or student.image_processor is None:
             raise ValueError(
                 f"teacher.model: {name}: a teacher needs an image tower and a text tower"
             )
         self._tower = student.model
-        self.model_type: str = student.model.config.model_type
         self._tokenizer: PreTrainedTokenizerBase = student.tokenizer
         self._padding = student.padding
         bias = logit_bias(student.model)
@@ -60,6 +62,7 @@ class TransformersTeacher(FrozenTeacher):
             logit_bias=0.0 if bias is None else float(bias.detach()),
             fingerprint=fingerprint(folder, dtype=dtype),
             bytes=sum(file.stat().st_size for file in weight_files(folder)),
+            model_type=student.model.config.model_type if published else None,
         )
         super().__init__(student.model, declared, device=student.model.device)
 
@@ -94,7 +97,7 @@ def load_hf_teacher(model: str, *, device: str = "cpu", dtype: str = "float32") 
     except OSError as error:
         raise TeacherError(str(error)) from error
     name = folder.resolve().name if Path(model).expanduser().is_dir() else model
-    return _load(folder, model, name=name, device=device, dtype=dtype)
+    return _load(folder, model, name=name, device=device, dtype=dtype, published=True)
 
 
 def load_student_teacher(model: str, *, device: str = "cpu", dtype: str = "float32") -> Teacher:
@@ -123,14 +126,18 @@ def load_student_teacher(model: str, *, device: str = "cpu", dtype: str = "float
         folder = folder / _STUDENTS[0]
     place = folder.resolve()
     name = "-".join(place.parts[-2:]) if place.name in _STUDENTS else place.name
-    return _load(folder, model, name=name, device=device, dtype=dtype)
+    return _load(folder, model, name=name, device=device, dtype=dtype, published=False)
 
 
-def _load(folder: Path, model: str, *, name: str, device: str, dtype: str) -> Teacher:
+def _load(
+    folder: Path, model: str, *, name: str, device: str, dtype: str, published: bool
+) -> Teacher:
     try:
         parts = load_parts(folder, name=f"teacher.model: {model}", dtype=DTYPES[dtype])
         parts.model.to(device)
-        return TransformersTeacher(parts, name=name, folder=folder, dtype=dtype)
+        return TransformersTeacher(
+            parts, name=name, folder=folder, dtype=dtype, published=published
+        )
     except BundleError as error:
         raise TeacherError(f"teacher.model: {model}: {error}") from error
     except (OSError, ValueError) as error:

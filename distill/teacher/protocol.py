@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Protocol
 
+import torch
 from torch import Tensor
 
 from export.runtime.preprocess import Preprocessing
@@ -26,6 +27,8 @@ class Teacher(Protocol):
         tokenizer: Class of what turns its texts into tokens, for people; it alone feeds it.
         context_length: The most tokens that it reads of a text.
         truncated: How many texts were cut to that length so far.
+        model_type: The type by which transformers knows models like it, such as ``clip``; None
+            if it is unknown, or says nothing of its preprocessing.
         parameters: How many numbers it has learnt.
         bytes: Size of its weights as they are stored.
     """
@@ -39,6 +42,7 @@ class Teacher(Protocol):
     tokenizer: str
     context_length: int
     truncated: int
+    model_type: str | None
     parameters: int
     bytes: int
 
@@ -51,6 +55,10 @@ class Teacher(Protocol):
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
         """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient."""
+        ...
+
+    def move(self, device: str | torch.device) -> None:
+        """Move all tensors to a device, such as the CPU while a cache takes the teacher's place."""
         ...
 
 

@@ -41,6 +41,8 @@ class CountingTeacher:
     parameters = 0
     bytes = 0
     truncated = 0
+    model_type = None
+    device = "cpu"
     preprocessing = Preprocessing(
         size=(8, 8),
         resize="square",
@@ -67,6 +69,9 @@ class CountingTeacher:
             [[float(text.count(letter)) + 1 for letter in "abc"] for text in texts]
         )
         return torch.nn.functional.normalize(letters, dim=-1)
+
+    def move(self, device: str) -> None:
+        self.device = device
 
 
 class Pictures:

@@ -1,0 +1,75 @@
+"""A teacher rests on another device while its cache takes its place, and comes back unchanged."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from distill.teacher.ensemble import Ensemble
+from distill.teacher.hf import load_hf_teacher, load_student_teacher
+from distill.teacher.open_clip import load_open_clip_teacher
+from tests.distill.teacher.open_clip_models import save_open_clip
+
+TEXTS = ["a cat", "the dog sat on a mat"]
+# Where a test can move a teacher to and read its tensors again.
+DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
+
+
+@pytest.fixture(params=["clip", "siglip", "open_clip", "hf_text"])
+def teacher(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
+    if request.param in ("open_clip", "hf_text"):
+        name = "clip" if request.param == "open_clip" else request.param
+        return load_open_clip_teacher(str(save_open_clip(tmp_path / "model", name)))
+    return load_hf_teacher(str(request.getfixturevalue(f"{request.param}_folder")))
+
+
+def tensors(teacher: Any) -> Iterator[Tensor]:
+    """Yield every tensor that a teacher holds, in its model or by itself."""
+    for value in vars(teacher).values():
+        if isinstance(value, nn.Module):
+            yield from (*value.parameters(), *value.buffers())
+        elif isinstance(value, Tensor):
+            yield value
+
+
+def embed(ensemble: Ensemble) -> tuple[Tensor, Tensor]:
+    torch.manual_seed(0)
+    pixels = [
+        torch.randint(0, 256, (3, *look.size, 3), dtype=torch.uint8)
+        for look in ensemble.preprocessing
+    ]
+    return ensemble.encode_images(pixels).cpu(), ensemble.encode_texts(TEXTS).cpu()
+
+
+@pytest.mark.parametrize("device", DEVICES)
+def test_it_embeds_the_same_after_it_rested(teacher: Any, device: str) -> None:
+    teacher.move(device)
+    ensemble = Ensemble([teacher], [1.0])
+    image, text = embed(ensemble)
+    ensemble.move("cpu")
+    assert {tensor.device.type for tensor in tensors(teacher)} == {"cpu"}
+    ensemble.move(device)
+    assert {tensor.device.type for tensor in tensors(teacher)} == {device}
+    again = embed(ensemble)
+    assert torch.equal(again[0], image)
+    assert torch.equal(again[1], text)
+
+
+def test_nothing_of_it_stays_behind(teacher: Any) -> None:
+    # The meta device holds no values: a move away from it would fail, but every CPU has it.
+    Ensemble([teacher], [1.0]).move("meta")
+    assert {tensor.device.type for tensor in tensors(teacher)} == {"meta"}
+
+
+def test_a_model_type_is_declared_by_published_models_alone(
+    clip_folder: Path, pair_folder: Path, tmp_path: Path
+) -> None:
+    assert load_hf_teacher(str(clip_folder)).model_type == "clip"
+    # A student was trained with a preprocessing of its own, whatever its type.
+    assert load_student_teacher(str(pair_folder)).model_type is None
+    assert load_student_teacher(str(clip_folder)).model_type is None
+    folder = save_open_clip(tmp_path / "open_clip", "clip")
+    assert load_open_clip_teacher(str(folder)).model_type is None
