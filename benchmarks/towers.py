@@ -24,6 +24,7 @@ from transformers import (
     CLIPVisionConfig,
 )
 
+from distill.basis.files import write_whole
 from distill.data.pairs import group_rows
 from distill.losses.embeddings import Embeddings
 from distill.losses.terms import Term, WeightedLoss
@@ -287,9 +288,7 @@ def write_json(path: Path | None, values: Mapping[str, Any]) -> None:
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(json.dumps(values, indent=2) + "\n", encoding="utf-8")
-    temporary.replace(path)
+    write_whole(path, json.dumps(values, indent=2) + "\n")
 
 
 def _version(package: str) -> str:

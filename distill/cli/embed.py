@@ -9,6 +9,7 @@ from typing import Literal
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.basis.files import whole_file, write_whole
 from distill.basis.progress import progress_bar
 from distill.data.folder import PICTURE_SUFFIXES
 from export.runtime import EdgeModel
@@ -126,21 +127,14 @@ def embed_files(model: EdgeModel, files: Sequence[Path]) -> Embedded:
 def write_embedded(embedded: Embedded, out: Path) -> Path:
     """Write ``out`` and, beside it, the file or text of each row; return the latter's path.
 
-    Each is written whole under a temporary name first.
+    Each is written whole or not at all, the embeddings last.
     """
     names = out.with_suffix(f".{embedded.kind}.txt")
-    temporary_features = out.with_name(f".{out.name}.tmp")
-    temporary_names = names.with_name(f".{names.name}.tmp")
-    try:
-        with temporary_features.open("wb") as file:
+    lines = "".join(f"{row}\n" for row in embedded.rows)
+    with whole_file(out) as temporary:
+        with temporary.open("wb") as file:
             np.save(file, embedded.features)
-        lines = "".join(f"{row}\n" for row in embedded.rows)
-        temporary_names.write_text(lines, encoding="utf-8", errors="surrogateescape")
-        temporary_names.replace(names)
-        temporary_features.replace(out)
-    finally:
-        temporary_features.unlink(missing_ok=True)
-        temporary_names.unlink(missing_ok=True)
+        write_whole(names, lines.encode("utf-8", "surrogateescape"))
     return names
 
 

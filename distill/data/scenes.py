@@ -9,7 +9,6 @@ knows them has put them together from their words.
 import csv
 import io
 import json
-import os
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Literal
@@ -19,6 +18,7 @@ from numpy.typing import NDArray
 from PIL import Image, ImageDraw
 
 from distill.basis.draws import draw_integers, draw_permutation
+from distill.basis.files import write_whole
 from distill.basis.progress import progress_bar
 from export.runtime.errors import DataError
 
@@ -150,10 +150,10 @@ def render_scenes(
             scene = draw_scene(number, seed=seed, image_size=image_size, split=split)
             name = f"images/{number:06d}.png"
             if not (folder / name).exists():
-                _write(folder / name, _png(scene.image))
+                write_whole(folder / name, _png(scene.image), shared=True)
             rows.writerow([name, scene.caption if number < limit else "", scene.label])
             bar.update(number + 1)
-    _write(table, text.getvalue().encode())
+    write_whole(table, text.getvalue(), shared=True)
     return table
 
 
@@ -305,7 +305,7 @@ def _claim(folder: Path, settings: _Settings) -> None:
                 "or empty folder, so choose another path"
             )
         folder.mkdir(parents=True, exist_ok=True)
-        _write(file, (json.dumps(wanted, indent=2) + "\n").encode())
+        write_whole(file, json.dumps(wanted, indent=2) + "\n", shared=True)
         return
     try:
         found = json.loads(file.read_text(encoding="utf-8"))
@@ -327,13 +327,3 @@ def _claim(folder: Path, settings: _Settings) -> None:
 
 def _visible(folder: Path) -> list[str]:
     return [path.name for path in folder.iterdir() if not path.name.startswith(".")]
-
-
-def _write(file: Path, content: bytes) -> None:
-    """Write a file whole or not at all, also where two processes write the same."""
-    temporary = file.with_name(f".{file.name}.{os.getpid()}")
-    try:
-        temporary.write_bytes(content)
-        temporary.replace(file)
-    finally:
-        temporary.unlink(missing_ok=True)

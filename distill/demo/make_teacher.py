@@ -7,11 +7,11 @@ training loop, and puts the result into the package as float16.
 from importlib import resources
 from pathlib import Path
 
+from distill.basis.files import whole_folder
 from distill.data.scenes import render_scenes
 from distill.demo.start import prepare_start
 from distill.recipe.load import load_recipe
 from distill.run.pipeline import run, student_folder
-from distill.train.checkpoint import replace_folder
 from export.runtime.errors import RecipeError
 from students.model import load_student
 
@@ -41,7 +41,8 @@ def make_teacher(recipe: Path = RECIPE) -> Path:
     student = load_student(student_folder(config.folder, "last"))
     student.model.half()
     with resources.as_file(resources.files("distill.demo")) as package:
-        replace_folder(package / "teacher", student.save)
+        with whole_folder(package / "teacher") as new:
+            student.save(new)
         return package / "teacher"
 
 

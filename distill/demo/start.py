@@ -6,8 +6,6 @@ sine-cosine positions; it is a plain ``CLIPModel`` all the same, which any recip
 ``student.kind: hf`` goes on from by ``student.start``.
 """
 
-import shutil
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -25,6 +23,7 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
+from distill.basis.files import whole_folder
 from distill.data.sample import Source, open_image
 from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
@@ -64,16 +63,10 @@ def prepare_start(folder: Path, *, table: Path, seed: int) -> Path:
         vision.patch_embedding.weight.copy_(whitened_components((pictures - mean) / std))
         vision.position_embedding.weight[1:] = sine_cosine_positions(IMAGE_SIZE // PATCH_SIZE)
         vision.position_embedding.weight[0] = 0
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    temporary = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", dir=folder.parent))
-    try:
-        model.save_pretrained(temporary)
-        tokenizer.save_pretrained(temporary)
-        _image_processor(mean, std).save_pretrained(temporary)
-        temporary.chmod(0o755)
-        temporary.replace(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
+    with whole_folder(folder, shared=True) as new:
+        model.save_pretrained(new)
+        tokenizer.save_pretrained(new)
+        _image_processor(mean, std).save_pretrained(new)
     return folder
 
 

@@ -12,6 +12,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.basis.files import is_temporary, write_whole
 from distill.basis.progress import make_console
 from distill.data.sample import Skip
 from distill.labels.label_set import label_set, label_templates, name_labels
@@ -72,7 +73,7 @@ class RunFolder:
         if state is None:
             # A run that was killed while it wrote may have left one of these.
             held = sorted(
-                entry.name for entry in self.path.iterdir() if not _is_temporary(entry.name)
+                entry.name for entry in self.path.iterdir() if not is_temporary(entry.name)
             )
             if held:
                 raise RunError(
@@ -111,7 +112,7 @@ class RunFolder:
                 update={"losses": _expanded_losses(self.config), **_written_labels(self.config)}
             )
             self._write_state(state)
-            _write(self.path / "recipe.yaml", to_yaml(written, comments=True))
+            write_whole(self.path / "recipe.yaml", to_yaml(written, comments=True))
         except OSError as error:
             raise RunError(
                 f"{self.path}: the run folder cannot be written ({error.strerror}); choose "
@@ -143,7 +144,7 @@ class RunFolder:
         ]
         kept = list(dict.fromkeys([*lines, *new]))
         if len(kept) > len(lines):
-            _write(path, "".join(f"{line}\n" for line in kept))
+            write_whole(path, "".join(f"{line}\n" for line in kept))
             more = f"{len(kept) - len(lines)} {'more ' if lines else ''}pictures or rows"
             make_console().print(f"skipped: {more}, with their reasons in {path}")
 
@@ -205,7 +206,7 @@ class RunFolder:
         return state
 
     def _write_state(self, state: Mapping[str, Any]) -> None:
-        _write(self.path / "state.json", json.dumps(state, indent=1) + "\n")
+        write_whole(self.path / "state.json", json.dumps(state, indent=1) + "\n")
 
 
 def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
@@ -343,19 +344,8 @@ def _some(phrases: list[str], separator: str = ", ") -> str:
     return f"{shown}{separator}and {more} more" if more > 0 else shown
 
 
-def _is_temporary(name: str) -> bool:
-    return name.startswith(".") and name.endswith(".tmp")
-
-
 def _damaged(path: Path) -> str:
     return (
         f"{path}: it is damaged, or not of format {FORMAT}; choose {_ELSEWHERE}, or delete "
         f"{path.parent}"
     )
-
-
-def _write(path: Path, text: str) -> None:
-    """Write a file whole, under a temporary name first."""
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

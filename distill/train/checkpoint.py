@@ -8,7 +8,7 @@ draw of training is a function of the seed and the step.
 
 import json
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,6 +17,7 @@ import torch
 from safetensors.torch import load_model
 from torch import nn
 
+from distill.basis.files import whole_folder
 from distill.train.ema import MovingAverage
 from export.runtime.errors import RunError
 from students.encoder import Student
@@ -70,20 +71,6 @@ def _lay_out_as_weights(optimizer: Any) -> None:
                 values[name] = torch.empty_like(weight, dtype=value.dtype).copy_(value)
 
 
-def replace_folder(folder: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a folder under a temporary name, then put it in place of ``folder``."""
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    old = folder.with_name(f".{folder.name}.old")
-    for leftover in (temporary, old):
-        shutil.rmtree(leftover, ignore_errors=True)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    write(temporary)
-    if folder.exists():
-        folder.rename(old)
-    temporary.rename(folder)
-    shutil.rmtree(old, ignore_errors=True)
-
-
 def save_checkpoint(
     folder: Path, state: TrainingState, *, student: Student, training: Resumable
 ) -> Path:
@@ -92,18 +79,14 @@ def save_checkpoint(
     ``student/`` in it is what a run gives: the moving average where there is one. The weights that
     training goes on from are in ``training.pt`` then.
     """
-
-    def write(path: Path) -> None:
-        path.mkdir(parents=True)
-        average = training.average
-        (student if average is None else average.student).save(path / "student")
-        weights = None if average is None else student.model.state_dict()
-        torch.save({**training.state(), "weights": weights}, path / "training.pt")
-        values = {"step": state.step, "best": state.best}
-        (path / "state.json").write_text(json.dumps(values) + "\n")
-
+    average = training.average
     path = folder / f"{state.step:08d}"
-    replace_folder(path, write)
+    with whole_folder(path) as new:
+        (student if average is None else average.student).save(new / "student")
+        weights = None if average is None else student.model.state_dict()
+        torch.save({**training.state(), "weights": weights}, new / "training.pt")
+        values = {"step": state.step, "best": state.best}
+        (new / "state.json").write_text(json.dumps(values) + "\n")
     for other in _checkpoints(folder):
         if other != path:
             shutil.rmtree(other, ignore_errors=True)

@@ -12,6 +12,7 @@ from timm.layers import convert_sync_batchnorm
 from torch import Tensor, nn
 
 from distill.basis.draws import draw_integers
+from distill.basis.files import whole_folder
 from distill.basis.progress import Bar, progress_bar
 from distill.data.order.position import Position
 from distill.data.pairs import group_rows
@@ -27,7 +28,6 @@ from distill.train.checkpoint import (
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
-    replace_folder,
     save_checkpoint,
 )
 from distill.train.ema import MovingAverage
@@ -178,7 +178,8 @@ class Trainer:
                         f"{self.folder}; the same command goes on from there"
                     )
         if self.accelerator.is_main_process:
-            replace_folder(self.folder / "student", self.result.save)
+            with whole_folder(self.folder / "student") as new:
+                self.result.save(new)
         self.accelerator.wait_for_everyone()
 
     def _step(self, batch: Batch) -> StepResult:
@@ -302,7 +303,8 @@ class Trainer:
             best = self.state.best
             if headline and (best is None or headline["value"] > best["value"]):
                 self.state.best = {"step": self.state.step, **headline}
-                replace_folder(self.folder / "student_best", self.result.save)
+                with whole_folder(self.folder / "student_best") as new:
+                    self.result.save(new)
         self.accelerator.wait_for_everyone()
 
     def _save(self) -> None:

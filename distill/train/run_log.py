@@ -13,6 +13,7 @@ from typing import Any, TypeVar
 import torch
 from accelerate import Accelerator
 
+from distill.basis.files import write_whole
 from distill.train.step import StepResult
 
 FILE = "metrics.jsonl"
@@ -114,9 +115,7 @@ def drop_lines_after(path: Path, step: int) -> None:
     if not path.exists():
         return
     lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
-    temporary = path.with_name(path.name + ".tmp")
-    temporary.write_text("".join(line + "\n" for line in lines))
-    temporary.replace(path)
+    write_whole(path, "".join(line + "\n" for line in lines))
 
 
 def _step_of(line: str) -> float:

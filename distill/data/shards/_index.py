@@ -15,7 +15,6 @@ samples that are held out together share, with an end each (empty: none).
 """
 
 import json
-import os
 import zlib
 from array import array
 from collections.abc import Mapping
@@ -25,6 +24,7 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
+from distill.basis.files import whole_file
 from distill.data.sample import Skip
 from distill.data.shards._samples import Label, TarSample, read_samples
 
@@ -99,28 +99,22 @@ class TarIndex:
         return bool(self._header["tar"] == tar and self._header["caption_key"] == caption_key)
 
     def write(self, path: Path) -> None:
-        """Write the index under a temporary name, then rename it.
+        """Write the index, whole or not at all.
 
         Raises:
             OSError: it cannot be written there.
         """
         header = json.dumps(self._header, ensure_ascii=True).encode()
-        temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
-        try:
-            with temporary.open("wb") as file:
-                head = len(header).to_bytes(8, "little") + header
-                file.write(_MAGIC + bytes(8) + head)
-                crc = zlib.crc32(head)
-                for name in _DTYPES:
-                    part = b"\0" * (-file.tell() % _ALIGNED) + self._arrays[name].tobytes()
-                    crc = zlib.crc32(part, crc)
-                    file.write(part)
-                file.seek(len(_MAGIC))
-                file.write(crc.to_bytes(8, "little"))
-            temporary.replace(path)
-        except OSError:
-            temporary.unlink(missing_ok=True)
-            raise
+        with whole_file(path, shared=True) as temporary, temporary.open("wb") as file:
+            head = len(header).to_bytes(8, "little") + header
+            file.write(_MAGIC + bytes(8) + head)
+            crc = zlib.crc32(head)
+            for name in _DTYPES:
+                part = b"\0" * (-file.tell() % _ALIGNED) + self._arrays[name].tobytes()
+                crc = zlib.crc32(part, crc)
+                file.write(part)
+            file.seek(len(_MAGIC))
+            file.write(crc.to_bytes(8, "little"))
 
     def _text(self, texts: str, ends: str, number: int) -> str:
         begin, end = self._arrays[ends][number : number + 2].tolist()

@@ -15,14 +15,17 @@ import io
 import json
 import tarfile
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
+from types import TracebackType
 from typing import Any
 
 from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
+from distill.basis.files import is_temporary, whole_file, write_whole
 from distill.basis.progress import progress_bar
 from distill.data.sample import Sample, Skip, Source, check_skips, open_image
 from distill.data.shards._indexing import index_beside
@@ -129,7 +132,7 @@ class _Manifest:
             raise RunError(f"--out {folder}: it is no folder; choose another one")
         if MANIFEST in held:
             self._read()
-        elif any(not name.endswith(".tmp") for name in held):
+        elif any(not is_temporary(name) for name in held):
             raise RunError(
                 f"--out {folder}: the folder is not empty ({', '.join(held[:4])}) and holds no "
                 f"{MANIFEST} of ours; choose another folder"
@@ -187,44 +190,53 @@ class _Manifest:
         shards = dict(sorted(self._shards.items()))
         content = {**self._made_from, "left_out": self._left_out, "shards": shards}
         values = json.dumps(content, indent=1) + "\n"
-        temporary = self._path.with_name(f".{MANIFEST}.tmp")
-        temporary.write_text(values, encoding="utf-8")
-        temporary.replace(self._path)
+        write_whole(self._path, values)
 
 
 class _ShardWriter:
-    """One tar, under a temporary name until it is whole."""
+    """One tar, whole or not at all; there is none without a sample."""
 
     def __init__(self, path: Path) -> None:
         self.samples = 0
         self.bytes = 0
         self.skipped: list[Skip] = []
         self._path = path
-        self._temporary = path.with_name(f".{path.name}.tmp")
+        self._opened = ExitStack()
+        self._tar: tarfile.TarFile | None = None
 
     def __enter__(self) -> "_ShardWriter":
-        self._tar = tarfile.TarFile(self._temporary, "w", format=tarfile.USTAR_FORMAT)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        self._tar.close()
-        if kind is not None or not self.samples:
-            self._temporary.unlink()
-            return
-        self.bytes = self._temporary.stat().st_size
-        self._temporary.replace(self._path)
-        index_beside(self._path)
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self._opened.__exit__(kind, error, trace)
+        if kind is None and self.samples:
+            self.bytes = self._path.stat().st_size
+            index_beside(self._path)
 
     def add(self, packed: "_Packed") -> None:
         if packed.skip is not None:
             self.skipped.append(packed.skip)
             return
+        tar = self._open()
         self.samples += 1
         for suffix, content in packed.members.items():
             # A TarInfo's own values are the same everywhere: no owner, no time.
             info = tarfile.TarInfo(f"{packed.number:09d}.{suffix}")
             info.size = len(content)
-            self._tar.addfile(info, io.BytesIO(content))
+            tar.addfile(info, io.BytesIO(content))
+
+    def _open(self) -> tarfile.TarFile:
+        if self._tar is None:
+            temporary = self._opened.enter_context(whole_file(self._path))
+            self._tar = self._opened.enter_context(
+                tarfile.TarFile(temporary, "w", format=tarfile.USTAR_FORMAT)
+            )
+        return self._tar
 
 
 @dataclass(frozen=True)

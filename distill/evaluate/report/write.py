@@ -12,6 +12,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
+from distill.basis.files import write_whole
 from distill.evaluate.report.curves import draw_curves, read_history
 from distill.evaluate.report.grids import Grid
 from distill.evaluate.result import METRIC_TITLES
@@ -46,10 +47,10 @@ def write_report(
         title: The heading.
     """
     text = json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
-    _write(folder / "report.json", text + "\n")
+    write_whole(folder / "report.json", text + "\n")
     curves = draw_curves(read_history(history)) if history and history.is_file() else []
     page = render_page(report, curves=curves, grids=grids, notes=notes, title=title)
-    _write(folder / "report.html", page)
+    write_whole(folder / "report.html", page)
 
 
 def render_page(
@@ -178,9 +179,3 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(inner) for inner in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
-
-
-def _write(path: Path, text: str) -> None:
-    temporary = path.with_name(f".{path.name}.tmp")
-    temporary.write_text(text, encoding="utf-8")
-    temporary.replace(path)

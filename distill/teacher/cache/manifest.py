@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.basis.files import write_whole
 from distill.data.sample import Skip
 from export.runtime.errors import CacheError
 
@@ -79,10 +80,7 @@ class Manifest:
                 key: entry for key, entry in self.unreadable.items() if key not in mended
             },
         }
-        path = manifest_path(folder, process)
-        temporary = path.with_name(path.name + ".tmp")
-        temporary.write_text(json.dumps(values, indent=1) + "\n")
-        temporary.replace(path)
+        write_whole(manifest_path(folder, process), json.dumps(values, indent=1) + "\n")
 
     def empty(self) -> "Manifest":
         """Return a manifest of the same cache that lists nothing yet."""

@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from distill.basis.draws import draw_integers
+from distill.basis.files import whole_file
 from export.runtime.errors import CacheError
 
 StoredAs = Literal["float16", "float32", "int8"]
@@ -207,7 +208,5 @@ class _Shard:
 
 
 def _save(path: Path, array: NDArray[Any]) -> None:
-    temporary = path.with_name(path.name + ".tmp")
-    with temporary.open("wb") as file:
+    with whole_file(path) as temporary, temporary.open("wb") as file:
         np.save(file, array)
-    temporary.replace(path)

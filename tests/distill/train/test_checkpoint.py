@@ -12,7 +12,6 @@ from distill.train.checkpoint import (
     TrainingState,
     latest_checkpoint,
     load_checkpoint,
-    replace_folder,
     save_checkpoint,
 )
 from export.runtime.errors import RunError
@@ -69,16 +68,19 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["00000007"]
 
 
-def test_a_checkpoint_that_was_cut_short_does_not_count(tmp_path: Path) -> None:
+def test_a_checkpoint_that_was_cut_short_does_not_count(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     student, training = make()
     save_checkpoint(tmp_path, TrainingState(3), student=student, training=training)
 
-    def dies(path: Path) -> None:
+    def dies(_: Student, path: Path) -> None:
         path.mkdir()
         raise KeyboardInterrupt
 
+    monkeypatch.setattr(Student, "save", dies)
     with pytest.raises(KeyboardInterrupt):
-        replace_folder(tmp_path / "00000009", dies)
+        save_checkpoint(tmp_path, TrainingState(9), student=student, training=training)
     newest = latest_checkpoint(tmp_path)
     assert newest is not None
     assert newest.name == "00000003"
