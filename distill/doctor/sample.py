@@ -8,11 +8,11 @@ from pathlib import Path
 
 from PIL import Image
 
+from distill.data.guess import scenes_name
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.scenes import TABLE_FILE, Scene, draw_scene
-from distill.data.sources import scenes_name
 from distill.recipe.config import ScenesSource
-from distill.recipe.data import Source as SourceEntry
+from distill.recipe.sources import Source as SourceEntry
 from distill.run.project import Project
 from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import DataError

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from distill.losses.presets import NEEDS, PRESETS
 from distill.recipe.losses import EmbeddingAlignmentEntry, LossesField, TermEntry, expand
-from distill.recipe.models import StudentHf, StudentTowers
+from distill.recipe.student import StudentHf, StudentTowers
 
 if TYPE_CHECKING:
     from distill.recipe.config import RunConfig

@@ -1,7 +1,7 @@
 """A run's configuration: checked once, never changed after.
 
-``RunConfig`` here; sources and evaluation sets in distill/recipe/data.py, teachers and students in
-distill/recipe/models.py, losses in distill/recipe/losses.py, views and cache in
+``RunConfig`` here; sources and evaluation sets in distill/recipe/sources.py, teachers and students in
+distill/recipe/student.py, losses in distill/recipe/losses.py, views and cache in
 distill/recipe/views.py, training in distill/recipe/train.py. A recipe file becomes one through
 ``distill.recipe.load.load_recipe``.
 """
@@ -15,7 +15,8 @@ from pydantic_core import InitErrorDetails, PydanticCustomError
 
 from distill.recipe.base import Natural, Section, Text, as_tuple, later, whole
 from distill.recipe.checks import cross_errors
-from distill.recipe.data import (
+from distill.recipe.losses import LossesField, ResolvedTerm, resolve_terms
+from distill.recipe.sources import (
     DataSection,
     EvaluationEntry,
     Evaluations,
@@ -26,8 +27,7 @@ from distill.recipe.data import (
     TableSource,
     Templates,
 )
-from distill.recipe.losses import LossesField, ResolvedTerm, resolve_terms
-from distill.recipe.models import (
+from distill.recipe.student import (
     HfTeacher,
     ImageTower,
     Student,

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from distill.recipe.config import RunConfig
 from distill.recipe.errors import error_lines, models_at
-from distill.recipe.models import DEFAULT_TEACHER_KIND, OPENAI_MODELS
+from distill.recipe.student import DEFAULT_TEACHER_KIND, OPENAI_MODELS
 from distill.recipe.text import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
 
@@ -188,7 +188,7 @@ def default_values(
     if student is not None:
         values["student"] = _student_values(student)
     if data is not None:
-        from distill.data.sources import guess_source
+        from distill.data.guess import guess_source
 
         train = guess_source(data, unlabelled=labels is not None)
         values["data"] = {"train": train}

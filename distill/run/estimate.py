@@ -15,9 +15,9 @@ from rich.console import Console
 
 from distill.basis.progress import make_console
 from distill.basis.words import counted, human_bytes, human_time
+from distill.data.guess import scenes_name
 from distill.data.sample import Sample, Source, open_image
 from distill.data.scenes import TABLE_FILE
-from distill.data.sources import scenes_name
 from distill.data.views import draw_view, render_view
 from distill.recipe.config import RunConfig
 from distill.run.cache_stage import cache_folders

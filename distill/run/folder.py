@@ -18,7 +18,7 @@ from distill.data.sample import Skip
 from distill.labels.label_set import label_set, label_templates, name_labels
 from distill.recipe.config import RunConfig, StudentTowers
 from distill.recipe.losses import Losses, expand
-from distill.recipe.models import LOGIT_SCALE
+from distill.recipe.student import LOGIT_SCALE
 from distill.recipe.text import inline, to_yaml
 from export.runtime.errors import RunError
 

@@ -7,19 +7,19 @@ from pathlib import Path
 
 import torch
 
+from distill.data.guess import open_source
 from distill.data.order.position import Position
 from distill.data.pairs import Captions
 from distill.data.sample import Skip, Source, check_source, limit_pixels, split_by_hash
 from distill.data.shards.source import shard_lengths
-from distill.data.sources import open_source
 from distill.data.views import ViewSettings
 from distill.evaluate.compare import EvaluationSet
 from distill.labels.label_set import LabelSet, label_set
 from distill.losses.terms import Term, WeightedLoss
 from distill.recipe.config import RunConfig, StudentHf, StudentTowers
 from distill.recipe.config import Source as SourceEntry
-from distill.recipe.data import read_lines
-from distill.recipe.models import LOGIT_SCALE
+from distill.recipe.sources import read_lines
+from distill.recipe.student import LOGIT_SCALE
 from distill.run.evaluation_sets import evaluation_sets
 from distill.teacher.cache.build import BuildSettings
 from distill.teacher.cache.manifest import Part

@@ -5,9 +5,9 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.basis.progress import make_console
+from distill.data.guess import open_source
 from distill.data.sample import check_source, limit_pixels
 from distill.data.shards.write import ShardSettings, write_shards
-from distill.data.sources import open_source
 from distill.recipe.config import RunConfig
 from distill.recipe.load import default_values, read_recipe, resolve
 

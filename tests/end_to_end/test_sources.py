@@ -12,9 +12,9 @@ import datasets
 import pytest
 import torch
 
+from distill.data.guess import open_source
 from distill.data.sample import Source
 from distill.data.shards.write import ShardSettings, write_shards
-from distill.data.sources import open_source
 from distill.data.tables.table import open_table
 from distill.run import project
 from distill.run.pipeline import run

@@ -2,9 +2,9 @@ from pathlib import Path
 
 import pytest
 
+from distill.data.guess import guess_source, open_source
 from distill.data.sample import open_image
-from distill.data.sources import guess_source, open_source
-from distill.recipe.data import FolderSource, ScenesSource, TableSource
+from distill.recipe.sources import FolderSource, ScenesSource, TableSource
 from export.runtime.errors import DataError
 
 

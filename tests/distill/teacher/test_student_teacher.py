@@ -7,7 +7,7 @@ import pytest
 import torch
 
 from distill.recipe.config import HfTeacher
-from distill.recipe.models import StudentTeacher
+from distill.recipe.student import StudentTeacher
 from distill.teacher.hf import load_student_teacher
 from distill.teacher.load import load_teacher
 from export.runtime.errors import TeacherError

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from distill.cli import app as cli
+from distill.data.guess import guess_source
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.shards._indexing import find_indices
 from distill.data.shards.source import open_shards
 from distill.data.shards.write import ShardSettings, write_shards
-from distill.data.sources import guess_source
 from distill.data.tables.table import open_table
 from distill.run.shards_stage import write_data
 from export.runtime.errors import DataError, RecipeError, RunError

@@ -13,8 +13,8 @@ from distill.data.shards.source import open_shards
 from distill.data.tables.base64_lines import open_base64
 from distill.data.tables.rows import ColumnNames
 from distill.data.tables.table import TABLE_SUFFIXES, Form, open_table
-from distill.recipe.data import ScenesSource
-from distill.recipe.data import Source as SourceConfig
+from distill.recipe.sources import ScenesSource
+from distill.recipe.sources import Source as SourceConfig
 from export.runtime.errors import DataError
 
 SHOWN = 8
