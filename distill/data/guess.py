@@ -13,15 +13,14 @@ from distill.data.shards.source import open_shards
 from distill.data.tables.base64_lines import open_base64
 from distill.data.tables.rows import ColumnNames
 from distill.data.tables.table import TABLE_SUFFIXES, Form, open_table
-from distill.recipe.sources import ScenesSource
-from distill.recipe.sources import Source as SourceConfig
+from distill.recipe.sources import ScenesSection, SourceSection
 from export.runtime.errors import DataError
 
 SHOWN = 8
 TABLES_IN_FOLDERS = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
 
 
-def open_source(config: SourceConfig, *, output: Path, index_folder: Path | None = None) -> Source:
+def open_source(config: SourceSection, *, output: Path, index_folder: Path | None = None) -> Source:
     """Open what a data section of a recipe names; scenes without a path are rendered in ``output``.
 
     ``index_folder`` is for indices of shards that cannot stand beside them.
@@ -150,7 +149,7 @@ def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_fo
     )
 
 
-def scenes_name(config: ScenesSource) -> str:
+def scenes_name(config: ScenesSection) -> str:
     """Return the folder inside the run folder that scenes without a path are rendered in."""
     parts = [config.split, config.count, f"{config.image_size}px", f"seed{config.seed}"]
     if config.captioned is not None:

@@ -11,8 +11,7 @@ from PIL import Image
 from distill.data.guess import scenes_name
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.scenes import TABLE_FILE, Scene, draw_scene
-from distill.recipe.config import ScenesSource
-from distill.recipe.sources import Source as SourceEntry
+from distill.recipe.sources import ScenesSection, SourceSection
 from distill.run.project import Project
 from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import DataError
@@ -94,7 +93,7 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 class Examined(Project):
     """The things of a recipe, of which none is written: scenes to be rendered are drawn here."""
 
-    def _open(self, entry: SourceEntry) -> Source:
+    def _open(self, entry: SourceSection) -> Source:
         if entry.kind == "scenes":
             name = scenes_name(entry)
             folder = self.config.folder / name if entry.path is None else Path(entry.path)
@@ -108,7 +107,7 @@ class UnrenderedScenes:
 
     skipped: tuple[Skip, ...] = ()
 
-    def __init__(self, config: ScenesSource, name: str) -> None:
+    def __init__(self, config: ScenesSection, name: str) -> None:
         """Take the section of the recipe; ``name`` is the table that there will be."""
         self.name = name
         self.rows = config.count

@@ -12,7 +12,7 @@ from distill.doctor.models import (
 )
 from distill.doctor.sample import Examined, Look
 from distill.evaluate.encoder import StudentEncoder
-from distill.recipe.config import StudentHf
+from distill.recipe.student import StudentHf
 from distill.run.project import student_preprocessing
 from export.runtime.errors import StudentError
 from export.runtime.preprocess import Preprocessing

@@ -12,7 +12,7 @@ from distill.labels.names import read_labels, read_templates
 from export.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from distill.recipe.sources import DataSection
+    from distill.recipe.data import DataSection
 
 __all__ = [
     "DEFAULT_TEMPLATES",

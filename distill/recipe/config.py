@@ -1,81 +1,27 @@
 """A run's configuration: checked once, never changed after.
 
-``RunConfig`` here; sources and evaluation sets in distill/recipe/sources.py, teachers and students in
-distill/recipe/student.py, losses in distill/recipe/losses.py, views and cache in
-distill/recipe/views.py, training in distill/recipe/train.py. A recipe file becomes one through
-``distill.recipe.load.load_recipe``.
+Each section has a file of its own. ``distill.recipe.load.load_recipe`` makes a recipe file one.
 """
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Any
 
-from pydantic import BeforeValidator, Field, Strict, ValidationError, model_validator
+from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
-from distill.recipe.base import Natural, Section, Text, as_tuple, later, whole
+from distill.recipe.base import Natural, Section, Text, as_tuple
+from distill.recipe.cache import CacheSection
 from distill.recipe.checks import cross_errors
+from distill.recipe.data import DataSection
+from distill.recipe.evaluate import EvaluationEntry, EvaluationsField
+from distill.recipe.export import ExportSection
 from distill.recipe.losses import LossesField, ResolvedTerm, resolve_terms
-from distill.recipe.sources import (
-    DataSection,
-    EvaluationEntry,
-    Evaluations,
-    FolderSource,
-    Lines,
-    ScenesSource,
-    Source,
-    TableSource,
-    Templates,
-)
-from distill.recipe.student import (
-    HfTeacher,
-    ImageTower,
-    Student,
-    StudentHf,
-    StudentTowers,
-    Teacher,
-    Teachers,
-    TextTower,
-)
+from distill.recipe.sources import SourceSection
+from distill.recipe.student import StudentField, StudentTowers
+from distill.recipe.teachers import TeacherSection, TeachersField
 from distill.recipe.train import TrainSection
-from distill.recipe.views import CacheSection, ViewsSection
-
-__all__ = [
-    "CacheSection",
-    "DataSection",
-    "EvaluationEntry",
-    "ExportSection",
-    "FolderSource",
-    "HfTeacher",
-    "ImageTower",
-    "RunConfig",
-    "ScenesSource",
-    "Source",
-    "Student",
-    "StudentHf",
-    "StudentTowers",
-    "TableSource",
-    "Teacher",
-    "TextTower",
-    "TrainSection",
-    "ViewsSection",
-]
-
-Opset = Annotated[int, Strict(), Field(ge=18, le=23), BeforeValidator(whole)]
-Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
-
-
-class ExportSection(Section):
-    """The bundle that leaves the house."""
-
-    labels: Annotated[Lines, later(None)] = None
-    """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""
-    templates: Templates | None = None
-    """Prompts with {} for the label; null: data.templates, or the first evaluation set's."""
-    opset: Opset = 18
-    """ONNX operator set."""
-    tolerance: Tolerance = 1e-4
-    """Largest difference from torch in any number of an embedding."""
+from distill.recipe.views import ViewsSection
 
 
 class RunConfig(Section):
@@ -85,9 +31,9 @@ class RunConfig(Section):
     """What all random choices follow from."""
     output: Text = "runs/default"
     """The run folder: checkpoints, report, bundle."""
-    teacher: Teachers | None = None
+    teacher: TeachersField | None = None
     """The model to learn from, or a list of them; null: none."""
-    student: Student = StudentTowers()
+    student: StudentField = StudentTowers()
     """The model that learns."""
     data: DataSection = DataSection()
     """What is trained on."""
@@ -99,7 +45,7 @@ class RunConfig(Section):
     """The name of a preset, or terms by name with a weight or a map each."""
     train: TrainSection = TrainSection()
     """How the student learns."""
-    evaluate: Evaluations | None = None
+    evaluate: EvaluationsField | None = None
     """A set to measure on, or a list of them; null: data.validation, or 5 % of data.train."""
     export: ExportSection = ExportSection()
     """The ONNX bundle."""
@@ -139,12 +85,12 @@ class RunConfig(Section):
         return Path(self.output)
 
     @property
-    def teachers(self) -> tuple[Teacher, ...]:
+    def teachers(self) -> tuple[TeacherSection, ...]:
         """The teachers, none where it is absent."""
         return as_tuple(self.teacher)
 
     @property
-    def train_sources(self) -> tuple[Source, ...]:
+    def train_sources(self) -> tuple[SourceSection, ...]:
         """The sources of training."""
         return as_tuple(self.data.train)
 

@@ -8,7 +8,8 @@ from pydantic import ValidationError
 
 from distill.recipe.base import Section
 from distill.recipe.config import RunConfig
-from distill.recipe.student import DEFAULT_STUDENT_KIND, DEFAULT_TEACHER_KIND
+from distill.recipe.student import DEFAULT_STUDENT_KIND
+from distill.recipe.teachers import DEFAULT_TEACHER_KIND
 from distill.recipe.text import inline
 
 Location = tuple[int | str, ...]

@@ -12,7 +12,7 @@ from pydantic import ValidationError
 
 from distill.recipe.config import RunConfig
 from distill.recipe.errors import error_lines, models_at
-from distill.recipe.student import DEFAULT_TEACHER_KIND, OPENAI_MODELS
+from distill.recipe.teachers import DEFAULT_TEACHER_KIND, OPENAI_MODELS
 from distill.recipe.text import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
 

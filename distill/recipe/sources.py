@@ -1,46 +1,24 @@
-"""The data sections of a recipe: sources of pictures, and the sets to measure on."""
+"""The sections of a recipe on sources: one for each kind, and the list of them all."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from distill.data.tables.schema import parse_schema
-from distill.labels.names import plain_template, read_labels, read_lines, read_templates
 from distill.recipe.base import (
     Count,
     Natural,
     Positive,
     Section,
-    Share,
     Text,
-    as_tuple,
     by_kind,
-    by_type,
     later,
     one_or_many,
     whole,
 )
-from distill.recipe.shards import ShardsSource
-from export.runtime.decode import MAX_PIXELS
+from distill.recipe.labels import Templates
 
 PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]
-PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
-Template = Annotated[str, Strict(), Field(pattern=r"\{c?\}"), AfterValidator(plain_template)]
-Templates = Annotated[tuple[Template, ...], Field(min_length=1)]
-Lines = Annotated[
-    tuple[Text, ...] | Text | None,
-    by_type(
-        "a list, imagenet, or the name of a text file, a JSON list or a folder of classes",
-        {list: tuple[Text, ...], tuple: tuple[Text, ...], str: Text},
-    ),
-]
-TemplateLines = Annotated[
-    tuple[Template, ...] | Text | None,
-    by_type(
-        "a list of templates, openai, or the name of a text file with one template a line",
-        {list: Templates, tuple: Templates, str: Text},
-    ),
-]
 
 
 def _schema(value: str) -> str:
@@ -48,7 +26,7 @@ def _schema(value: str) -> str:
     return value
 
 
-class TableSource(Section):
+class TableSection(Section):
     """A file of rows: one row a picture and caption, several rows make one sample."""
 
     kind: Literal["table"] = "table"
@@ -73,7 +51,7 @@ class TableSource(Section):
     """Folder that the file names start from; null: beside the table."""
 
 
-class FolderSource(Section):
+class FolderSection(Section):
     """A folder with one folder of pictures for each class."""
 
     kind: Literal["folder"] = "folder"
@@ -88,7 +66,7 @@ class FolderSource(Section):
     """Captions of a picture; {} stands for the name of its class."""
 
 
-class ImagesSource(Section):
+class ImagesSection(Section):
     """A folder of pictures that nobody captioned or labelled."""
 
     kind: Literal["images"] = "images"
@@ -99,7 +77,7 @@ class ImagesSource(Section):
     """Share of the samples drawn from this source, relative to the others; null: its size."""
 
 
-class Base64Source(Section):
+class Base64Section(Section):
     """A text file of lines with tabs, one field of which is a picture in base64, as EasyNLP has."""
 
     kind: Literal["base64"] = "base64"
@@ -118,7 +96,7 @@ class Base64Source(Section):
     """Column with the class, used where there is a label; null: pictures have no class."""
 
 
-class HubSource(Section):
+class HubSection(Section):
     """A data set of the Hugging Face hub, or a local copy of one."""
 
     kind: Literal["hub"] = "hub"
@@ -139,7 +117,7 @@ class HubSource(Section):
     """Column with the class, used where there is one; null: pictures have no class."""
 
 
-class ScenesSource(Section):
+class ScenesSection(Section):
     """Procedural pictures of coloured shapes, rendered when they are first asked for."""
 
     kind: Literal["scenes"] = "scenes"
@@ -160,100 +138,33 @@ class ScenesSource(Section):
     """How many of the pictures have a caption; null: all."""
 
 
-SOURCES = (
-    TableSource,
-    FolderSource,
-    ImagesSource,
-    Base64Source,
-    HubSource,
-    ScenesSource,
-    ShardsSource,
+class ShardsSection(Section):
+    """WebDataset tars: pictures with txt, json or cls members of the same name."""
+
+    kind: Literal["shards"] = "shards"
+    """WebDataset tars."""
+    path: Text
+    """A tar, a folder of tars, or a pattern ({000..099}, *); local, or an address of fsspec."""
+    weight: Positive | None = None
+    """Share of the samples drawn from this source, relative to the others; null: its size."""
+    caption_key: Text | None = None
+    """Key of a json member with a caption or a list; null: captions, else txt, else caption."""
+    classnames: Text | None = None
+    """File with a class a line, for the numbers of cls members; null: classnames.txt near them."""
+
+
+# Every kind of source, in the order in which messages list them.
+SourceSection = (
+    TableSection
+    | FolderSection
+    | ImagesSection
+    | Base64Section
+    | HubSection
+    | ScenesSection
+    | ShardsSection
 )
-Source = Annotated[
-    TableSource
-    | FolderSource
-    | ImagesSource
-    | Base64Source
-    | HubSource
-    | ScenesSource
-    | ShardsSource,
-    Field(discriminator="kind"),
-    by_kind(*SOURCES),
-]
-Sources = Annotated[Source | tuple[Source, ...], one_or_many(Source, "a source")]
-
-
-class DataSection(Section):
-    """What is trained on, and what is looked at in between."""
-
-    train: Sources = ScenesSource()
-    """The pictures to learn from: one source, or a list of them."""
-    validation: Source | None = None
-    """Where the loss terms are computed during training; null: see `evaluate`."""
-    labels: Lines = None
-    """What to tell apart: a list, a text file, JSON list or folder of them; null: nothing."""
-    templates: TemplateLines = None
-    """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
-    max_skipped: Share = 0.01
-    """Largest share of unreadable pictures and broken rows that is skipped without an error."""
-    max_pixels: PixelLimit = MAX_PIXELS
-    """A picture that says it has more is skipped before its pixels take memory."""
-    workers: Natural = 2
-    """Processes that read pictures; 0: none beside the main process."""
-    lanes: Count | None = None
-    """How many shards are read side by side; null: 64, or fewer where they do not fit."""
-
-
-class EvaluationEntry(Section):
-    """A set that teacher and student are both measured on."""
-
-    name: Text
-    """What the report calls the set; no two alike."""
-    task: Literal["zero_shot", "retrieval", "agreement"]
-    """Classes by prompts, captions and pictures, or how often student and teacher agree."""
-    data: Source
-    """The pictures, with classes for zero_shot, with captions for retrieval, any for agreement."""
-    templates: TemplateLines = None
-    """Prompts with {} for the class, a text file of them, or openai; null: data.templates."""
-    classes: Lines = None
-    """The candidates, a file or folder of them, or imagenet; null: those of data or data.labels."""
-    samples: Count | None = None
-    """How many pictures are measured; null: all."""
-
-    @property
-    def template_list(self) -> tuple[str, ...] | None:
-        """The templates, read where they are named."""
-        if isinstance(self.templates, str):
-            return read_templates(self.templates, field=f"evaluate {self.name}: templates")
-        return self.templates
-
-    @property
-    def class_list(self) -> tuple[str, ...] | None:
-        """The names of the classes, read where they are named."""
-        if isinstance(self.classes, str):
-            return read_labels(self.classes, field=f"evaluate {self.name}: classes")
-        return self.classes
-
-
-Evaluations = Annotated[
-    EvaluationEntry | tuple[EvaluationEntry, ...], one_or_many(EvaluationEntry, "a set")
-]
-
-
-__all__ = [
-    "Base64Source",
-    "DataSection",
-    "EvaluationEntry",
-    "Evaluations",
-    "FolderSource",
-    "HubSource",
-    "ImagesSource",
-    "ScenesSource",
-    "ShardsSource",
-    "Source",
-    "Sources",
-    "TableSource",
-    "Templates",
-    "as_tuple",
-    "read_lines",
+SOURCES = get_args(SourceSection)
+SourceField = Annotated[SourceSection, Field(discriminator="kind"), by_kind(*SOURCES)]
+SourcesField = Annotated[
+    SourceField | tuple[SourceField, ...], one_or_many(SourceField, "a source")
 ]

@@ -1,4 +1,4 @@
-"""The sections of a recipe that name models: teachers and the student."""
+"""The sections of a recipe on the student and its towers."""
 
 from typing import Annotated, Any, Literal
 
@@ -7,12 +7,10 @@ from pydantic import BeforeValidator, Field, Strict
 from distill.recipe.base import (
     Count,
     Flag,
-    Positive,
     Section,
     Text,
     by_kind,
     by_type,
-    one_or_many,
     whole,
 )
 
@@ -20,92 +18,10 @@ from distill.recipe.base import (
 LOGIT_SCALE = 1 / 0.07
 LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
 PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
-Dtype = Literal["float32", "float16", "bfloat16"]
 ContextLength = Annotated[int, Strict(), Field(ge=2, le=8192), BeforeValidator(whole)]
 
-# The names that OpenAI gave its models.
-OPENAI_MODELS = (
-    "RN50",
-    "RN101",
-    "RN50x4",
-    "RN50x16",
-    "RN50x64",
-    "ViT-B/32",
-    "ViT-B/16",
-    "ViT-L/14",
-    "ViT-L/14@336px",
-)
 
-
-class HfTeacher(Section):
-    """A dual encoder of transformers, such as CLIPModel."""
-
-    kind: Literal["hf"] = "hf"
-    """A dual encoder of transformers."""
-    model: Text
-    """Name on the hub, or a local folder."""
-    weight: Positive = 1.0
-    """Share of this teacher where there are several."""
-    dtype: Dtype = "float32"
-    """Precision that the teacher computes in."""
-
-
-class OpenAiTeacher(Section):
-    """A CLIP of OpenAI, as OpenAI distributes it."""
-
-    kind: Literal["openai"] = "openai"
-    """A CLIP of OpenAI, as OpenAI distributes it."""
-    model: Text
-    """Name such as ViT-L/14, ViT-L/14@336px, ViT-B/32 or RN50, or the path of a .pt file."""
-    weight: Positive = 1.0
-    """Share of this teacher where there are several."""
-    dtype: Dtype = "float32"
-    """Precision that the teacher computes in."""
-
-
-class OpenClipTeacher(Section):
-    """A model of open_clip with its own tokenizer and preprocessing."""
-
-    kind: Literal["open_clip"] = "open_clip"
-    """A model of open_clip."""
-    model: Text
-    """Architecture such as ViT-B-32, a folder with open_clip_config.json, or hf-hub:NAME."""
-    pretrained: Text | None = None
-    """A tag that open_clip knows, or a weights file; null: the folder's own."""
-    weights: Text | None = None
-    """Local file with the weights of the tag; null: they are fetched."""
-    quick_gelu: Flag | None = None
-    """Whether the weights were trained with QuickGELU; null: what the tag or folder says."""
-    weight: Positive = 1.0
-    """Share of this teacher where there are several."""
-    dtype: Dtype = "float32"
-    """Precision that the teacher computes in."""
-
-
-class StudentTeacher(Section):
-    """A finished student, as the teacher of a smaller one."""
-
-    kind: Literal["student"] = "student"
-    """A finished student."""
-    model: Text
-    """Folder of the student, or of the run that trained it."""
-    weight: Positive = 1.0
-    """Share of this teacher where there are several."""
-    dtype: Dtype = "float32"
-    """Precision that the teacher computes in."""
-
-
-DEFAULT_TEACHER_KIND = "hf"
-TEACHERS = (HfTeacher, OpenAiTeacher, OpenClipTeacher, StudentTeacher)
-Teacher = Annotated[
-    HfTeacher | OpenAiTeacher | OpenClipTeacher | StudentTeacher,
-    Field(discriminator="kind"),
-    by_kind(*TEACHERS, default=DEFAULT_TEACHER_KIND),
-]
-Teachers = Annotated[Teacher | tuple[Teacher, ...], one_or_many(Teacher, "a teacher")]
-
-
-class ImageTower(Section):
+class ImageTowerSection(Section):
     """The image side of a student: a timm backbone and a projection."""
 
     backbone: Text = "mobilenetv4_conv_small"
@@ -122,7 +38,7 @@ class ImageTower(Section):
     """Further arguments of timm's create_model."""
 
 
-class TextTower(Section):
+class TextTowerSection(Section):
     """The text side of a student: a BERT-like encoder and a projection."""
 
     model: Text | None = "sentence-transformers/all-MiniLM-L6-v2"
@@ -158,9 +74,9 @@ class StudentTowers(Section):
     """How linear projections start: at random, or regressed onto the cached teacher."""
     projection_samples: Count = 4096
     """How many pictures and captions that regression sees."""
-    image: ImageTower | None = ImageTower()
+    image: ImageTowerSection | None = ImageTowerSection()
     """The image tower; null: a student without one."""
-    text: TextTower | None = TextTower()
+    text: TextTowerSection | None = TextTowerSection()
     """The text tower; null: a student without one."""
 
     @property
@@ -205,8 +121,9 @@ class StudentHf(Section):
 
 
 DEFAULT_STUDENT_KIND = "towers"
-Student = Annotated[
-    StudentTowers | StudentHf,
+StudentSection = StudentTowers | StudentHf
+StudentField = Annotated[
+    StudentSection,
     Field(discriminator="kind"),
     by_kind(StudentTowers, StudentHf, default=DEFAULT_STUDENT_KIND),
 ]

@@ -1,14 +1,13 @@
-"""The sections of a recipe on views and on the teacher's cache."""
+"""The section of a recipe on views."""
 
 import re
 from typing import Annotated, Literal
 
-from pydantic import AfterValidator, BeforeValidator, Field, Strict
+from pydantic import AfterValidator, Field, Strict
 
-from distill.recipe.base import Count, Flag, Natural, Positive, Section, Share, Text, later, whole
+from distill.recipe.base import Flag, Natural, Positive, Section, Share, later
 
 AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
-ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
 
 # timm skips over what it does not know, so that a slip of the pen would change nothing.
 _RAND_AUGMENT = {
@@ -61,18 +60,3 @@ class ViewsSection(Section):
     """timm's RandAugment after all that, such as rand-m9-n2-mstd0.5; null: none."""
     draft: Annotated[Flag, later(False)] = False
     """Whether JPEGs are decoded at a half, quarter or eighth where the crops need no more."""
-
-
-class CacheSection(Section):
-    """The teacher's embeddings on disk."""
-
-    views: ViewCount = 4
-    """How many crops of each picture are embedded."""
-    folder: Text | None = None
-    """Where the embeddings stand; null: inside the run folder."""
-    dtype: Literal["float16", "float32", "int8"] = "float16"
-    """Precision that they are stored in; int8 has a scale of its own for every vector."""
-    shard_rows: Count = 4096
-    """Rows of a file; a killed run goes on after the last whole file."""
-    batch_size: Count = 64
-    """Pictures or captions that the teacher embeds at once."""

@@ -8,13 +8,14 @@ from distill.data.sample import Source
 from distill.data.shards.source import stated_classes, stated_templates
 from distill.evaluate.compare import EvaluationSet
 from distill.labels.label_set import LabelSet, knows, label_templates, name_labels
-from distill.recipe.config import EvaluationEntry, RunConfig
-from distill.recipe.config import Source as SourceEntry
+from distill.recipe.config import RunConfig
+from distill.recipe.evaluate import EvaluationEntry
+from distill.recipe.sources import SourceSection
 
 
 def evaluation_sets(
     config: RunConfig,
-    open_entry: Callable[[SourceEntry], Source],
+    open_entry: Callable[[SourceSection], Source],
     *,
     validation: Source | None,
     labels: LabelSet | None,

@@ -16,9 +16,9 @@ from distill.basis.files import is_temporary, write_whole
 from distill.basis.progress import make_console
 from distill.data.sample import Skip
 from distill.labels.label_set import label_set, label_templates, name_labels
-from distill.recipe.config import RunConfig, StudentTowers
+from distill.recipe.config import RunConfig
 from distill.recipe.losses import Losses, expand
-from distill.recipe.student import LOGIT_SCALE
+from distill.recipe.student import LOGIT_SCALE, StudentTowers
 from distill.recipe.text import inline, to_yaml
 from export.runtime.errors import RunError
 

@@ -15,11 +15,11 @@ from distill.data.shards.source import shard_lengths
 from distill.data.views import ViewSettings
 from distill.evaluate.compare import EvaluationSet
 from distill.labels.label_set import LabelSet, label_set
+from distill.labels.names import read_lines
 from distill.losses.terms import Term, WeightedLoss
-from distill.recipe.config import RunConfig, StudentHf, StudentTowers
-from distill.recipe.config import Source as SourceEntry
-from distill.recipe.sources import read_lines
-from distill.recipe.student import LOGIT_SCALE
+from distill.recipe.config import RunConfig
+from distill.recipe.sources import SourceSection
+from distill.recipe.student import LOGIT_SCALE, StudentHf, StudentTowers
 from distill.run.evaluation_sets import evaluation_sets
 from distill.teacher.cache.build import BuildSettings
 from distill.teacher.cache.manifest import Part
@@ -50,7 +50,7 @@ class Project:
     def _all_sources(self) -> list[Source]:
         return [self._open(entry) for entry in self.config.train_sources]
 
-    def _open(self, entry: SourceEntry) -> Source:
+    def _open(self, entry: SourceSection) -> Source:
         folder = self.config.cache.folder
         source = open_source(
             entry,

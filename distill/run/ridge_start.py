@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from torch import Tensor
 
 from distill.basis.progress import make_console
-from distill.recipe.config import StudentTowers
+from distill.recipe.student import StudentTowers
 from distill.run.project import Project
 from distill.train.batches import Batch, batches
 from distill.train.loop import Work

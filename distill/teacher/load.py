@@ -12,13 +12,13 @@ from distill.teacher.protocol import Teacher
 from export.runtime.errors import TeacherError
 
 if TYPE_CHECKING:
-    from distill.recipe.config import Teacher as TeacherConfig
+    from distill.recipe.teachers import TeacherSection
 
 # The fields of an entry that errors name.
 _FIELD = re.compile(r"\bteacher\.(?=(?:model|pretrained|weights|quick_gelu)\b)")
 
 
-def load_teachers(entries: Sequence["TeacherConfig"], *, device: str) -> Ensemble:
+def load_teachers(entries: Sequence["TeacherSection"], *, device: str) -> Ensemble:
     """Load all teachers of a recipe, a single one too, as one.
 
     Args:
@@ -47,7 +47,7 @@ def load_teachers(entries: Sequence["TeacherConfig"], *, device: str) -> Ensembl
     return Ensemble(members, [entry.weight for entry in entries])
 
 
-def load_teacher(config: "TeacherConfig", *, device: str, dtype: str) -> Teacher:
+def load_teacher(config: "TeacherSection", *, device: str, dtype: str) -> Teacher:
     """Load the teacher that one entry of a recipe's ``teacher`` describes.
 
     Args:

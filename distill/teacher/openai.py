@@ -16,7 +16,7 @@ from open_clip.model import (
 from torch import Tensor
 
 from distill.basis.progress import make_console
-from distill.recipe.student import OPENAI_MODELS
+from distill.recipe.teachers import OPENAI_MODELS
 from distill.teacher.open_clip_hub import fetch_weights
 from distill.teacher.open_clip_towers import (
     PRECISIONS,

@@ -18,8 +18,8 @@ from distill.cli import app as cli
 from distill.data.sample import open_image
 from distill.data.tables.table import open_table
 from distill.evaluate.encoder import TeacherEncoder
-from distill.recipe.config import HfTeacher
 from distill.recipe.load import load_recipe
+from distill.recipe.teachers import HfTeacherSection
 from distill.run.pipeline import evaluate, export, run
 from distill.run.project import Project
 from distill.teacher.frozen import FrozenTeacher
@@ -73,7 +73,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words_of(teacher: Path) -> TeacherEncoder:
     """Return the teacher as something that embeds pictures and texts."""
-    loaded = load_teacher(HfTeacher(model=str(teacher)), device="cpu", dtype="float32")
+    loaded = load_teacher(HfTeacherSection(model=str(teacher)), device="cpu", dtype="float32")
     return TeacherEncoder(loaded)
 
 

@@ -4,7 +4,7 @@ import pytest
 
 from distill.data.guess import guess_source, open_source
 from distill.data.sample import open_image
-from distill.recipe.sources import FolderSource, ScenesSource, TableSource
+from distill.recipe.sources import FolderSection, ScenesSection, TableSection
 from export.runtime.errors import DataError
 
 
@@ -86,7 +86,7 @@ def test_anything_else_is_an_error_that_says_what_was_found(tmp_path):
 def test_a_table_is_opened_with_its_columns(write_pictures, write_csv, tmp_path):
     write_pictures(["a.jpg"], folder="elsewhere")
     table = write_csv([["file", "title", "kind"], ["a.jpg", "x", "cat"]])
-    config = TableSource(
+    config = TableSection(
         path=str(table),
         image_column="file",
         caption_column="title",
@@ -100,13 +100,13 @@ def test_a_table_is_opened_with_its_columns(write_pictures, write_csv, tmp_path)
 
 def test_a_folder_is_opened_with_its_templates(write_pictures, tmp_path):
     write_pictures(["big_cat/a.jpg"])
-    config = FolderSource(path=str(tmp_path), templates=("this is a {}",))
+    config = FolderSection(path=str(tmp_path), templates=("this is a {}",))
     (sample,) = open_source(config, output=tmp_path / "run")
     assert sample.captions == ("this is a big cat",)
 
 
 def test_scenes_are_rendered_into_the_output_each_settings_apart(tmp_path):
-    few = ScenesSource(count=3, seed=1, image_size=32)
+    few = ScenesSection(count=3, seed=1, image_size=32)
     sources = [
         open_source(config, output=tmp_path)
         for config in (few, few.model_copy(update={"split": "held_out", "captioned": 1}))

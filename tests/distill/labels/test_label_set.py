@@ -9,7 +9,7 @@ import pytest
 
 from distill.labels.label_set import LabelSet, average_prompts, knows, label_set, name_labels
 from distill.labels.names import listed_labels, name_folders, read_labels
-from distill.recipe.sources import DataSection
+from distill.recipe.data import DataSection
 from export.runtime.errors import DataError
 
 

@@ -9,15 +9,11 @@ import pytest
 from pydantic import BaseModel, ValidationError
 
 from distill.losses.presets import NEEDS
-from distill.recipe.config import (
-    EvaluationEntry,
-    HfTeacher,
-    RunConfig,
-    ScenesSource,
-    StudentHf,
-    StudentTowers,
-    TableSource,
-)
+from distill.recipe.config import RunConfig
+from distill.recipe.evaluate import EvaluationEntry
+from distill.recipe.sources import ScenesSection, TableSection
+from distill.recipe.student import StudentHf, StudentTowers
+from distill.recipe.teachers import HfTeacherSection
 from export.runtime.errors import DataError
 from tests.distill.recipe.config_pieces import TEACHER, config, mistakes
 
@@ -88,8 +84,8 @@ def test_importing_it_loads_no_torch() -> None:
 def test_one_entry_and_a_list_read_alike() -> None:
     source = {"kind": "table", "path": "a.csv"}
     single, listed = config(data={"train": source}), config(data={"train": [source]})
-    assert single.train_sources == listed.train_sources == (TableSource(path="a.csv"),)
-    assert config(teacher=[TEACHER]).teachers == (HfTeacher(model="some/teacher"),)
+    assert single.train_sources == listed.train_sources == (TableSection(path="a.csv"),)
+    assert config(teacher=[TEACHER]).teachers == (HfTeacherSection(model="some/teacher"),)
     entry = {"name": "a", "task": "retrieval", "data": source}
     assert [e.name for e in config(evaluate=entry).evaluation_entries] == ["a"]
     assert [e.name for e in config(evaluate=[entry]).evaluation_entries] == ["a"]
@@ -276,7 +272,7 @@ def test_templates_and_classes_from_a_list_or_a_file(tmp_path: Any) -> None:
     entry = EvaluationEntry(
         name="a",
         task="zero_shot",
-        data=ScenesSource(),
+        data=ScenesSection(),
         templates=str(prompts),
         classes=str(names),
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 
-from distill.recipe.config import HfTeacher
+from distill.recipe.teachers import HfTeacherSection
 from distill.teacher import load
 from distill.teacher.ensemble import Ensemble
 from export.runtime.errors import TeacherError
@@ -58,17 +58,17 @@ def test_a_single_teacher_is_what_it_is_by_itself() -> None:
 
 
 def test_errors_number_the_teachers_as_the_recipe_does(monkeypatch: pytest.MonkeyPatch) -> None:
-    def fail(entry: HfTeacher, **_: str) -> CountingTeacher:
+    def fail(entry: HfTeacherSection, **_: str) -> CountingTeacher:
         if entry.model == "bad":
             raise TeacherError("teacher.model: bad is nowhere; give it as teacher.weights")
         return CountingTeacher(entry.model)
 
     monkeypatch.setattr(load, "load_teacher", fail)
-    good, bad = HfTeacher(model="good"), HfTeacher(model="bad")
+    good, bad = HfTeacherSection(model="good"), HfTeacherSection(model="bad")
     with pytest.raises(TeacherError, match=r"^teacher\.1\.model: bad.* as teacher\.1\.weights$"):
         load.load_teachers([good, bad], device="cpu")
     with pytest.raises(TeacherError, match=r"^teacher\.model: bad is nowhere"):
         load.load_teachers([bad], device="cpu")
     # The files say that they are the same, whatever they are called.
     with pytest.raises(TeacherError, match=r"^teacher\.2\.model: good is the same as teacher\.0;"):
-        load.load_teachers([good, HfTeacher(model="other"), good], device="cpu")
+        load.load_teachers([good, HfTeacherSection(model="other"), good], device="cpu")

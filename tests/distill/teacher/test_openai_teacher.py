@@ -11,7 +11,7 @@ from open_clip.model import CLIP
 from torch import Tensor
 from transformers import CLIPModel
 
-from distill.recipe.student import OPENAI_MODELS
+from distill.recipe.teachers import OPENAI_MODELS
 from distill.teacher.hf import load_hf_teacher
 from distill.teacher.openai import load_openai_teacher
 from export.runtime.errors import TeacherError

@@ -6,8 +6,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.recipe.config import HfTeacher
-from distill.recipe.student import StudentTeacher
+from distill.recipe.teachers import HfTeacherSection, StudentTeacherSection
 from distill.teacher.hf import load_student_teacher
 from distill.teacher.load import load_teacher
 from export.runtime.errors import TeacherError
@@ -43,8 +42,8 @@ def test_a_run_and_its_student_are_one_teacher(run: Path, tmp_path: Path) -> Non
 
 
 def test_it_embeds_as_the_student_does(run: Path) -> None:
-    teacher = load_teacher(StudentTeacher(model=str(run)), device="cpu", dtype="float32")
-    same = load_teacher(HfTeacher(model=str(run / "student")), device="cpu", dtype="float32")
+    teacher = load_teacher(StudentTeacherSection(model=str(run)), device="cpu", dtype="float32")
+    same = load_teacher(HfTeacherSection(model=str(run / "student")), device="cpu", dtype="float32")
     pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     assert torch.equal(teacher.encode_texts(TEXTS), same.encode_texts(TEXTS))
     assert torch.equal(teacher.encode_images(pixels), same.encode_images(pixels))

@@ -1,0 +1,33 @@
+"""The section of a recipe on its data."""
+
+from typing import Annotated
+
+from pydantic import BeforeValidator, Field, Strict
+
+from distill.recipe.base import Count, Natural, Section, Share, whole
+from distill.recipe.labels import Lines, TemplateLines
+from distill.recipe.sources import ScenesSection, SourceField, SourcesField
+from export.runtime.decode import MAX_PIXELS
+
+PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
+
+
+class DataSection(Section):
+    """What is trained on, and what is looked at in between."""
+
+    train: SourcesField = ScenesSection()
+    """The pictures to learn from: one source, or a list of them."""
+    validation: SourceField | None = None
+    """Where the loss terms are computed during training; null: see `evaluate`."""
+    labels: Lines = None
+    """What to tell apart: a list, a text file, JSON list or folder of them; null: nothing."""
+    templates: TemplateLines = None
+    """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
+    max_skipped: Share = 0.01
+    """Largest share of unreadable pictures and broken rows that is skipped without an error."""
+    max_pixels: PixelLimit = MAX_PIXELS
+    """A picture that says it has more is skipped before its pixels take memory."""
+    workers: Natural = 2
+    """Processes that read pictures; 0: none beside the main process."""
+    lanes: Count | None = None
+    """How many shards are read side by side; null: 64, or fewer where they do not fit."""

@@ -1,0 +1,25 @@
+"""What a recipe says of labels and templates: lists, or the names of files with them."""
+
+from typing import Annotated
+
+from pydantic import AfterValidator, Field, Strict
+
+from distill.labels.names import plain_template
+from distill.recipe.base import Text, by_type
+
+Template = Annotated[str, Strict(), Field(pattern=r"\{c?\}"), AfterValidator(plain_template)]
+Templates = Annotated[tuple[Template, ...], Field(min_length=1)]
+Lines = Annotated[
+    tuple[Text, ...] | Text | None,
+    by_type(
+        "a list, imagenet, or the name of a text file, a JSON list or a folder of classes",
+        {list: tuple[Text, ...], tuple: tuple[Text, ...], str: Text},
+    ),
+]
+TemplateLines = Annotated[
+    tuple[Template, ...] | Text | None,
+    by_type(
+        "a list of templates, openai, or the name of a text file with one template a line",
+        {list: Templates, tuple: Templates, str: Text},
+    ),
+]
