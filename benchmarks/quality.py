@@ -48,7 +48,7 @@ from distill.recipe.config import RunConfig
 from distill.recipe.load import resolve
 from distill.run.cache_stage import build_caches
 from distill.run.folder import RunFolder
-from distill.run.pipeline import open_run
+from distill.run.opening import open_run
 from distill.run.project import Project
 from distill.run.train_stage import train_stage
 from distill.train.processes import start_accelerator

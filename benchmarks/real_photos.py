@@ -27,7 +27,8 @@ from distill.evaluate.report.write import print_report, write_report
 from distill.evaluate.teachers import EnsembleEncoder
 from distill.recipe.config import RunConfig
 from distill.recipe.load import resolve
-from distill.run.pipeline import export, run, student_folder
+from distill.run.opening import student_folder
+from distill.run.pipeline import export, run
 from distill.run.project import Project
 from export.runtime.model import EdgeModel
 from students.model import load_student

@@ -113,7 +113,7 @@ def may_import(found: Import) -> bool:
     if within(importer, "export"):
         return within(imported, "students") or within(imported, "export")
     if within(imported, "export"):
-        return found.in_function and importer in {"distill.cli.app", "distill.run.pipeline"}
+        return found.in_function and importer in {"distill.cli.app", "distill.run.export_stage"}
     return within(imported, "students") or within(imported, "distill")
 
 

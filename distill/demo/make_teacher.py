@@ -11,7 +11,8 @@ from distill.basis.files import whole_folder
 from distill.data.scenes import render_scenes
 from distill.demo.start import prepare_start
 from distill.recipe.load import load_recipe
-from distill.run.pipeline import run, student_folder
+from distill.run.opening import student_folder
+from distill.run.pipeline import run
 from export.runtime.errors import RecipeError
 from students.model import load_student
 

@@ -18,7 +18,8 @@ from distill.evaluate.encoder import Encoder, StudentEncoder, TeacherEncoder
 from distill.evaluate.report.write import print_report, write_report
 from distill.recipe.config import RunConfig
 from distill.recipe.load import load_recipe
-from distill.run.pipeline import export, run, student_folder
+from distill.run.opening import student_folder
+from distill.run.pipeline import export, run
 from distill.run.project import Project
 from distill.teacher.load import load_teacher
 from export.runtime.errors import RunError

@@ -17,7 +17,7 @@ from distill.doctor.machine import (
 from distill.doctor.sample import Examined, Look
 from distill.run.cache_stage import cache_folders
 from distill.run.estimate import stored_bytes
-from distill.run.project import student_preprocessing
+from distill.run.student import student_preprocessing
 from distill.teacher.cache.cache import Cache
 from distill.teacher.protocol import Teacher
 from distill.train.towers import corpus_parts

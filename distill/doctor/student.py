@@ -1,6 +1,7 @@
 """The doctor's visit to the student."""
 
 from collections.abc import Generator, Iterator, Sequence
+from functools import partial
 
 from distill.doctor.finding import Finding, attempt
 from distill.doctor.models import (
@@ -13,7 +14,8 @@ from distill.doctor.models import (
 from distill.doctor.sample import Examined, Look
 from distill.evaluate.encoder import StudentEncoder
 from distill.recipe.student import StudentHf
-from distill.run.project import student_preprocessing
+from distill.run.checks import check_student
+from distill.run.student import student_preprocessing
 from export.runtime.errors import StudentError
 from export.runtime.preprocess import Preprocessing
 from students.backbone import image_processor_for
@@ -33,7 +35,7 @@ def examine_student(
     refused: list[Finding] = []
     student = attempt("student", lambda: project.student, refused)
     if student is not None:
-        attempt("student", project.check_student, refused)
+        attempt("student", partial(check_student, project), refused)
     yield from refused
     if student is None:
         return None

@@ -6,23 +6,21 @@ digest over the values that it depends on, and over nothing else: how many worke
 computes or how often it logs makes no other run.
 """
 
-import hashlib
 import json
 from collections.abc import Iterable, Mapping
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distill.basis.files import is_temporary, write_whole
 from distill.basis.progress import make_console
 from distill.data.sample import Skip
 from distill.labels.label_set import label_set, label_templates, name_labels
 from distill.recipe.config import RunConfig
-from distill.recipe.losses import Losses, expand
-from distill.recipe.student import LOGIT_SCALE, StudentTowers
 from distill.recipe.text import inline, to_yaml
+from distill.run.digests import expanded_losses, stage_digest, stage_values
+from distill.run.names import Stage
 from export.runtime.errors import RunError
 
-Stage = Literal["cache", "train", "evaluate", "export"]
 FORMAT = 1
 
 # What a stage keeps in the folder: as long as there is nothing of it, its values may change.
@@ -32,14 +30,6 @@ _KEPT: Mapping[str, tuple[str, ...]] = {
 }
 # What a finished stage leaves; without it, it has to be done again.
 _RESULTS: Mapping[str, str] = {"train": "student", "evaluate": "report.json", "export": "bundle"}
-# Fields that change how a stage runs and not what comes out of it.
-_IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
-    "cache": frozenset({"batch_size", "shard_rows"}),
-    "train": frozenset(
-        {"device", "log_every", "save_every", "micro_batch_size", "tile_rows", "trackers"}
-        | {"gradient_checkpointing", "compile", "channels_last"}
-    ),
-}
 _LONGEST_LIST = 8
 _LONGEST_VALUE = 200
 _ELSEWHERE = "another output (--out, or --set output=…)"
@@ -52,11 +42,6 @@ class RunFolder:
         """Take the recipe; nothing is read or created yet."""
         self.config = config
         self.path = Path(config.output)
-
-    def digest(self, stage: Stage) -> str:
-        """Return what tells the results of a stage from those of another recipe."""
-        values = json.dumps(stage_values(self.config, stage), sort_keys=True)
-        return hashlib.sha256(values.encode()).hexdigest()
 
     def check(self) -> None:
         """Refuse a folder that holds something else; create nothing.
@@ -109,7 +94,7 @@ class RunFolder:
             # Presets and labels are written out, so that the recipe stays what it was when they
             # change.
             written = self.config.model_copy(
-                update={"losses": _expanded_losses(self.config), **_written_labels(self.config)}
+                update={"losses": expanded_losses(self.config), **_written_labels(self.config)}
             )
             self._write_state(state)
             write_whole(self.path / "recipe.yaml", to_yaml(written, comments=True))
@@ -167,7 +152,7 @@ class RunFolder:
         return bool(
             entry
             and entry["finished"]
-            and entry["digest"] == self.digest(stage)
+            and entry["digest"] == stage_digest(self.config, stage)
             and result.exists()
         )
 
@@ -175,7 +160,7 @@ class RunFolder:
         return any((self.path / name).exists() for name in _KEPT[stage])
 
     def _record(self, state: dict[str, Any], stage: Stage, *, finished: bool) -> None:
-        begun, digest = state["stages"].get(stage), self.digest(stage)
+        begun, digest = state["stages"].get(stage), stage_digest(self.config, stage)
         # A finished stage keeps what it was done with, whatever is measured afterwards.
         done = begun is not None and begun["finished"] and begun["digest"] == digest
         state["stages"][stage] = {
@@ -209,94 +194,6 @@ class RunFolder:
         write_whole(self.path / "state.json", json.dumps(state, indent=1) + "\n")
 
 
-def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
-    """Return the resolved values that the result of a stage depends on.
-
-    Presets are expanded, a single entry is a list of one, and the views' seed is filled in.
-    """
-    values = config.model_dump(mode="json")
-    seed = config.seed if config.views.seed is None else config.views.seed
-    teachers = [entry.model_dump(mode="json") for entry in config.teachers]
-    cache: dict[str, Any] = {
-        "teacher": _cached_teachers(teachers),
-        "data": {"train": [entry.model_dump(mode="json") for entry in config.train_sources]},
-        "views": {**values["views"], "seed": seed},
-        "cache": _without(values["cache"], _IN_NO_DIGEST["cache"]),
-    }
-    if stage == "cache":
-        return cache
-    train: dict[str, Any] = {
-        **cache,
-        "teacher": teachers,
-        "seed": config.seed,
-        "student": _student_values(config),
-        "losses": _loss_values(config),
-        "train": _without(values["train"], _IN_NO_DIGEST["train"]),
-    }
-    if config.data.lanes is not None:
-        # The order of the samples follows from it.
-        train["data"] = {**cache["data"], "lanes": config.data.lanes}
-    if stage == "train":
-        return train
-    labels = {"labels": _label_values(config)} if config.data.labels is not None else {}
-    if stage == "export":
-        return {**train, "export": _export_values(config), **labels}
-    entries = [entry.model_dump(mode="json") for entry in config.evaluation_entries]
-    # Where no set is named, the validation data is what is measured on.
-    named = {} if entries else {"validation": values["data"]["validation"]}
-    templates = label_templates(config.data)
-    spoken = {} if templates is None else {"templates": list(templates)}
-    return {**train, "evaluate": entries, **named, **spoken, **labels}
-
-
-def _cached_teachers(teachers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the teachers without their weights where there are several: each has its own cache."""
-    if len(teachers) == 1:
-        return teachers
-    return [_without(entry, frozenset({"weight"})) for entry in teachers]
-
-
-def _expanded_losses(config: RunConfig) -> Losses:
-    return Losses.model_validate(
-        {name: entry.model_dump() for name, entry in expand(config.losses).items()}
-    )
-
-
-def _loss_values(config: RunConfig) -> dict[str, Any]:
-    """Return the terms, and with the name of a bank's file what it holds."""
-    values: dict[str, Any] = _expanded_losses(config).model_dump(mode="json", exclude_none=True)
-    bank = values.get("prompt_kl", {}).get("bank")
-    if bank is not None and Path(bank).is_file():
-        values["prompt_kl"]["bank_sha256"] = hashlib.sha256(Path(bank).read_bytes()).hexdigest()
-    if bank is None and "prompt_kl" in values and config.data.labels is not None:
-        values["prompt_kl"]["labels"] = _label_values(config)
-    return values
-
-
-def _student_values(config: RunConfig) -> dict[str, Any]:
-    """Return the section of the student, with the scale that two towers start with."""
-    values: dict[str, Any] = config.student.model_dump(mode="json")
-    student = config.student
-    if isinstance(student, StudentTowers) and student.logit_scale is None and not student.single:
-        values["logit_scale"] = LOGIT_SCALE
-    return values
-
-
-def _label_values(config: RunConfig) -> dict[str, Any]:
-    labels = label_set(config.data)
-    if labels is None:
-        return {}
-    return {"names": list(labels.names), "templates": list(labels.templates)}
-
-
-def _export_values(config: RunConfig) -> dict[str, Any]:
-    """Return the section of the export, with what the file of its labels holds."""
-    values: dict[str, Any] = config.export.model_dump(mode="json", exclude={"labels"})
-    if config.export.labels is not None:
-        values["labels"] = list(name_labels(config.export.labels, field="export.labels"))
-    return values
-
-
 def _written_labels(config: RunConfig) -> dict[str, Any]:
     """Return the sections of a recipe that name files of labels, with what these hold."""
     labels = label_set(config.data)
@@ -308,10 +205,6 @@ def _written_labels(config: RunConfig) -> dict[str, Any]:
         "data": config.data.model_copy(update={"labels": names, "templates": templates}),
         "export": config.export.model_copy(update={"labels": own}),
     }
-
-
-def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in left_out}
 
 
 def _differences(held: Any, asked: Any, path: str = "") -> list[str]:

@@ -1,34 +1,36 @@
-"""The stages of a run: cache, train, evaluate, export; each alone or one after the other."""
+"""The stages of a run – cache, train, evaluate, export – one by one or all in turn.
+
+Example::
+
+    from distill.run.pipeline import run
+
+    folder = run(
+        teacher="openai/clip-vit-large-patch14",
+        student="mobilenetv4_conv_small",
+        data="photos/",
+        out="runs/mine",
+    )
+    print(folder.path / "report.html")
+"""
 
 import json
 from collections.abc import Sequence
-from dataclasses import replace
-from functools import partial
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from distill.basis.progress import is_main_process, make_console
-from distill.evaluate.compare import check_set, compare
-from distill.evaluate.encoder import Encoder, StudentEncoder, Vectors, encode_many
-from distill.evaluate.pictures import Options
-from distill.evaluate.report.grids import disagreement_grids
-from distill.evaluate.report.write import print_report, write_report
-from distill.labels.label_set import DEFAULT_TEMPLATES, LabelSet, label_templates, name_labels
 from distill.recipe.config import RunConfig
 from distill.recipe.load import default_values, load_recipe, resolve
-from distill.run.cache_stage import build_caches, check_caches, teacher_encoder
+from distill.run.cache_stage import build_caches
+from distill.run.evaluate_stage import evaluate_stage
+from distill.run.export_stage import export_stage
 from distill.run.folder import RunFolder
+from distill.run.names import STAGES, Checkpoint, Stage
+from distill.run.opening import open_existing, open_run
 from distill.run.project import Project
 from distill.run.train_stage import train_stage
-from distill.train.checkpoint import latest_checkpoint
-from distill.train.processes import check_device, check_trackers, start_accelerator
-from distill.train.towers import BOTH
-from export.runtime.errors import ExportError, RecipeError, RunError
-from students.model import load_student
-
-Stage = Literal["cache", "train", "evaluate", "export"]
-STAGES: tuple[Stage, ...] = ("cache", "train", "evaluate", "export")
-Checkpoint = Literal["last", "best"]
+from distill.train.processes import start_accelerator
+from export.runtime.errors import RecipeError, RunError
 
 
 def run(
@@ -44,176 +46,100 @@ def run(
 ) -> RunFolder:
     """Run the stages of a recipe, or of the default recipe for a teacher, a student and data.
 
-    With ``labels`` the student is an image tower that classifies with them. A stage that is
-    finished is skipped, an unfinished one goes on.
+    A finished stage is skipped, an unfinished one goes on where it stopped.
+
+    Args:
+        recipe: A recipe file or a checked configuration. Give this or the next four.
+        teacher: A name with its kind, such as ``hf:openai/clip-vit-base-patch32``; a bare name
+            is a model of transformers, one of OpenAI's names, or a folder.
+        student: A timm backbone, or the folder of a dual encoder of transformers.
+        data: A table, a folder of pictures or of classes, or tars.
+        labels: A file with one label a line: the student is then an image tower that classifies
+            with them.
+        out: The run folder; the recipe's ``output`` unless given.
+        overrides: Values that replace the recipe's, each as ``a.b=value``.
+        stages: The stages to run, in this order.
+
+    Returns:
+        The run folder.
 
     Raises:
-        ClipDistillError: something that the user named is wrong; nothing is created then.
+        ClipDistillError: something that you named is wrong; nothing is created then.
     """
-    teacher, data, labels = _text(teacher), _text(data), _text(labels)
-    if recipe is not None and any(value is not None for value in (teacher, student, data, labels)):
-        raise RecipeError("give either a recipe, or --teacher, --student, --data and --labels")
-    if isinstance(recipe, RunConfig):
-        config = recipe
-    elif recipe is not None:
-        more = [*overrides, *([] if out is None else [f"output={json.dumps(str(out))}"])]
-        config = load_recipe(Path(recipe), overrides=more)
-    else:
-        values = default_values(
-            teacher=teacher, student=student, data=data, labels=labels, output=out
-        )
-        config = resolve(values, overrides=overrides, where="command line")
+    config = _resolve(
+        recipe,
+        {"teacher": teacher, "student": student, "data": data, "labels": labels},
+        out=out,
+        overrides=overrides,
+    )
     folder = RunFolder(config)
     folder.check()
     if folder.finished("train") and not all(folder.finished(stage) for stage in stages):
-        # What is left to do reads its recipe from the folder.
+        # The folder's recipe is what `eval` and `export` read later.
         folder.open()
-    for stage in stages:
+    project = Project(config)
+    for number, stage in enumerate(stages):
         if stage in ("evaluate", "export") and not is_main_process():
             # One process measures and exports; the others are done.
             continue
         if folder.finished(stage):
             make_console().print(f"{stage}: finished before, skipped")
-        elif stage == "cache" and config.train.teacher == "cached" and config.teachers:
-            build_cache(config)
-        elif stage == "train":
-            train(config)
-        elif stage == "evaluate":
-            evaluate(folder.path)
-        elif stage == "export":
-            export(folder.path)
-    return folder
-
-
-def _text(name: str | Path | None) -> str | None:
-    return None if name is None else str(name)
-
-
-def open_run(project: Project) -> RunFolder:
-    """Check everything that a recipe names, then create its run folder.
-
-    The order of the checks is: the run folder, the data, the teacher, the student. Procedural
-    scenes without a path of their own are rendered inside the run folder, so they come last.
-    """
-    config = project.config
-    folder = RunFolder(config)
-    folder.check()
-    check_device(config.train.device, config.train.precision)
-    check_trackers(config.train.trackers)
-    if config.renders_inside:
-        _ = project.teacher, project.student
-        folder.open()
-    _ = project.position
-    for entry in project.evaluation_sets:
-        check_set(entry)
-    _ = project.teacher, project.student
-    project.check_student()
-    check_caches(project, folder.path)
-    folder.open()
-    folder.add_skips(project.skips)
+            continue
+        match stage:
+            case "cache":
+                if config.train.teacher == "cached" and config.teachers:
+                    _cache(project)
+            case "train":
+                later = {"evaluate", "export"}.intersection(stages[number + 1 :])
+                _train(project, keep_teacher=bool(later) and is_main_process())
+            case "evaluate":
+                evaluate_stage(project, folder, checkpoint="last")
+            case "export":
+                export_stage(project, folder, out=None, checkpoint="last")
     return folder
 
 
 def build_cache(config: RunConfig) -> None:
-    """Embed the training pictures and captions by the teacher, unless that is done.
+    """Embed the training pictures and captions with the teacher, unless that is done.
 
-    Under a launcher each process embeds its share.
+    Under a launcher, each process embeds its share.
 
     Raises:
         RecipeError: the recipe has no teacher.
-        RunError: processes or device do not fit.
+        RunError: the number of processes or the device does not fit.
         CacheError: the cache folder holds something else.
     """
-    if not config.teachers:
-        raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
-    settings = config.train
-    accelerator = start_accelerator(device=settings.device, precision=settings.precision)
-    project = Project(config)
-    folder = RunFolder(config)
-    if accelerator.is_main_process:
-        folder = open_run(project)
-    accelerator.wait_for_everyone()
-    build_caches(project, folder, accelerator)
-    accelerator.end_training()
+    _cache(Project(config))
 
 
 def train(config: RunConfig) -> None:
-    """Train the student, from the newest checkpoint where there is one.
+    """Train the student, from the newest checkpoint if there is one.
 
     Raises:
-        RunError: processes, device or precision do not fit.
-        KeyboardInterrupt: Ctrl-C came; the text says what was saved.
+        RunError: the number of processes, the device or the precision does not fit.
+        KeyboardInterrupt: Ctrl-C was pressed; the text says what was saved.
     """
-    settings = config.train
-    accelerator = start_accelerator(
-        device=settings.device,
-        precision=settings.precision,
-        trackers=settings.trackers,
-        folder=config.folder,
-        towers_rest=bool(settings.freeze_image_steps or settings.freeze_text_steps),
-    )
-    if settings.batch_size % accelerator.num_processes:
-        raise RunError(
-            f"train.batch_size: {settings.batch_size} does not divide by the "
-            f"{accelerator.num_processes} processes"
-        )
-    project = Project(config)
-    folder = RunFolder(config)
-    if accelerator.is_main_process:
-        folder = open_run(project)
-    accelerator.wait_for_everyone()
-    if folder.finished("train"):
-        make_console().print("train: finished before, skipped")
-    else:
-        train_stage(project, folder, accelerator)
-    accelerator.end_training()
+    _train(Project(config), keep_teacher=False)
 
 
 def evaluate(
     run_folder: Path | str, *, checkpoint: Checkpoint = "last", overrides: Sequence[str] = ()
 ) -> dict[str, Any]:
-    """Measure teacher and student of a run on the recipe's evaluation sets, and write the report.
+    """Measure teacher and student of a run on its evaluation sets, and write the report.
+
+    Args:
+        run_folder: The folder of the run.
+        checkpoint: The ``last`` student or the ``best`` one.
+        overrides: Values that replace the recipe's, each as ``a.b=value``.
 
     Returns:
         The content of ``report.json``.
 
     Raises:
-        RunError: the folder is no run, or holds no student yet.
+        RunError: the folder is not a run folder, or holds no student yet.
     """
-    folder, project = _finished_run(Path(run_folder), overrides)
-    path = student_folder(folder.path, checkpoint)
-    encoders: list[Encoder] = []
-    if (whole := teacher_encoder(project, folder.path)) is not None:
-        encoders += [whole, *whole.members]
-    encoders.append(StudentEncoder(load_student(path, device=project.config.device)))
-    sets = project.evaluation_sets
-    options = Options(max_skipped=project.config.data.max_skipped, progress=True)
-    report, skips = compare(encoders, sets, options=options)
-    folder.add_skips(skips)
-    history = folder.path / "metrics.jsonl"
-    notes = _notes(project, folder.path, checkpoint)
-    write_report(
-        report,
-        _place(folder, checkpoint),
-        history=history if history.exists() else None,
-        grids=disagreement_grids(report, sets),
-        notes=notes,
-        title=folder.path.name,
-    )
-    console = make_console()
-    print_report(report, console)
-    for line in notes:
-        console.print(line)
-    if checkpoint == "last":
-        folder.finish("evaluate")
-    return report
-
-
-def _place(folder: RunFolder, checkpoint: Checkpoint) -> Path:
-    """Return where results go: the run folder, or ``best`` in it for the best student's."""
-    place = folder.path if checkpoint == "last" else folder.path / "best"
-    place.mkdir(exist_ok=True)
-    return place
+    folder, project = open_existing(Path(run_folder), overrides=overrides)
+    return evaluate_stage(project, folder, checkpoint=checkpoint)
 
 
 def export(
@@ -225,166 +151,80 @@ def export(
 ) -> Path:
     """Write a run's student as a bundle of ONNX graphs, verified against torch.
 
+    Args:
+        run_folder: The folder of the run.
+        out: Where the bundle goes; unless given, ``bundle`` in the run folder, or ``best/bundle``
+            for the best student.
+        checkpoint: The ``last`` student or the ``best`` one.
+        overrides: Values that replace the recipe's, each as ``a.b=value``.
+
     Returns:
-        The bundle's folder: ``out``, or ``bundle`` in the run folder; ``best/bundle`` for the best.
+        The folder of the bundle.
 
     Raises:
-        RunError: the folder is no run, or holds no student yet.
+        RunError: the folder is not a run folder, or holds no student yet.
         ExportError: the student cannot be exported, or the graphs differ from it.
     """
-    from export.bundle import export_student
-    from export.labels import Labels
+    folder, project = open_existing(Path(run_folder), overrides=overrides)
+    place = None if out is None else Path(out)
+    return export_stage(project, folder, out=place, checkpoint=checkpoint)
 
-    folder, project = _finished_run(Path(run_folder), overrides)
+
+def _resolve(
+    recipe: RunConfig | Path | str | None,
+    named: dict[str, str | Path | None],
+    *,
+    out: str | Path | None,
+    overrides: Sequence[str],
+) -> RunConfig:
+    """Return the configuration of a recipe, or of the default recipe for what is named."""
+    if recipe is not None and any(value is not None for value in named.values()):
+        raise RecipeError("give either a recipe, or --teacher, --student, --data and --labels")
+    if isinstance(recipe, RunConfig):
+        return recipe
+    if recipe is not None:
+        more = [*overrides, *([] if out is None else [f"output={json.dumps(str(out))}"])]
+        return load_recipe(Path(recipe), overrides=more)
+    texts = {name: None if value is None else str(value) for name, value in named.items()}
+    values = default_values(**texts, output=out)
+    return resolve(values, overrides=overrides, where="command line")
+
+
+def _cache(project: Project) -> None:
     config = project.config
-    student = student_folder(folder.path, checkpoint)
-    templates = _export_templates(project)
-    named = None
-    if config.export.labels is not None:
-        names = name_labels(config.export.labels, field="export.labels")
-        named = LabelSet(names, templates)
-    elif project.labels is not None:
-        named = replace(project.labels, templates=templates)
-    vectors = None if named is None else _embedded(named, project, folder.path, student)
-    result = export_student(
-        student,
-        _place(folder, checkpoint) / "bundle" if out is None else Path(out),
-        templates=templates,
-        labels=None if named is None or vectors is None else Labels(named.names, vectors),
-        opset=config.export.opset,
-        tolerance=config.export.tolerance,
-    )
-    for name, size in result.sizes.items():
-        make_console().print(f"export: {result.folder / name} {size / 1e6:.2f} MB")
-    if out is None and checkpoint == "last":
-        folder.finish("export")
-    return result.folder
-
-
-def _export_templates(project: Project) -> tuple[str, ...]:
-    """Return the templates of the bundle: its own, those of the labels, or of the first set."""
-    config = project.config
-    given = config.export.templates or label_templates(config.data)
-    sets = config.evaluation_entries
-    return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
-
-
-def _embedded(
-    labels: LabelSet, project: Project, run_folder: Path, student_path: Path
-) -> Vectors | None:
-    """Embed labels by the student's own text tower, or by the teacher where it has none.
-
-    A student without an image tower has no use for those of the data: None.
-
-    Raises:
-        ExportError: neither of them reads texts, or the export itself asks for labels that no
-            picture will meet.
-    """
-    student = load_student(student_path)
-    if student.image_processor is None:
-        if project.config.export.labels is None:
-            return None
-        raise ExportError(
-            "export.labels: the student has no image tower, so its bundle classifies nothing; "
-            "leave the labels out"
-        )
-    encoder = StudentEncoder(student)
-    vectors = labels.embed(partial(encode_many, encoder, progress=True))
-    if vectors is None and (teacher := teacher_encoder(project, run_folder)) is not None:
-        vectors = labels.embed(partial(encode_many, teacher, progress=True))
-    if vectors is None:
-        raise ExportError(
-            "export.labels: the student has no text tower and the recipe no teacher to embed them; "
-            "leave the labels out, or give the teacher"
-        )
-    return vectors
-
-
-def student_folder(run_folder: Path, checkpoint: Checkpoint) -> Path:
-    """Return where a run's student stands: the last one or the best one.
-
-    Raises:
-        RunError: there is none yet.
-    """
-    if checkpoint == "best":
-        if (run_folder / "student_best").exists():
-            return run_folder / "student_best"
-        raise RunError(f"{run_folder}: no best student was kept; use --checkpoint last")
-    if (run_folder / "student").exists():
-        return run_folder / "student"
-    newest = latest_checkpoint(run_folder / "checkpoints")
-    if newest is None:
-        raise RunError(
-            f"{run_folder}: no student yet; run `clip-distill train {run_folder}/recipe.yaml`"
-        )
-    return newest / "student"
-
-
-def _finished_run(path: Path, overrides: Sequence[str]) -> tuple[RunFolder, Project]:
-    """Open a run by its folder, wherever that was moved; overrides become part of its recipe."""
-    recipe = path / "recipe.yaml"
-    if not recipe.exists():
-        raise RunError(f"{path}: no run folder, since there is no recipe.yaml in it")
-    config = load_recipe(recipe, overrides=[*overrides, f"output={json.dumps(str(path))}"])
+    if not config.teachers:
+        raise RecipeError("teacher: the recipe has no teacher, so there is nothing to cache")
+    settings = config.train
+    accelerator = start_accelerator(device=settings.device, precision=settings.precision)
     folder = RunFolder(config)
-    folder.check()
-    if overrides:
-        folder.open()
-    return folder, Project(config)
+    if accelerator.is_main_process:
+        folder = open_run(project)
+    accelerator.wait_for_everyone()
+    build_caches(project, folder, accelerator)
+    accelerator.end_training()
 
 
-def _notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:
-    """Return what a reader of the report has to know beside the numbers."""
-    notes = []
-    if not project.evaluation_sets:
-        notes.append(
-            "Nothing could be measured: the data has neither labels nor captions, and the recipe "
-            "no data.labels; name a list of words there."
-        )
-    elif project.config.holds_out:
-        held_out = max(len(entry.source) for entry in project.evaluation_sets)
-        notes.append(
-            f"The recipe names no evaluation data: {held_out:,} pictures were held out of training."
-        )
-    notes += [*_ensemble(project), *_one_tower(project)]
-    if not (run_folder / "student").exists():
-        notes.append("Training is not finished: this is the student of the newest checkpoint.")
-    if checkpoint == "best":
-        best = json.loads(_best_state(run_folder))["best"]
-        notes.append(
-            f"The student is that of step {best['step']}, chosen by {best['metric']} on "
-            f"{best['set']}: its score there flatters it."
-        )
-    return notes
-
-
-def _ensemble(project: Project) -> list[str]:
-    """Say who the teacher is where it is several."""
-    if project.teacher is None or len(project.teacher.members) == 1:
-        return []
-    whole = zip(project.teacher.members, project.teacher.shares, strict=True)
-    parts = [
-        f"teacher.{number} is {member.name} with {share.weight:.1%}"
-        for number, (member, share) in enumerate(whole)
-    ]
-    return [f"The teacher is an ensemble: {', '.join(parts)}."]
-
-
-def _one_tower(project: Project) -> list[str]:
-    """Say whose the other side is where the student has one tower."""
-    towers = project.towers
-    if towers == BOTH or not project.evaluation_sets:
-        return []
-    missing, has, theirs = (
-        ("image", "texts", "images") if towers.text else ("text", "pictures", "texts")
+def _train(project: Project, *, keep_teacher: bool) -> None:
+    config = project.config
+    settings = config.train
+    accelerator = start_accelerator(
+        device=settings.device,
+        precision=settings.precision,
+        trackers=settings.trackers,
+        folder=config.folder,
+        towers_rest=bool(settings.freeze_image_steps or settings.freeze_text_steps),
     )
-    return [
-        f"The student has no {missing} tower: its {has} are compared with the teacher's {theirs}."
-    ]
-
-
-def _best_state(run_folder: Path) -> str:
-    newest = latest_checkpoint(run_folder / "checkpoints")
-    if newest is None:
-        raise RunError(f"{run_folder}: no checkpoint says which student was the best")
-    return (newest / "state.json").read_text()
+    if settings.batch_size % accelerator.num_processes:
+        raise RunError(
+            f"train.batch_size: {settings.batch_size} does not divide by the "
+            f"{accelerator.num_processes} processes; choose a multiple of that number"
+        )
+    folder = RunFolder(config)
+    if accelerator.is_main_process:
+        folder = open_run(project)
+    accelerator.wait_for_everyone()
+    if folder.finished("train"):
+        make_console().print("train: finished before, skipped")
+    else:
+        train_stage(project, folder, accelerator, keep_teacher=keep_teacher)
+    accelerator.end_training()

@@ -5,8 +5,6 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-import torch
-
 from distill.data.guess import open_source
 from distill.data.order.position import Position
 from distill.data.pairs import Captions
@@ -19,20 +17,17 @@ from distill.labels.names import read_lines
 from distill.losses.terms import Term, WeightedLoss
 from distill.recipe.config import RunConfig
 from distill.recipe.sources import SourceSection
-from distill.recipe.student import LOGIT_SCALE, StudentHf, StudentTowers
+from distill.recipe.student import StudentTowers
 from distill.run.evaluation_sets import evaluation_sets
+from distill.run.student import build_student, student_preprocessing
 from distill.teacher.cache.build import BuildSettings
 from distill.teacher.cache.manifest import Part
 from distill.teacher.ensemble import Ensemble
 from distill.teacher.load import load_teachers
 from distill.train.processes import check_device
 from distill.train.towers import Towers, teacher_parts
-from export.runtime.errors import DataError, RecipeError, StudentError
-from export.runtime.preprocess import Preprocessing
-from students.build import build_hf, build_towers
-from students.encoder import MAX_LOGIT_SCALE, Student
-from students.model import load_student
-from students.switches import checkpoint_gradients
+from export.runtime.errors import DataError
+from students.encoder import Student
 
 # Where a recipe names nothing to validate on, this share of the training data is held out.
 HELD_OUT_SHARE = 0.05
@@ -45,6 +40,7 @@ class Project:
     def __init__(self, config: RunConfig) -> None:
         """Remember the recipe; nothing is opened yet."""
         self.config = config
+        self._teacher: Ensemble | None = None
 
     @cached_property
     def _all_sources(self) -> list[Source]:
@@ -164,114 +160,43 @@ class Project:
             self.config, self._open, validation=self.validation_source, labels=self.labels
         )
 
-    @cached_property
+    @property
     def teacher(self) -> Ensemble | None:
-        """The frozen teachers as one, a single one too, or None where the recipe has none."""
-        if not self.config.teachers:
-            return None
-        check_device(self.config.train.device)
-        return load_teachers(self.config.teachers, device=self.config.device)
+        """The frozen teachers as one, or None if the recipe has none; loaded on first use."""
+        if self._teacher is None and self.config.teachers:
+            check_device(self.config.train.device)
+            self._teacher = load_teachers(self.config.teachers, device=self.config.device)
+        return self._teacher
 
     def release_teacher(self) -> None:
-        """Let go of the teachers' weights, where the cache speaks for them from here on."""
-        self.__dict__.pop("teacher", None)
+        """Free the teachers' weights once nothing asks them any more."""
+        self._teacher = None
 
     @cached_property
     def student(self) -> Student:
-        """The student at its start.
+        """The student at its start; training changes it in place.
 
         Raises:
-            StudentError: it cannot be built, or cannot do without some of its activations.
+            StudentError: it cannot be built.
         """
-        section = self.config.student
-        torch.manual_seed(self.config.seed)
-        try:
-            if section.start is not None:
-                student = load_start(section.start)
-            elif isinstance(section, StudentHf):
-                student = build_hf(**section.build_arguments())
-            else:
-                student = build_towers(
-                    width=self._width(),
-                    logit_scale=self._logit_scale(section),
-                    **section.build_arguments(),
-                )
-            if self.config.train.gradient_checkpointing:
-                checkpoint_gradients(student.model)
-        except (ValueError, OSError) as error:
-            raise StudentError(str(error)) from error
-        return student
+        return build_student(self.config, lambda: self.teacher)
 
-    def _width(self) -> int:
-        section = self.config.student
-        width = getattr(section, "width", None)
-        if width is not None:
-            return int(width)
-        if self.teacher is None:
-            raise RecipeError("student.width: required where the recipe has no teacher")
-        return self.teacher.width
-
-    def _logit_scale(self, section: StudentTowers) -> float:
-        """Return the factor that the student's similarities start with.
-
-        A tower beside the teacher's other one has reached its end where it is the teacher's own,
-        and so has its scale; two towers start with CLIP's.
-        """
-        if section.logit_scale is not None:
-            return section.logit_scale
-        if not section.single or self.teacher is None:
-            return LOGIT_SCALE
-        return min(self.teacher.logit_scale, MAX_LOGIT_SCALE)
-
-    def check_student(self) -> None:
-        """See that student, teacher and data have what the recipe's terms need.
+    def open_data(self) -> None:
+        """Open the training data and see that a batch fits it.
 
         Raises:
-            StudentError: a term needs equal widths, and they are not.
-            DataError: a term needs captions, and there are none, or the bank cannot be read.
+            DataError: the data cannot be used, or is smaller than a batch.
         """
-        width, teacher, _ = self.student.width, self.teacher, self.bank_texts
-        section = self.config.student
-        ridge = isinstance(section, StudentTowers) and section.projection_start == "ridge"
-        if ridge and teacher is not None and width != teacher.width:
-            raise StudentError(
-                f"student.width: projection_start: ridge needs the teacher's {teacher.widths}, but "
-                f"it is {width}; leave it out, or set projection_start to random"
-            )
-        single = self.student.tokenizer is None or self.student.image_processor is None
-        for name, term in self.config.terms.items():
-            if teacher is not None and term.needs_equal_width and width != teacher.width:
-                raise StudentError(
-                    f"losses.{name}: needs equal widths, but the student has {width} and the "
-                    f"teacher {teacher.widths}; remove the term or set student.width: "
-                    f"{teacher.width} (kind: towers)"
-                )
-            if term.needs_texts and single:
-                raise StudentError(
-                    f"losses.{name}: it needs both towers, and the student has one; remove it"
-                )
-            if (term.needs_texts or term.needs.captions) and self.captions.total == 0:
-                raise DataError(
-                    f"losses.{name}: needs captions, but no picture of data.train has one; "
-                    "give a source with captions, or leave the term out"
-                )
-        self._check_captions()
+        _ = self.position
 
-    def _check_captions(self) -> None:
-        """See that a text tower that has learned nothing yet finds captions to learn from.
+    def open_models(self) -> None:
+        """Load the teacher and build the student.
 
         Raises:
-            DataError: there are none.
+            TeacherError: a teacher cannot be loaded.
+            StudentError: the student cannot be built.
         """
-        section, towers = self.config.student, self.towers
-        if self.captions.total or not towers.text:
-            return
-        if towers.image and not (isinstance(section, StudentTowers) and section.start is None):
-            return
-        raise DataError(
-            "student.text: the text tower would learn nothing, since no picture of data.train has "
-            "a caption; set student.text: null for a student of pictures alone, or give captions"
-        )
+        _ = self.teacher, self.student
 
     @cached_property
     def loss(self) -> WeightedLoss:
@@ -326,21 +251,6 @@ class Project:
             workers=self.config.data.workers,
             max_skipped=self.config.data.max_skipped,
         )
-
-
-def load_start(folder: str) -> Student:
-    """Load an earlier student to begin from; errors name the field."""
-    try:
-        return load_student(folder)
-    except (ValueError, OSError) as error:
-        raise StudentError(f"student.start: {error}") from error
-
-
-def student_preprocessing(student: Student) -> Preprocessing | None:
-    """Return what a student's pictures go through, None where it has no image tower."""
-    if student.image_processor is None:
-        return None
-    return Preprocessing.from_processor(student.image_processor.to_dict())
 
 
 def describe(sources: Sequence[Source]) -> str:

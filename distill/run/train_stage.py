@@ -8,8 +8,9 @@ from distill.basis.progress import make_console
 from distill.labels.label_set import average_prompts
 from distill.run.cache_stage import build_caches, teacher_encoder
 from distill.run.folder import RunFolder
-from distill.run.project import Project, student_preprocessing
+from distill.run.project import Project
 from distill.run.ridge_start import solve_projections
+from distill.run.student import student_preprocessing
 from distill.run.validation import StudentValidator
 from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.cache.ensemble import CachedEnsemble
@@ -27,8 +28,13 @@ from export.runtime.errors import RecipeError
 from students.switches import compile_towers
 
 
-def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -> None:
+def train_stage(
+    project: Project, folder: RunFolder, accelerator: Accelerator, *, keep_teacher: bool = False
+) -> None:
     """Train a project's student in this process.
+
+    Unless a later stage needs the teacher (``keep_teacher``), its weights are freed once the
+    cache holds all that training asks of it.
 
     Raises:
         RunError: the cache could not be made whole, or the loss is no finite number.
@@ -41,7 +47,8 @@ def train_stage(project: Project, folder: RunFolder, accelerator: Accelerator) -
         solve_projections(project, work, accelerator)
     if project.config.train.compile:
         compile_towers(project.student.model)
-    project.release_teacher()
+    if not keep_teacher:
+        project.release_teacher()
     trainer = Trainer(
         work,
         _loop_settings(project),

@@ -10,7 +10,8 @@ import pytest
 import torch
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distill.run.pipeline import run, student_folder
+from distill.run.opening import student_folder
+from distill.run.pipeline import run
 from export.runtime.errors import RecipeError, RunError
 from students.model import load_student
 

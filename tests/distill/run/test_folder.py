@@ -9,10 +9,11 @@ import pytest
 from distill.data.sample import Skip
 from distill.recipe.config import RunConfig
 from distill.recipe.load import load_recipe, resolve
-from distill.run.folder import RunFolder, Stage, stage_values
+from distill.run.digests import stage_digest, stage_values
+from distill.run.folder import RunFolder
+from distill.run.names import STAGES
 from export.runtime.errors import RunError
 
-STAGES: tuple[Stage, ...] = ("cache", "train", "evaluate", "export")
 SOURCE = {"kind": "table", "path": "a.csv"}
 ENTRY = {"name": "a", "task": "retrieval", "data": SOURCE}
 BASE: dict[str, Any] = {
@@ -28,7 +29,7 @@ def config(path: Path | str = "runs/x", *overrides: str, **values: Any) -> RunCo
 
 
 def digests(run: RunConfig) -> list[str]:
-    return [RunFolder(run).digest(stage) for stage in STAGES]
+    return [stage_digest(run, stage) for stage in STAGES]
 
 
 def changed(*overrides: str, **values: Any) -> list[str]:
