@@ -11,7 +11,7 @@ from distill.data.shards.source import open_shards
 from distill.evaluate.compare import EvaluationSet
 from distill.labels.label_set import LabelSet
 from distill.recipe.config import RunConfig
-from distill.recipe.config import Source as SourceEntry
+from distill.recipe.sources import SourceSection
 from distill.run.evaluation_sets import evaluation_sets
 from export.runtime.errors import DataError
 from tests.distill.data.shards.tars import sample, write_files, write_tar
@@ -55,7 +55,7 @@ def opens(source: Source) -> Any:
     return lambda entry: source
 
 
-def never(entry: SourceEntry) -> Source:
+def never(entry: SourceSection) -> Source:
     raise AssertionError(f"{entry} is opened")
 
 
