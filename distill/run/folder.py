@@ -11,6 +11,7 @@ from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
+from distill.basis.differences import differences
 from distill.basis.files import is_temporary, write_whole
 from distill.basis.progress import make_console
 from distill.data.sample import Skip
@@ -70,7 +71,7 @@ class RunFolder:
             begun = state["stages"].get(stage)
             if begun is None or not self._keeps(stage):
                 continue
-            changes = _differences(begun["values"], stage_values(self.config, stage))
+            changes = _changes(begun["values"], stage_values(self.config, stage))
             if stage == "train" and not changes:
                 changes = self._other_split(begun)
             if changes:
@@ -207,23 +208,12 @@ def _written_labels(config: RunConfig) -> dict[str, Any]:
     }
 
 
-def _differences(held: Any, asked: Any, path: str = "") -> list[str]:
+def _changes(held: Any, asked: Any) -> list[str]:
     """Return a phrase for each field that is not the same."""
-    if isinstance(held, dict) and isinstance(asked, dict):
-        return [
-            line
-            for key in dict.fromkeys([*held, *asked])
-            for line in _differences(held.get(key), asked.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    if isinstance(held, list) and isinstance(asked, list) and len(held) == len(asked):
-        # An entry that stands alone has no number in its path, as in a recipe.
-        paths = [path] if len(held) == 1 and isinstance(held[0], dict) else None
-        return [
-            line
-            for number, (old, new) in enumerate(zip(held, asked, strict=True))
-            for line in _differences(old, new, paths[0] if paths else f"{path}.{number}")
-        ]
-    return [] if held == asked else [f"{path} was {_brief(held)} and is now {_brief(asked)}"]
+    return [
+        f"{path} was {_brief(was)} and is now {_brief(now)}"
+        for path, was, now in differences(held, asked)
+    ]
 
 
 def _brief(value: Any) -> str:

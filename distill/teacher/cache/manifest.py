@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
 
+from distill.basis.differences import differences
 from distill.basis.files import write_whole
 from distill.data.sample import Skip
 from export.runtime.errors import CacheError
@@ -191,25 +192,13 @@ def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
             f"{_KINDS[wanted]} (views.kind: {wanted}); go back to views.kind: {held}, or set "
             "cache.folder to another folder to build a new cache there"
         )
-    different = _differences(found, asked)
+    different = [
+        f"{_FIELDS.get(path, path)} is {json.dumps(was)}, the recipe asks for {json.dumps(now)}"
+        for path, was, now in differences(found, asked)
+    ]
     if different:
         raise CacheError(
             f"{folder}: the cache was built for something else ({'; '.join(different)}); "
             "go back to those settings, or set cache.folder to another folder to build a new "
             "cache there"
         )
-
-
-def _differences(found: Any, asked: Any, path: str = "") -> list[str]:
-    if isinstance(found, dict) and isinstance(asked, dict):
-        keys = sorted(found.keys() | asked.keys())
-        return [
-            line
-            for key in keys
-            for line in _differences(found.get(key), asked.get(key), f"{path}.{key}".lstrip("."))
-        ]
-    # The manifest has been through JSON: a tuple came back as a list.
-    if json.dumps(found) == json.dumps(asked):
-        return []
-    name = _FIELDS.get(path, path)
-    return [f"{name} is {json.dumps(found)}, the recipe asks for {json.dumps(asked)}"]
