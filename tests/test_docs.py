@@ -108,6 +108,15 @@ def test_modules_and_their_names_exist(page: Path) -> None:
     assert missing == []
 
 
+@each_page(CURRENT)
+def test_imports_of_examples_exist(page: Path) -> None:
+    text = page.read_text(encoding="utf-8")
+    imports = re.findall(r"^from ([\w.]+) import ([\w, ]+)$", text, flags=re.MULTILINE)
+    names = [f"{module}.{name}" for module, line in imports for name in line.split(", ")]
+    ours = [name for name in names if name.partition(".")[0] in OURS]
+    assert [name for name in ours if not exists(name)] == []
+
+
 @cache
 def recipe_fields() -> set[str]:
     """Return the fields of the section of a recipe that is called as a package of ours is."""
@@ -133,10 +142,14 @@ def exists(dotted: str) -> bool:
 
 
 def names_of(file: Path) -> set[str]:
-    """Return the names that a file defines or imports at its top level."""
+    """Return the names that a file defines or imports at its top level, under an `if` too."""
     found: set[str] = set()
-    for node in parsed(file).body:
+    waiting = list(parsed(file).body)
+    while waiting:
+        node = waiting.pop()
         match node:
+            case ast.If():
+                waiting += node.body
             case ast.FunctionDef() | ast.AsyncFunctionDef() | ast.ClassDef():
                 found.add(node.name)
             case ast.Import() | ast.ImportFrom():
