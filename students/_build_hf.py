@@ -1,4 +1,4 @@
-"""Students that are a dual encoder of transformers, from the fields of a recipe."""
+"""Build students that are a dual encoder of transformers, from the fields of a recipe."""
 
 import json
 import math
@@ -43,29 +43,33 @@ def build_hf(
     image_processor: str | None,
     logit_scale: float | None = None,
 ) -> Student:
-    """Build a dual encoder of transformers, in evaluation mode, that keeps its own class.
+    """Build a student that is a dual encoder of transformers, such as a ``CLIPModel``.
 
     Args:
-        model: Folder or hub name of the weights, or of the configuration alone where
-            ``pretrained`` is false.
+        model: Folder or hub name of the model. Without ``pretrained``, only its configuration is
+            used.
         config: Configuration of a model with new weights: its fields with ``model_type``, or a
-            JSON file, folder or hub name. What its text tower leaves out about tokens comes from
-            the tokenizer.
-        pretrained: Whether ``model``'s weights are wanted.
-        tokenizer: Folder or hub name; ``model``'s own if ``None``.
-        image_processor: Folder or hub name; if ``None`` ``model``'s own, or CLIP's for the size
-            that the configuration names.
-        logit_scale: The factor that similarities of a model with new weights start with.
+            JSON file, a folder or a hub name. Token ids that the text tower leaves out are taken
+            from the tokenizer.
+        pretrained: Whether to load the weights of ``model``.
+        tokenizer: Folder or hub name; ``None`` takes the tokenizer of ``model``.
+        image_processor: Folder or hub name; ``None`` takes the image processor of ``model``, or
+            CLIP's for the image size of the configuration.
+        logit_scale: Initial factor for cosine similarities, for a model with new weights.
+
+    Returns:
+        The student, in evaluation mode.
 
     Raises:
-        OSError: Weights or files that are asked for cannot be had; one line.
-        ValueError: The fields contradict each other or the model is no dual encoder; one line.
+        OSError: Weights or other files are missing. The message is one line.
+        ValueError: The fields contradict each other, or the model is not a dual encoder. The
+            message is one line.
     """
     if pretrained:
         if model is None or config is not None:
             raise ValueError(
-                "student.pretrained: weights come from student.model alone; give that and no "
-                "student.config, or set student.pretrained: false"
+                "student.pretrained: weights come from student.model alone; give student.model "
+                "without student.config, or set student.pretrained: false"
             )
         folder = find_model(model, field="student.model")
         built = load_model(folder, name=f"student.model: {model}")
@@ -106,7 +110,7 @@ def _new_model(
         fields = {**fields, "text_config": with_token_ids(text, tokenizer)}
     if logit_scale is not None:
         fields = {**fields, "logit_scale_init_value": math.log(logit_scale)}
-    with one_line("student.config: no model can be built from it"), quiet():
+    with one_line("student.config: it does not describe a model"), quiet():
         config = AutoConfig.for_model(**fields)
         model: PreTrainedModel = AutoModel.from_config(config, dtype=torch.float32)
     refuse_single(model, name="student.config")
@@ -117,7 +121,7 @@ def _new_model(
 
 @torch.no_grad()
 def _set_logit_scale(model: PreTrainedModel, logit_scale: float) -> None:
-    # Not every class reads its start from the configuration.
+    # Some classes ignore logit_scale_init_value.
     if isinstance(parameter := getattr(model, "logit_scale", None), torch.nn.Parameter):
         parameter.fill_(math.log(logit_scale))
 
@@ -126,8 +130,8 @@ def _clip_processor(config: PreTrainedConfig) -> BaseImageProcessor:
     size = getattr(getattr(config, "vision_config", None), "image_size", 0)
     if not size or not isinstance(size, int):
         raise ValueError(
-            "student.image_processor: the config names no vision_config.image_size to make one "
-            "for; give a folder or name"
+            "student.image_processor: required, since the config has no vision_config.image_size; "
+            "give a folder or a hub name"
         )
     return CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}
@@ -135,9 +139,9 @@ def _clip_processor(config: PreTrainedConfig) -> BaseImageProcessor:
 
 
 def _read_fields(config: Mapping[str, Any] | str | None, folder: Path | None) -> dict[str, Any]:
-    """The fields of a model with new weights, from whichever place gives them."""
+    """Return the configuration of a model with new weights, wherever the recipe gives it."""
     if isinstance(config, str) and Path(config).expanduser().is_file():
-        with one_line(f"student.config: {config} is no JSON"):
+        with one_line(f"student.config: {config} cannot be read as JSON"):
             config = dict(json.loads(Path(config).expanduser().read_text(encoding="utf-8")))
     if isinstance(config, Mapping):
         return _checked(config)

@@ -1,4 +1,4 @@
-"""The fields of transformers' configurations, as people write them."""
+"""Check and complete the fields of transformers configurations that users write."""
 
 import dataclasses
 import difflib
@@ -7,22 +7,27 @@ from typing import Any
 
 from transformers import PreTrainedConfig, PreTrainedTokenizerBase
 
-# What says where a configuration came from, and not what it builds.
+# Fields that say where a configuration came from, not what it builds.
 _PROVENANCE = ("_name_or_path", "architectures", "dtype", "transformers_version")
 
 
 def kept_fields(fields: Mapping[str, Any]) -> dict[str, Any]:
-    """The fields that say what a model is."""
+    """Return the fields that describe a model, without those about its origin."""
     return {name: value for name, value in fields.items() if name not in _PROVENANCE}
 
 
 def check_fields(
     fields: Mapping[str, Any], config_class: type[PreTrainedConfig], *, where: str
 ) -> None:
-    """Refuse fields that a configuration would keep without ever reading them.
+    """Reject fields that the configuration class would store but never read.
+
+    Args:
+        fields: The fields to check.
+        config_class: The class that they are meant for.
+        where: The field of the recipe that they are in.
 
     Raises:
-        ValueError: A field is none of the class's; the line gives the nearest one.
+        ValueError: The class has no such field; the message suggests the nearest one.
     """
     known = [field.name for field in dataclasses.fields(config_class)]
     known += ["model_type", *config_class.attribute_map]
@@ -34,7 +39,7 @@ def check_fields(
 
 
 def with_token_ids(fields: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, Any]:
-    """Fields of a text tower, with the tokenizer's size and ids where they leave these out."""
+    """Return the fields of a text tower, with missing token ids taken from the tokenizer."""
     ids = {
         "vocab_size": len(tokenizer),
         "pad_token_id": tokenizer.pad_token_id,

@@ -1,4 +1,4 @@
-"""timm backbones: by name, with weights that are checked, and the preprocessing they expect."""
+"""Image towers from timm: names, pretrained weights and the preprocessing they expect."""
 
 import difflib
 import math
@@ -19,15 +19,19 @@ from students.hub import find_file
 from students.messages import ERRORS, shorten
 from students.towers import ImageTower
 
-# What the student itself decides about.
+# Arguments that the student sets itself.
 _RESERVED = ("pretrained", "num_classes", "features_only", "checkpoint_path", "pretrained_cfg")
 
 
 def check_name(backbone: str) -> None:
-    """Refuse a name that timm does not have.
+    """Refuse a name that timm does not know.
+
+    Args:
+        backbone: An architecture, or an architecture and a tag: ``resnet18.a1_in1k``.
 
     Raises:
-        ValueError: The architecture or its tag is unknown; the line gives the nearest names.
+        ValueError: The architecture or the tag is unknown. The message is one line and suggests
+            the nearest names.
     """
     architecture, _, tag = backbone.partition(".")
     if not timm.is_model(architecture):
@@ -37,7 +41,7 @@ def check_name(backbone: str) -> None:
     tags = [name.partition(".")[2] for name in timm.list_pretrained(f"{architecture}.*")]
     if tag and tag not in tags:
         raise ValueError(
-            f"student.image.backbone: {architecture} has no weights named {tag!r}; allowed are "
+            f"student.image.backbone: timm has no weights {tag!r} for {architecture}; allowed are "
             f"{', '.join(tags) or 'none'}"
         )
 
@@ -45,14 +49,20 @@ def check_name(backbone: str) -> None:
 def backbone_arguments(
     backbone: str, arguments: Mapping[str, Any], image_size: int | None
 ) -> dict[str, Any]:
-    """Arguments for ``timm.create_model``, with ``img_size`` where the architecture takes it.
+    """Return the arguments for ``timm.create_model``, with ``img_size`` if the backbone takes it.
+
+    Args:
+        backbone: The backbone's timm name.
+        arguments: The recipe's ``student.image.arguments``.
+        image_size: Side of the pictures in pixels; ``None`` leaves it to the backbone.
 
     Raises:
-        ValueError: An argument is one that the student decides about, or timm refuses it.
+        ValueError: The student sets an argument itself, or timm rejects the arguments. The
+            message is one line.
     """
     if reserved := [name for name in arguments if name in _RESERVED]:
         raise ValueError(
-            f"student.image.arguments: {', '.join(reserved)} cannot be set here, the student does"
+            f"student.image.arguments: {', '.join(reserved)} cannot be set; the student sets it"
         )
     chosen = dict(arguments)
     if image_size is None or "img_size" in chosen:
@@ -61,42 +71,51 @@ def backbone_arguments(
     try:
         timm.create_model(backbone, pretrained=False, num_classes=0, **sized)
     except TypeError:
-        # Convolutions take pictures of any size and know no such argument.
+        # Convolutional networks take pictures of any size and lack this argument.
         return chosen
     except ERRORS as error:
-        raise ValueError(_refused(backbone, sized, error)) from error
+        raise ValueError(_refused(backbone, f"with {sized}", error)) from error
     return sized
 
 
 def create_image_tower(entry: Mapping[str, Any], *, width: int, size: int | None) -> ImageTower:
-    """The image tower of a configuration, tried once on an empty picture.
+    """Create the image tower of a configuration, and try it on an empty picture.
+
+    Args:
+        entry: The entry ``image`` of a ``StudentConfig``.
+        width: Width of the embeddings.
+        size: Side of the pictures in pixels; ``None`` takes the size that timm trained with.
+
+    Returns:
+        The tower with new weights, in evaluation mode.
 
     Raises:
-        ValueError: timm refuses the arguments, or the backbone does not give one vector of its
-            stated width for a picture of this size; one line.
+        ValueError: timm rejects the arguments, or the backbone does not turn a picture of this
+            size into one vector of its stated width. The message is one line.
     """
     try:
         tower = ImageTower(entry, width).eval()
     except ERRORS as error:
-        raise ValueError(_refused(entry["backbone"], entry["arguments"], error)) from error
+        what = f"with {entry['arguments']}"
+        raise ValueError(_refused(entry["backbone"], what, error)) from error
     height, breadth = _picture_size(tower.backbone, size)
     try:
         with torch.no_grad():
             features = tower.backbone(torch.zeros(1, 3, height, breadth))
     except ERRORS as error:
-        what = f"pictures of {height} x {breadth}"
+        what = f"for pictures of {height} x {breadth}"
         raise ValueError(_refused(entry["backbone"], what, error)) from error
     shape = tuple(features.shape) if isinstance(features, Tensor) else type(features).__name__
     if shape != (1, tower.width):
         raise ValueError(
-            f"student.image: {entry['backbone']} gives {shape} for a picture and not the "
-            f"{tower.width} features of a single vector; take another backbone or other arguments"
+            f"student.image: {entry['backbone']} returns {shape} for a picture, expected a single "
+            f"vector of {tower.width} features; choose another backbone or other arguments"
         )
     return tower
 
 
 def _picture_size(backbone: nn.Module, size: int | None) -> tuple[int, int]:
-    """Height and width that a backbone sees: ``size`` if given, else what timm trained it with."""
+    """Return the height and width of a backbone's pictures: ``size``, or what timm trained with."""
     if size is not None:
         return size, size
     _, height, width = resolve_model_data_config(backbone)["input_size"]
@@ -104,11 +123,15 @@ def _picture_size(backbone: nn.Module, size: int | None) -> tuple[int, int]:
 
 
 def image_processor_for(backbone: nn.Module, size: int | None) -> BaseImageProcessor:
-    """Preprocessing as timm evaluates a backbone, in the terms of a ``CLIPImageProcessor``.
+    """Return the preprocessing that timm evaluates a backbone with, as a ``CLIPImageProcessor``.
 
-    The shorter side is resized so that the centre crop leaves timm's ``crop_pct`` of it; in the
-    mode ``squash`` both sides are. The mode ``border`` and models of oblong pictures cannot be
-    expressed so: they see the whole picture, stretched.
+    The shorter side is resized so that the centre crop keeps timm's ``crop_pct`` of it. In timm's
+    crop mode ``squash`` both sides are resized so. A ``CLIPImageProcessor`` cannot express the
+    mode ``border`` or pictures that are not square: those are stretched to the whole size.
+
+    Args:
+        backbone: The timm model.
+        size: Side of the pictures in pixels; ``None`` takes the size that timm trained with.
     """
     data = resolve_model_data_config(backbone)
     height, width = _picture_size(backbone, size)
@@ -129,11 +152,15 @@ def image_processor_for(backbone: nn.Module, size: int | None) -> BaseImageProce
 
 
 def find_backbone_weights(backbone: str, weights: str | None) -> Path:
-    """The file with a backbone's weights: the one given, or timm's own from the hub.
+    """Return the file with a backbone's weights, downloading timm's own if necessary.
+
+    Args:
+        backbone: The backbone's timm name.
+        weights: A local file or folder; ``None`` takes timm's weights from the hub.
 
     Raises:
-        OSError: The file is not there, or the hub does not give it; one line.
-        ValueError: timm has no weights for this name; one line.
+        OSError: The file is missing, or the hub does not provide it. The message is one line.
+        ValueError: timm has no weights for this name. The message is one line.
     """
     field = "student.image.weights"
     if weights is not None:
@@ -146,20 +173,25 @@ def find_backbone_weights(backbone: str, weights: str | None) -> Path:
     if known is None or not known.hf_hub_id:
         raise ValueError(
             f"student.image: timm has no pretrained weights on the hub for {backbone}; set "
-            f"student.image.pretrained: false, or give a local file as {field}"
+            f"student.image.pretrained: false, or set {field} to a local file"
         )
     files = [file for file in (known.hf_hub_filename, *_HUB_FILES) if file]
     return find_file(known.hf_hub_id, files, field=field)
 
 
 def load_backbone(backbone: nn.Module, entry: Mapping[str, Any], file: Path) -> None:
-    """Put weights in timm's format into a backbone; each of its tensors must be among them.
+    """Load weights in timm's format into a backbone, all of them or none.
 
-    timm itself overlooks missing tensors as soon as a classifier is left away. So the file is
-    first read whole, classifier and all, and its features are then taken over strictly.
+    timm overlooks missing tensors when it drops the classifier. So the file is first loaded with
+    its classifier, and the backbone's tensors are then copied strictly.
+
+    Args:
+        backbone: The backbone, without classifier.
+        entry: The entry ``image`` of a ``StudentConfig``.
+        file: The weights.
 
     Raises:
-        OSError: The file cannot be read, or does not fit the backbone; one line.
+        OSError: The file cannot be read, or does not fit the backbone. The message is one line.
     """
     name = entry["backbone"]
     try:
@@ -167,7 +199,7 @@ def load_backbone(backbone: nn.Module, entry: Mapping[str, Any], file: Path) -> 
         wanted = backbone.state_dict()
         state = {key: value for key, value in whole.state_dict().items() if key in wanted}
         backbone.load_state_dict(state, strict=True)
-    except Exception as error:  # each file format has its own errors
+    except Exception as error:  # Each file format has its own errors.
         reason = shorten(error)
         raise OSError(f"student.image.weights: {file} does not fit {name}: {reason}") from error
 
@@ -181,7 +213,7 @@ def _load_whole(name: str, arguments: dict[str, Any], file: Path) -> nn.Module:
     try:
         whole: nn.Module = load(pretrained_cfg_overlay=overlay)
     except (RuntimeError, KeyError):
-        # A classifier of another size than timm's own, or none at all.
+        # The classifier has another size than timm's own, or is missing.
         overlay |= {"num_classes": _count_classes(name, file), "label_offset": 0}
         whole = load(pretrained_cfg_overlay=overlay)
     return whole
@@ -199,10 +231,10 @@ def _count_classes(name: str, file: Path) -> int:
 
 
 def _resampling(interpolation: str) -> PILImageResampling:
-    # timm's "random" means bilinear or bicubic, drawn anew in training.
+    # timm's "random" draws bilinear or bicubic for each picture in training.
     return getattr(PILImageResampling, interpolation.upper(), PILImageResampling.BICUBIC)
 
 
 def _refused(backbone: str, what: object, error: Exception) -> str:
     reason = shorten(error)
-    return f"student.image: {backbone} cannot be built for {what}: {reason}"
+    return f"student.image: {backbone} cannot be built {what}: {reason}"

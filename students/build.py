@@ -1,4 +1,4 @@
-"""Students of two towers, from the fields of a recipe."""
+"""Build students from the fields of a recipe."""
 
 import math
 from collections.abc import Mapping
@@ -37,24 +37,33 @@ def build_towers(
     width: int,
     logit_scale: float,
 ) -> Student:
-    """Build a ``StudentModel`` of a timm backbone and a BERT, in evaluation mode.
+    """Build a ``StudentModel`` from a timm backbone and a BERT.
 
-    All files are looked up before anything is built.
+    All files are found before anything is built.
 
     Args:
-        image: ``student.image`` of a recipe, or ``None`` for a student without image tower.
-        text: ``student.text`` of a recipe, or ``None`` for a student without text tower.
+        image: ``student.image`` of a recipe; ``None`` builds no image tower.
+        text: ``student.text`` of a recipe; ``None`` builds no text tower.
         width: Width of the embeddings.
-        logit_scale: The factor that similarities start with.
+        logit_scale: Initial factor for cosine similarities.
+
+    Returns:
+        The student, in evaluation mode.
 
     Raises:
-        OSError: Weights or files that are asked for cannot be had; one line.
-        ValueError: A field has a value that cannot be built; one line.
+        OSError: Weights or other files are missing. The message is one line.
+        ValueError: A field has an invalid value. The message is one line.
+
+    Examples:
+        >>> from students.build import build_towers
+        >>> image = {"backbone": "mobilenetv4_conv_small", "pretrained": False}
+        >>> student = build_towers(image=image, text=None, width=256, logit_scale=14.3)
+        >>> student.save("mobilenet")
     """
     seeing = None if image is None else _plan_image(image)
     reading = None if text is None else _plan_text(text)
     if seeing is not None:
-        # Tried on its own first, so that what timm refuses is told in one line.
+        # Try this tower alone first, to report what timm rejects in one line.
         create_image_tower(seeing.entry, width=width, size=seeing.size)
     config = StudentConfig(
         image=None if seeing is None else seeing.entry,
@@ -62,7 +71,7 @@ def build_towers(
         projection_dim=width,
         logit_scale_init_value=math.log(logit_scale),
     )
-    with one_line("student: its towers cannot be built"):
+    with one_line("student: the towers cannot be built"):
         model = StudentModel(config).eval()
     processor = None
     if seeing is not None and model.image_tower is not None:
@@ -78,7 +87,7 @@ def build_towers(
 
 @dataclass(frozen=True)
 class _ImagePlan:
-    """The entry ``image`` of a configuration, the side of pictures if set, the weights' file."""
+    """The entry ``image`` of a configuration, the side of its pictures and its weights."""
 
     entry: dict[str, Any]
     size: int | None
@@ -87,9 +96,9 @@ class _ImagePlan:
 
 @dataclass(frozen=True)
 class _TextPlan:
-    """The entry ``text`` of a configuration, its tokenizer, the folder with the weights.
+    """The entry ``text`` of a configuration, its tokenizer and the folder with its weights.
 
-    Of the layers in there the first is kept, and from then on one of ``every``.
+    The tower keeps the first layer of the weights, and every ``every``-th after it.
     """
 
     entry: dict[str, Any]
@@ -119,13 +128,13 @@ def _plan_text(text: Mapping[str, Any]) -> _TextPlan:
     every = text.get("keep_every", 1)
     if fields is not None and every != 1:
         raise ValueError(
-            f"student.text.keep_every: {every} beside student.text.config; set its "
-            f"num_hidden_layers instead, and keep_every to 1"
+            f"student.text.keep_every: found {every} together with student.text.config; set "
+            "student.text.config.num_hidden_layers instead, and keep_every to 1"
         )
     if fields is not None and pretrained:
         raise ValueError(
             "student.text.pretrained: a tower built from student.text.config has no weights; set "
-            "student.text.pretrained: false, or leave the config away"
+            "student.text.pretrained: false, or remove the config"
         )
     if fields is None and model is None:
         raise ValueError("student.text: give student.text.model or student.text.config")
@@ -139,8 +148,8 @@ def _plan_text(text: Mapping[str, Any]) -> _TextPlan:
         config = load_config(folder, name=f"student.text.model: {model}")
         if config.model_type != "bert":
             raise ValueError(
-                f"student.text.model: {model} is of type {config.model_type}; the text tower is of "
-                f"type bert"
+                f"student.text.model: {model} is of type {config.model_type}; a text tower must be "
+                "of type bert"
             )
     else:
         config = _config_from(dict(fields or {}), tokenizer)
@@ -148,7 +157,7 @@ def _plan_text(text: Mapping[str, Any]) -> _TextPlan:
     if length > config.max_position_embeddings:
         raise ValueError(
             f"student.text.context_length: {length} is more than the "
-            f"{config.max_position_embeddings} positions that the text tower has"
+            f"{config.max_position_embeddings} positions of the text tower"
         )
     tokenizer.model_max_length = length
     if not 1 <= every <= config.num_hidden_layers:
@@ -168,7 +177,7 @@ def _plan_text(text: Mapping[str, Any]) -> _TextPlan:
 
 def _config_from(fields: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> BertConfig:
     check_fields(fields, BertConfig, where="student.text.config")
-    with one_line("student.text.config: no BERT can be built from it"):
+    with one_line("student.text.config: it does not describe a BERT"):
         return BertConfig(**with_token_ids(fields, tokenizer))
 
 

@@ -1,4 +1,4 @@
-"""The configuration that is saved beside a student's weights."""
+"""The configuration that is saved with a student's weights."""
 
 from typing import Any
 
@@ -6,18 +6,31 @@ from transformers import PreTrainedConfig
 
 
 class StudentConfig(PreTrainedConfig):
-    """What a ``StudentModel`` is made of; one of the towers may be ``None``.
+    """The towers of a ``StudentModel`` and the width of its embeddings.
 
-    ``image`` holds ``backbone`` (a timm name), ``arguments`` (keyword arguments for
-    ``timm.create_model``) and ``projection`` (``"linear"`` or ``"mlp"``).
+    One of the towers may be ``None``. Transformers saves the fields in ``config.json``.
 
-    ``text`` holds ``config`` (the fields of a ``BertConfig``), ``pooling`` (``"mean"`` or
-    ``"cls"``), ``projection`` and ``context_length`` (the most tokens that a text may have).
+    Attributes:
+        image: The image tower: ``backbone`` (a timm name), ``arguments`` (keyword arguments for
+            ``timm.create_model``) and ``projection`` (``"linear"`` or ``"mlp"``).
+        text: The text tower: ``config`` (the fields of a ``BertConfig``), ``pooling``
+            (``"mean"`` or ``"cls"``), ``projection`` (``"linear"`` or ``"mlp"``) and
+            ``context_length`` (the largest number of tokens in a text).
+        projection_dim: Width of the embeddings.
+        logit_scale_init_value: Natural logarithm of the initial logit scale.
+        initializer_range: Standard deviation of new weights that neither timm nor transformers
+            initialises.
+        tie_word_embeddings: Whether tensors that a backbone shares among layers stay shared
+            when transformers loads them.
 
-    ``projection_dim`` is the width of the embeddings, ``logit_scale_init_value`` the natural
-    logarithm of the scale that similarities start with, and ``initializer_range`` the standard
-    deviation of weights that neither timm nor transformers initialises. ``tie_word_embeddings``
-    has transformers keep tensors that a backbone shares among its layers one tensor.
+    Examples:
+        >>> from students.config import StudentConfig
+        >>> config = StudentConfig(
+        ...     image={"backbone": "mobilenetv4_conv_small", "projection": "linear"},
+        ...     projection_dim=256,
+        ... )
+        >>> config.text is None
+        True
     """
 
     model_type = "clip-distill-student"

@@ -1,4 +1,4 @@
-"""What students and every other dual encoder of transformers have in common."""
+"""Feeding and embedding with any dual encoder of transformers, students included."""
 
 import math
 from collections.abc import Mapping, Sequence
@@ -13,6 +13,7 @@ from transformers import BaseImageProcessor, PreTrainedModel, PreTrainedTokenize
 
 from students.messages import quiet
 
+# CLIP's own limit (Radford et al. 2021, section 2.5).
 MAX_LOGIT_SCALE = 100.0
 
 Padding = Literal["longest", "full"]
@@ -20,12 +21,28 @@ Padding = Literal["longest", "full"]
 
 @dataclass(frozen=True)
 class Student:
-    """A dual encoder with all that it takes to feed it.
+    """A dual encoder together with its tokenizer and its image processor.
 
-    ``tokenizer`` is ``None`` and ``context_length`` 0 where there is no text tower, and
-    ``image_processor`` is ``None`` where there is no image tower. ``padding`` is ``"full"`` for
-    models that pool a fixed place of the text, which is then always padded to
-    ``context_length``, and ``"longest"`` for the others.
+    Attributes:
+        model: A ``StudentModel`` or any other dual encoder of transformers.
+        tokenizer: Turns texts into tokens; ``None`` without a text tower.
+        image_processor: Turns pictures into ``pixel_values``; ``None`` without an image tower.
+        context_length: The largest number of tokens in a text; 0 without a text tower.
+        padding: ``"longest"`` pads texts to the longest of their batch. ``"full"`` always pads
+            to ``context_length``, for models such as SigLIP that pool a fixed position.
+
+    Examples:
+        >>> from students.encoder import embed_texts, tokenize
+        >>> from students.model import load_student
+        >>> student = load_student("runs/mine/student")
+        >>> tokens = tokenize(
+        ...     student.tokenizer,
+        ...     ["a photo of a dog", "a photo of a cat"],
+        ...     context_length=student.context_length,
+        ...     padding=student.padding,
+        ... )
+        >>> embed_texts(student.model, tokens).shape == (2, student.width)
+        True
     """
 
     model: PreTrainedModel
@@ -36,7 +53,7 @@ class Student:
 
     @property
     def width(self) -> int:
-        """Width of the embeddings, as the model gives them."""
+        """Width ``D`` of the embeddings."""
         if self.tokenizer is None:
             return int(self.model.config.projection_dim)
         tokens = tokenize(
@@ -47,11 +64,15 @@ class Student:
             return embed_texts(self.model, placed).shape[1]
 
     def save(self, folder: str | Path) -> None:
-        """Write model, tokenizer and image processor into ``folder``, which is made if missing."""
+        """Save model, tokenizer and image processor in a folder that ``load_student`` reads.
+
+        Args:
+            folder: Created if it is missing.
+        """
         with quiet():
             self.model.save_pretrained(folder)
         if self.tokenizer is not None:
-            # The last call's padding and truncation would be saved with it.
+            # Otherwise the padding and truncation of the last call are saved too.
             self.tokenizer.backend_tokenizer.no_truncation()
             self.tokenizer.backend_tokenizer.no_padding()
             self.tokenizer.save_pretrained(folder)
@@ -66,11 +87,19 @@ def tokenize(
     context_length: int,
     padding: Padding,
 ) -> dict[str, Tensor]:
-    """Turn texts into ``input_ids`` and ``attention_mask``, both int64 ``[N, L]``.
+    """Turn texts into the tokens that ``embed_texts`` takes.
 
-    Texts are cut at ``context_length`` tokens and padded to the longest of them, or to
-    ``context_length``. A tokenizer that declares no mask belongs to a model that attends to its
-    padding too: the mask is then all ones.
+    If the tokenizer declares no attention mask, its model attends to padding as well. The mask
+    is then all ones.
+
+    Args:
+        tokenizer: The dual encoder's tokenizer.
+        texts: ``N`` texts.
+        context_length: Longer texts are cut to this number of tokens.
+        padding: Pad to the ``"longest"`` text, or to the ``"full"`` context length.
+
+    Returns:
+        ``input_ids`` and ``attention_mask``, both int64 ``[N, L]``.
     """
     encoded = tokenizer(
         encodable(texts),
@@ -87,48 +116,75 @@ def tokenize(
 
 
 def encodable(texts: Sequence[str]) -> list[str]:
-    """Return the texts with ``?`` for lone surrogates, of which a tokenizer makes an exception."""
+    """Return the texts with ``?`` for each lone surrogate, since tokenizers reject those."""
     return [text.encode("utf-8", "replace").decode() for text in texts]
 
 
 def embed_images(model: PreTrainedModel, pixel_values: Tensor) -> Tensor:
-    """Embed pictures ``[N, 3, H, W]`` as ``[N, D]``, L2-normalised in float32."""
+    """Embed pictures with the image tower of a dual encoder.
+
+    Args:
+        model: The dual encoder.
+        pixel_values: Preprocessed pictures ``[N, 3, H, W]``, as the image processor returns them.
+
+    Returns:
+        L2-normalised embeddings, float32 ``[N, D]``.
+    """
     return _normalised(model.get_image_features(pixel_values=pixel_values.to(model.dtype)))
 
 
 def embed_texts(model: PreTrainedModel, tokens: Mapping[str, Tensor]) -> Tensor:
-    """Embed what ``tokenize`` returns as ``[N, D]``, L2-normalised in float32."""
+    """Embed texts with the text tower of a dual encoder.
+
+    Args:
+        model: The dual encoder.
+        tokens: ``input_ids`` and ``attention_mask``, int64 ``[N, L]``, as ``tokenize`` returns
+            them.
+
+    Returns:
+        L2-normalised embeddings, float32 ``[N, D]``.
+    """
     return _normalised(model.get_text_features(**tokens))
 
 
 def logit_scale(model: PreTrainedModel) -> Tensor:
-    """The factor that similarities are multiplied by, at most 100; a scalar with gradient."""
+    """Return the factor that cosine similarities are multiplied by, clamped to 100.
+
+    Returns:
+        A float32 scalar that carries a gradient.
+
+    Raises:
+        ValueError: The model has no logit scale.
+    """
     return raw_logit_scale(model).clamp(max=MAX_LOGIT_SCALE)
 
 
 def raw_logit_scale(model: PreTrainedModel) -> Tensor:
-    """The factor that similarities are multiplied by, as the model has it; a scalar.
+    """Return the factor that cosine similarities are multiplied by, without a limit.
+
+    Returns:
+        A float32 scalar that carries a gradient.
 
     Raises:
-        ValueError: The model keeps no such factor.
+        ValueError: The model has neither a ``logit_scale`` nor a ``temperature``.
     """
     parameter: Tensor | None = getattr(model, "logit_scale", None)
     if parameter is not None:
         return parameter.float().exp().squeeze()
     if (temperature := getattr(model, "temperature", None)) is not None:
         return 1 / torch.as_tensor(temperature).float().squeeze()
-    raise ValueError(f"{type(model).__name__} has no logit_scale, so it is no dual encoder")
+    raise ValueError(f"{type(model).__name__} has no logit_scale, so it is not a dual encoder")
 
 
 def logit_bias(model: PreTrainedModel) -> Tensor | None:
-    """What is added to scaled similarities (SigLIP), a scalar; ``None`` where there is none."""
+    """Return the scalar that SigLIP adds to scaled similarities, or ``None`` for other models."""
     parameter: Tensor | None = getattr(model, "logit_bias", None)
     return None if parameter is None else parameter.float().squeeze()
 
 
 @torch.no_grad()
 def clamp_logit_scale(model: PreTrainedModel) -> None:
-    """Bring the parameter ``logit_scale`` back to ln 100 where a step has taken it beyond."""
+    """Limit the parameter ``logit_scale``, a logarithm, to ln 100."""
     if (parameter := getattr(model, "logit_scale", None)) is not None:
         parameter.clamp_(max=math.log(MAX_LOGIT_SCALE))
 

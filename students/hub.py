@@ -1,8 +1,8 @@
-"""Models by folder or by hub name, always ending in a local folder.
+"""Find the local folder of a model that is named by a folder or by a hub name.
 
-A folder is used as it is, without any access to the network. A hub name is fetched into the hub's
-cache, or found there; with the hub out of reach and nothing cached, the error says at once which
-files are missing and where to put them.
+A folder is used as it is, without network access. A hub name is downloaded to the hub's cache, or
+found there. If the hub cannot be reached and nothing is cached, the error names the missing files
+and the field that takes a local folder.
 """
 
 from collections.abc import Sequence
@@ -15,7 +15,7 @@ from students.messages import shorten
 
 _CONFIG_FILES = ("config.json",)
 _TOKENIZER_FILES = ("tokenizer.json", "tokenizer_config.json")
-# What a tokenizer's words can be kept in, the first of them alone where it is there.
+# Files that can hold a tokenizer's vocabulary; tokenizer.json alone is enough.
 VOCABULARY_FILES = (
     "tokenizer.json",
     "vocab.json",
@@ -28,7 +28,7 @@ VOCABULARY_FILES = (
 _WEIGHT_FILES = ("model.safetensors", "model.safetensors.index.json")
 _LEGACY_WEIGHT_FILES = ("pytorch_model.bin", "pytorch_model.bin.index.json")
 
-# Small files of every kind that transformers looks for; weights are fetched by name.
+# All small files that transformers looks for. Weights are fetched by name.
 _SMALL = ("*.json", "*.txt", "*.model")
 _WEIGHTS = ("model.safetensors", "model-*.safetensors")
 _LEGACY_WEIGHTS = ("pytorch_model.bin", "pytorch_model-*.bin")
@@ -37,48 +37,54 @@ _SECONDS = 5.0
 
 
 def find_model(name: str | Path, *, field: str, weights: bool = True) -> Path:
-    """The local folder of a model that is named by a folder or by a hub name.
+    """Return the local folder of a model, downloading it from the hub if necessary.
 
     Args:
-        name: A folder, or a name such as ``openai/clip-vit-large-patch14``.
-        field: What the folder can be given as; messages say so.
+        name: A folder, or a hub name such as ``openai/clip-vit-large-patch14``.
+        field: The field of the recipe that names the model, for messages.
         weights: Whether the weights are needed too.
 
     Raises:
-        OSError: There is no such folder, or the hub does not give the files; one line.
+        OSError: The folder or a file in it is missing, and the hub does not provide it. The
+            message is one line.
     """
     place = Path(name).expanduser()
     if place.is_file():
         raise OSError(
-            f"{field}: {name} is a file; give the folder in which it lies with its config.json, or "
-            "a name on the hub (weights of OpenAI and open_clip are teachers of kind openai and "
+            f"{field}: {name} is a file; give the folder that holds it and its config.json, or a "
+            "name on the hub (for weights of OpenAI or open_clip, use a teacher of kind openai or "
             "open_clip)"
         )
     folder = place if place.is_dir() else _fetch_model(str(name), field=field, weights=weights)
     if weights and not has_weights(folder):
         raise OSError(
-            f"{field}: {name} holds no weights; {_WEIGHT_FILES[0]} is missing, put it beside "
-            f"config.json or give another folder"
+            f"{field}: {name} holds no weights; {_WEIGHT_FILES[0]} is missing: put it next to "
+            "config.json, or give another folder"
         )
     return folder
 
 
 def has_weights(folder: Path) -> bool:
-    """Whether weights that transformers loads lie in a folder."""
+    """Tell whether a folder has weights that transformers can load."""
     return any((folder / file).is_file() for file in (*_WEIGHT_FILES, *_LEGACY_WEIGHT_FILES))
 
 
 def find_file(repository: str, candidates: Sequence[str], *, field: str) -> Path:
-    """The first of ``candidates`` that a hub repository has, as a local file.
+    """Return the first of ``candidates`` that a hub repository has, as a local file.
+
+    Args:
+        repository: The repository's name on the hub.
+        candidates: File names, the preferred one first.
+        field: The field of the recipe that takes a local file instead, for messages.
 
     Raises:
-        OSError: The hub gives none of them; one line.
+        OSError: The hub provides none of them. The message is one line.
     """
     folder = _fetch(repository, candidates, field=field, wanted=candidates[0])
     for candidate in candidates:
         if (folder / candidate).is_file():
             return folder / candidate
-    raise OSError(_missing(repository, candidates[0], field, "the hub has no such file"))
+    raise OSError(_missing(repository, candidates[0], field, "the repository has no such file"))
 
 
 def _fetch_model(name: str, *, field: str, weights: bool) -> Path:
@@ -92,16 +98,16 @@ def _fetch_model(name: str, *, field: str, weights: bool) -> Path:
 
 
 def _fetch(name: str, patterns: Sequence[str], *, field: str, wanted: str) -> Path:
-    """Fetch files of a hub repository, or find them in the hub's cache."""
+    """Download files of a hub repository, or find them in the hub's cache."""
     unreachable = None
     try:
-        # Asked first because it neither retries nor waits, as a download does.
+        # Ask first: unlike a download, this neither retries nor waits.
         HfApi().model_info(name, timeout=_SECONDS)
     except HFValidationError as error:
         raise OSError(
-            f"{field}: {name} is neither a folder that is there nor a name on the hub"
+            f"{field}: {name} is neither an existing folder nor a valid name on the hub"
         ) from error
-    except Exception as error:  # the http client's own errors have no root in common with ours
+    except Exception as error:  # The HTTP client's errors share no base class with the hub's.
         unreachable = error
     try:
         return Path(
@@ -114,7 +120,7 @@ def _fetch(name: str, patterns: Sequence[str], *, field: str, wanted: str) -> Pa
             )
         )
     except LocalEntryNotFoundError as error:
-        reason = "the hub's cache does not hold it" if unreachable is None else shorten(unreachable)
+        reason = "it is not in the hub's cache" if unreachable is None else shorten(unreachable)
         raise OSError(_missing(name, wanted, field, reason)) from error
     except Exception as error:
         raise OSError(_missing(name, wanted, field, shorten(error))) from error
@@ -122,6 +128,7 @@ def _fetch(name: str, patterns: Sequence[str], *, field: str, wanted: str) -> Pa
 
 def _missing(name: str, wanted: str, field: str, reason: str) -> str:
     return (
-        f"{field}: {name} is no local folder and cannot be had from the hub ({reason}); missing: "
-        f"{wanted}; download where the hub can be reached and give the local path as {field}"
+        f"{field}: {name} is not a local folder and cannot be loaded from the hub ({reason}); "
+        f"missing: {wanted}; download it where the hub can be reached, and give the local path as "
+        f"{field}"
     )

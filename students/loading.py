@@ -1,4 +1,4 @@
-"""Reading a dual encoder of transformers, its tokenizer and its image processor from a folder."""
+"""Load a dual encoder of transformers, its tokenizer and its image processor from a folder."""
 
 from pathlib import Path
 from typing import Any
@@ -21,11 +21,11 @@ from students.encoder import Padding, Student
 from students.hub import VOCABULARY_FILES, find_model, has_weights
 from students.messages import one_line, quiet
 
-# An image processor lies by itself, or with the tokenizer.
+# Transformers saves an image processor in a file of its own, or together with the tokenizer.
 PROCESSOR_FILES = ("preprocessor_config.json", "processor_config.json")
-# These count positions from the padding token's id onwards, so that their table is longer.
+# These number positions from pad_token_id + 1, so they embed fewer tokens than positions.
 _OFFSET_POSITIONS = ("roberta", "xlm-roberta", "camembert", "mpnet", "altclip_text_model")
-# Texts of a model that names no limit of its own.
+# Context length of models that state none.
 _DEFAULT_CONTEXT = 512
 
 
@@ -33,13 +33,14 @@ def load_parts(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -
     """Load model, tokenizer and image processor from a local folder, in evaluation mode.
 
     Args:
-        folder: Where ``config.json`` and the rest lie.
+        folder: The folder with ``config.json`` and the other files.
         name: What messages call the model.
-        dtype: What the weights become, whatever they are stored in.
+        dtype: The weights are converted to this type.
 
     Raises:
-        OSError: A file is missing or damaged; one line.
-        ValueError: It is no dual encoder, or its parts do not fit together; one line.
+        OSError: A file is missing or damaged. The message is one line.
+        ValueError: The model is not a dual encoder, or its parts do not fit together. The message
+            is one line.
     """
     config = load_config(folder, name=name)
     model = load_model(folder, name=name, dtype=dtype)
@@ -55,10 +56,16 @@ def assemble(
     *,
     name: str,
 ) -> Student:
-    """Put the parts of a dual encoder together once they are seen to fit.
+    """Check that the parts of a dual encoder fit, and put them together.
+
+    Args:
+        model: The dual encoder.
+        tokenizer: Its tokenizer; ``None`` without a text tower.
+        image_processor: Its image processor; ``None`` without an image tower.
+        name: What messages call the model.
 
     Raises:
-        ValueError: The tokenizer does not fit the text tower; one line.
+        ValueError: The tokenizer does not fit the text tower. The message is one line.
     """
     if tokenizer is None:
         return Student(model, None, image_processor, 0, "longest")
@@ -69,32 +76,45 @@ def assemble(
 
 
 def has_image(config: PreTrainedConfig) -> bool:
-    """Whether a configuration has an image tower."""
+    """Tell whether a configuration has an image tower."""
     return not isinstance(config, StudentConfig) or config.image is not None
 
 
 def has_text(config: PreTrainedConfig) -> bool:
-    """Whether a configuration has a text tower."""
+    """Tell whether a configuration has a text tower."""
     return not isinstance(config, StudentConfig) or config.text is not None
 
 
 def load_config(folder: Path, *, name: str) -> PreTrainedConfig:
-    """Read ``config.json``; raises ``OSError`` with one line where that fails."""
+    """Read the ``config.json`` of a folder.
+
+    Raises:
+        OSError: The file is missing or damaged. The message is one line.
+        ValueError: The configuration is invalid. The message is one line.
+    """
     if not (folder / "config.json").is_file():
-        raise OSError(f"{name}: config.json is missing, so it is no model that can be loaded")
+        raise OSError(f"{name}: config.json is missing, so there is no model to load")
     with one_line(f"{name}: config.json cannot be read"):
         return AutoConfig.from_pretrained(folder, local_files_only=True)
 
 
 def load_model(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -> PreTrainedModel:
-    """Load a dual encoder whose weights are all there.
+    """Load a dual encoder, and check that its weights are complete.
+
+    Args:
+        folder: The folder with the configuration and the weights.
+        name: What messages call the model.
+        dtype: The weights are converted to this type.
+
+    Returns:
+        The model, in evaluation mode.
 
     Raises:
-        OSError: Weights are missing or damaged; one line.
-        ValueError: The model is no dual encoder; one line.
+        OSError: Weights are missing or damaged. The message is one line.
+        ValueError: The model is not a dual encoder. The message is one line.
     """
     if not has_weights(folder):
-        raise OSError(f"{name}: model.safetensors is missing, and a model needs its weights")
+        raise OSError(f"{name}: model.safetensors is missing; put the weights next to config.json")
     with one_line(f"{name}: the model cannot be loaded"), quiet():
         model, info = AutoModel.from_pretrained(
             folder, dtype=dtype, local_files_only=True, output_loading_info=True
@@ -106,17 +126,25 @@ def load_model(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -
 
 
 def refuse_single(model: PreTrainedModel, *, name: str) -> None:
-    """Raise ``ValueError`` with one line unless a model embeds both images and texts."""
+    """Refuse a model that does not embed both images and texts.
+
+    Raises:
+        ValueError: The model is not a dual encoder. The message is one line.
+    """
     for method in ("get_image_features", "get_text_features"):
         if not hasattr(model, method):
             raise ValueError(
-                f"{name}: {type(model).__name__} has no {method}, so it is no dual encoder; give "
-                f"one such as CLIPModel, SiglipModel or VisionTextDualEncoderModel"
+                f"{name}: {type(model).__name__} has no {method}, so it is not a dual encoder; "
+                "give one such as CLIPModel, SiglipModel or VisionTextDualEncoderModel"
             )
 
 
 def refuse_missing(keys: Any, *, name: str) -> None:
-    """Raise ``OSError`` with one line if weights were missing, since they would be random."""
+    """Refuse incomplete weights, since transformers fills in random ones.
+
+    Raises:
+        OSError: ``keys``, the missing tensors, is not empty. The message is one line.
+    """
     if keys:
         some = ", ".join(sorted(keys)[:3])
         raise OSError(
@@ -125,20 +153,30 @@ def refuse_missing(keys: Any, *, name: str) -> None:
 
 
 def _load_tokenizer(folder: Path, *, name: str) -> PreTrainedTokenizerBase:
-    """Load a tokenizer; raises ``OSError`` with one line where that fails."""
+    """Load a tokenizer.
+
+    Raises:
+        OSError: The tokenizer is missing or damaged. The message is one line.
+        ValueError: The tokenizer is invalid. The message is one line.
+    """
     if not any((folder / file).is_file() for file in VOCABULARY_FILES):
-        # transformers would make one with an empty vocabulary.
+        # Otherwise transformers makes a tokenizer with an empty vocabulary.
         raise OSError(f"{name}: tokenizer.json is missing, so there is no tokenizer")
     with one_line(f"{name}: the tokenizer (tokenizer.json) cannot be loaded"), quiet():
         return AutoTokenizer.from_pretrained(folder, local_files_only=True)
 
 
 def load_image_processor(folder: Path, *, name: str) -> BaseImageProcessor:
-    """Load an image processor's Pillow form; raises ``OSError`` with one line where that fails."""
+    """Load an image processor, in the variant that uses Pillow.
+
+    Raises:
+        OSError: The image processor is missing or damaged. The message is one line.
+        ValueError: The image processor is invalid. The message is one line.
+    """
     if not any((folder / file).is_file() for file in PROCESSOR_FILES):
         raise OSError(
-            f"{name}: there is no preprocessor_config.json, which says how large pictures are and "
-            "how they are normalised; put that of the model beside its config.json"
+            f"{name}: preprocessor_config.json is missing, and without it the size and the "
+            "normalisation of pictures are unknown; put the model's file next to its config.json"
         )
     what = f"{name}: the image processor (preprocessor_config.json) cannot be loaded"
     with one_line(what), quiet():
@@ -148,44 +186,54 @@ def load_image_processor(folder: Path, *, name: str) -> BaseImageProcessor:
 def find_tokenizer(
     given: str | None, folder: Path | None, *, field: str
 ) -> PreTrainedTokenizerBase:
-    """Load the tokenizer that a recipe gives by folder or hub name, else the one in ``folder``.
+    """Load the tokenizer that a recipe names, or else the one in ``folder``.
+
+    Args:
+        given: Folder or hub name from the recipe.
+        folder: The model's folder, if it has one.
+        field: The field of the recipe, for messages.
 
     Raises:
-        OSError: It cannot be had or read; one line.
-        ValueError: There is neither; one line.
+        OSError: The tokenizer is missing or damaged. The message is one line.
+        ValueError: Both ``given`` and ``folder`` are ``None``. The message is one line.
     """
     if given is not None:
         folder = find_model(given, field=field, weights=False)
     if folder is None:
-        raise ValueError(f"{field}: required where the model is built from a config")
+        raise ValueError(f"{field}: required if the model is built from a config")
     return _load_tokenizer(folder, name=f"{field}: {folder}")
 
 
 def find_image_processor(
     given: str | None, folder: Path | None, *, field: str
 ) -> BaseImageProcessor:
-    """Load the image processor that a recipe gives, else the one in ``folder``.
+    """Load the image processor that a recipe names, or else the one in ``folder``.
+
+    Args:
+        given: Folder or hub name from the recipe.
+        folder: The model's folder, if it has one.
+        field: The field of the recipe, for messages.
 
     Raises:
-        OSError: It cannot be had or read; one line.
-        ValueError: There is neither; one line.
+        OSError: The image processor is missing or damaged. The message is one line.
+        ValueError: Both ``given`` and ``folder`` are ``None``. The message is one line.
     """
     if given is not None:
         folder = find_model(given, field=field, weights=False)
     if folder is None:
-        raise ValueError(f"{field}: required where the model is built from a config")
+        raise ValueError(f"{field}: required if the model is built from a config")
     return load_image_processor(folder, name=f"{field}: {folder}")
 
 
 def _text_config(config: PreTrainedConfig) -> Any:
-    """The part of a configuration that describes the text tower."""
+    """Return the part of a configuration that describes the text tower."""
     if isinstance(config, StudentConfig):
         return BertConfig(**(config.text or {}).get("config", {}))
     return getattr(config, "text_config", config)
 
 
 def _context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase) -> int:
-    """The most tokens that both a text tower and its tokenizer allow."""
+    """Return the largest number of tokens that both text tower and tokenizer allow."""
     if isinstance(config, StudentConfig) and config.text is not None:
         return int(config.text["context_length"])
     text = _text_config(config)
@@ -198,11 +246,11 @@ def _context_length(config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase
 def _check_tokenizer(
     config: PreTrainedConfig, tokenizer: PreTrainedTokenizerBase, *, name: str
 ) -> None:
-    """Refuse a tokenizer that a text tower would misread without a word.
+    """Refuse a tokenizer that does not fit the text tower, which fails silently otherwise.
 
     Raises:
-        ValueError: There are more tokens than embeddings, no token pads, or CLIP would pool
-            another token than the last; one line.
+        ValueError: The tokenizer has more tokens than the tower embeds, or no padding token, or
+            CLIP would pool a token other than the last. The message is one line.
     """
     text = _text_config(config)
     rows = getattr(text, "vocab_size", None)
@@ -212,15 +260,15 @@ def _check_tokenizer(
         )
     if tokenizer.pad_token_id is None:
         raise ValueError(
-            f"{name}: the tokenizer has no pad_token; name one in tokenizer_config.json"
+            f"{name}: the tokenizer has no pad_token; set one in tokenizer_config.json"
         )
     if getattr(text, "model_type", "") != "clip_text_model":
         return
     pooled, last = text.eos_token_id, tokenizer.eos_token_id
-    # With 2, CLIP takes the place of the highest id instead, as its first checkpoints needed it.
+    # With 2, CLIP pools the token with the highest id instead, for its first checkpoints.
     fits = last == max(tokenizer.get_vocab().values()) if pooled == 2 else last == pooled
     if not fits:
         raise ValueError(
-            f"{name}: text_config.eos_token_id is {pooled}, so that CLIP pools another token than "
-            f"the tokenizer's last, which is {last}"
+            f"{name}: text_config.eos_token_id is {pooled}, so CLIP pools a token other than the "
+            f"tokenizer's end token, which is {last}"
         )

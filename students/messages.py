@@ -1,4 +1,4 @@
-"""Keeping what libraries say to what a person can use."""
+"""Turn the errors and the chatter of libraries into single lines that a user can act on."""
 
 import pickle
 import re
@@ -10,7 +10,7 @@ from safetensors import SafetensorError
 from transformers.utils import logging
 
 _LONGEST = 300
-# What a pickle wanted to call, in the words of torch.
+# How torch names the function that a pickle asks to call.
 _ASKED = re.compile(r"\bGLOBAL (\S+)")
 ERRORS = (
     OSError,
@@ -26,31 +26,34 @@ ERRORS = (
 
 
 def shorten(error: BaseException) -> str:
-    """The text of an error in one line of bearable length."""
+    """Return the text of an error on one line, cut to 300 characters."""
     text = " ".join(str(error).split()) or type(error).__name__
     return text if len(text) <= _LONGEST else text[: _LONGEST - 3] + "..."
 
 
 def refusal(error: pickle.UnpicklingError) -> str:
-    """Say why weights were refused, without torch's advice to load them all the same."""
+    """Say why weights were refused, leaving out torch's advice to load them anyway."""
     if asked := _ASKED.search(str(error)):
         return (
-            f"it asks to call {asked.group(1)}, which is refused, since reading weights runs no "
-            "code that comes with them; save the state dict alone, with safetensors or torch.save"
+            f"it asks to call {asked.group(1)}, which is refused: loading weights never runs code; "
+            "save the state dict alone, with safetensors or torch.save"
         )
     return (
-        "it is damaged, or a pickle of something else than weights, of which nothing was run; save "
-        "the state dict alone, with safetensors or torch.save"
+        "it is damaged or pickles something other than weights, and none of it was run; save the "
+        "state dict alone, with safetensors or torch.save"
     )
 
 
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn what a library raises about a user's file or field into one line that opens with it.
+    """Turn a library's exception into one line that starts with ``what``.
+
+    Args:
+        what: The user's file or field, and what failed.
 
     Raises:
-        ValueError: The library raised one, or a configuration refused a value.
-        OSError: It raised something else.
+        ValueError: The library raised a ``ValueError``, or a configuration rejected a value.
+        OSError: The library raised anything else.
     """
     try:
         yield
@@ -63,7 +66,7 @@ def one_line(what: str) -> Iterator[None]:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """Keep transformers' load reports and bars off the terminal; what matters is raised."""
+    """Hide the load reports and progress bars of transformers; errors are still raised."""
     verbosity, bars = logging.get_verbosity(), logging.is_progress_bar_enabled()
     logging.set_verbosity_error()
     logging.disable_progress_bar()

@@ -1,4 +1,4 @@
-"""The student: a timm image tower and a BERT text tower with the surface of ``CLIPModel``."""
+"""The student: a timm image tower and a BERT text tower, with the interface of ``CLIPModel``."""
 
 import math
 from pathlib import Path
@@ -26,10 +26,30 @@ from students.towers import ImageTower, ScaledLinear, TextTower
 
 
 class StudentModel(PreTrainedModel):
-    """A dual encoder with one tower or two; see ``StudentConfig`` for what it is made of.
+    """A compact dual encoder: an image tower, a text tower, or both.
+
+    It has the interface of ``transformers.CLIPModel``. Transformers' Auto classes and its
+    zero-shot pipeline load it once this module is imported.
+
+    Args:
+        config: The towers, and the width ``D`` of the embeddings.
+
+    Attributes:
+        image_tower: The ``ImageTower``, or ``None``.
+        text_tower: The ``TextTower``, or ``None``.
+        logit_scale: Learned natural logarithm of the logit scale, a scalar.
 
     Raises:
         ValueError: The configuration has neither an image nor a text tower.
+
+    Examples:
+        >>> import torch
+        >>> from students.config import StudentConfig
+        >>> from students.model import StudentModel
+        >>> config = StudentConfig(image={"backbone": "resnet18"}, projection_dim=256)
+        >>> model = StudentModel(config).eval()
+        >>> model.get_image_features(torch.zeros(2, 3, 224, 224)).pooler_output.shape
+        torch.Size([2, 256])
     """
 
     config_class = StudentConfig
@@ -41,7 +61,9 @@ class StudentModel(PreTrainedModel):
     def __init__(self, config: StudentConfig) -> None:
         super().__init__(config)
         if config.image is None and config.text is None:
-            raise ValueError("a student needs an image tower, a text tower or both; it has neither")
+            raise ValueError(
+                "a student needs an image tower, a text tower or both; the config has neither"
+            )
         width = config.projection_dim
         self.image_tower = None if config.image is None else ImageTower(config.image, width)
         self.text_tower = None if config.text is None else TextTower(config.text, width)
@@ -51,7 +73,13 @@ class StudentModel(PreTrainedModel):
         self.post_init()
 
     def get_image_features(self, pixel_values: Tensor) -> BaseModelOutputWithPooling:
-        """Embed pictures ``[N, 3, H, W]``; ``pooler_output`` is ``[N, D]``, not normalised.
+        """Embed pictures.
+
+        Args:
+            pixel_values: Preprocessed pictures ``[N, 3, H, W]``.
+
+        Returns:
+            ``pooler_output`` holds the embeddings ``[N, D]``, not normalised.
 
         Raises:
             ValueError: The student has no image tower.
@@ -67,7 +95,17 @@ class StudentModel(PreTrainedModel):
         position_ids: Tensor | None = None,
         token_type_ids: Tensor | None = None,
     ) -> BaseModelOutputWithPooling:
-        """Embed tokens ``[N, L]``; ``pooler_output`` is ``[N, D]``, not normalised.
+        """Embed texts.
+
+        Args:
+            input_ids: Token ids, int64 ``[N, L]``.
+            attention_mask: 1 for tokens and 0 for padding, ``[N, L]``; ``None`` means no padding.
+            position_ids: Positions ``[N, L]``; ``None`` counts from 0.
+            token_type_ids: BERT's segments ``[N, L]``; ``None`` means all 0.
+
+        Returns:
+            ``pooler_output`` holds the embeddings ``[N, D]``, not normalised, and
+            ``last_hidden_state`` the tower's output ``[N, L, H]``.
 
         Raises:
             ValueError: The student has no text tower.
@@ -88,11 +126,25 @@ class StudentModel(PreTrainedModel):
         token_type_ids: Tensor | None = None,
         return_loss: bool = False,
     ) -> CLIPOutput:
-        """Embed what is given, L2-normalised, and compare pictures with texts if both are.
+        """Embed pictures, texts or both, and compare them if both are given.
 
-        ``image_embeds`` is ``[N, D]``, ``text_embeds`` ``[M, D]``, ``logits_per_image``
-        ``[N, M]`` and ``logits_per_text`` ``[M, N]``; what cannot be had is ``None``. With
-        ``return_loss`` the symmetric contrastive loss is there as well.
+        Args:
+            input_ids: Token ids, int64 ``[M, L]``.
+            pixel_values: Preprocessed pictures ``[N, 3, H, W]``.
+            attention_mask: See ``get_text_features``.
+            position_ids: See ``get_text_features``.
+            token_type_ids: See ``get_text_features``.
+            return_loss: Whether to compute CLIP's symmetric contrastive loss, for which picture
+                and text of each row are a pair (Radford et al. 2021,
+                https://arxiv.org/abs/2103.00020).
+
+        Returns:
+            L2-normalised ``image_embeds`` ``[N, D]`` and ``text_embeds`` ``[M, D]``, the logits
+            ``logits_per_image`` ``[N, M]`` and ``logits_per_text`` ``[M, N]``, and the scalar
+            ``loss``. Fields that were not computed are ``None``.
+
+        Raises:
+            ValueError: The student lacks the tower for one of the inputs.
         """
         vision = text = image_embeds = text_embeds = None
         if pixel_values is not None:
@@ -119,14 +171,14 @@ class StudentModel(PreTrainedModel):
         )
 
     def _find_shared(self) -> dict[str, str]:
-        # Some backbones use a layer in several places; files hold it once.
+        # Some backbones use one layer in several places. Files store it once.
         first: dict[int, str] = {}
         named = self.named_parameters(remove_duplicate=False)
         owners = [(name, first.setdefault(id(parameter), name)) for name, parameter in named]
         return {name: owner for name, owner in owners if name != owner}
 
     def _keep_timm_initialisation(self) -> None:
-        # transformers would draw every weight anew from one normal distribution.
+        # Otherwise transformers redraws every weight from one normal distribution.
         if self.image_tower is None:
             return
         backbone = self.image_tower.backbone
@@ -142,18 +194,36 @@ class StudentModel(PreTrainedModel):
         elif isinstance(module, ScaledLinear):
             initialization.normal_(module.weight, std=1 / math.sqrt(module.in_features))
         elif callable(fill := getattr(module, "init_non_persistent_buffers", None)):
-            # Loading begins on the meta device, where timm's own values for these are lost.
+            # Loading starts on the meta device, which loses timm's values for these buffers.
             fill()
 
 
 def load_student(folder: str | Path, *, device: str | torch.device = "cpu") -> Student:
     """Load a student, or any other dual encoder of transformers, from a local folder.
 
-    Weights become float32 whatever they are stored in; the model is in evaluation mode.
+    Args:
+        folder: The folder that ``Student.save`` or ``save_pretrained`` wrote.
+        device: The model is moved to this device.
+
+    Returns:
+        The model with its tokenizer and image processor. Weights are float32, and the model is in
+        evaluation mode.
 
     Raises:
-        OSError: The folder or a file in it is missing; one line that names it.
-        ValueError: What lies there is no dual encoder, or does not fit together; one line.
+        OSError: The folder or a file in it is missing or damaged. The message is one line that
+            names it.
+        ValueError: The folder does not hold a dual encoder, or its parts do not fit together. The
+            message is one line.
+
+    Examples:
+        >>> from PIL import Image
+        >>> from students.encoder import embed_images
+        >>> from students.model import load_student
+        >>> student = load_student("runs/mine/student")
+        >>> picture = Image.open("photo.jpg").convert("RGB")
+        >>> pixels = student.image_processor(picture, return_tensors="pt")["pixel_values"]
+        >>> embed_images(student.model, pixels).shape == (1, student.width)
+        True
     """
     if not Path(folder).is_dir():
         raise OSError(f"{folder}: no such folder; a student is a folder with a config.json")

@@ -1,4 +1,4 @@
-"""Which parts a dual encoder has: its towers, their backbones, and the projections above them."""
+"""Find the parts of a dual encoder: its towers, their backbones and their projections."""
 
 from typing import Literal
 
@@ -8,7 +8,7 @@ from students.towers import ImageTower, TextTower
 
 TowerName = Literal["image", "text"]
 TOWERS: tuple[TowerName, ...] = ("image", "text")
-# How transformers calls the parts of its dual encoders.
+# How the parts of the dual encoders of transformers are named.
 _FIRST_WORDS: dict[TowerName, tuple[str, ...]] = {
     "image": ("image", "vision", "visual"),
     "text": ("text",),
@@ -16,10 +16,14 @@ _FIRST_WORDS: dict[TowerName, tuple[str, ...]] = {
 
 
 def tower_of(name: str) -> TowerName | None:
-    """Return the tower that a parameter or module of a dual encoder belongs to, by its name.
+    """Return the tower that a parameter or module of a dual encoder belongs to.
 
-    A leading ``model.``, of what wraps the encoder in training, counts for nothing. The logit
-    scale and whatever else is shared belongs to no tower.
+    Args:
+        name: The name of the parameter or module. A leading ``model.``, which the wrapper in
+            training adds, is ignored.
+
+    Returns:
+        The tower, or ``None`` for shared parts such as the logit scale.
     """
     first = _words(name)[0]
     for tower, words in _FIRST_WORDS.items():
@@ -29,7 +33,11 @@ def tower_of(name: str) -> TowerName | None:
 
 
 def is_projection(name: str) -> bool:
-    """Whether a parameter or module leads from a tower's own width to the embedding's."""
+    """Tell whether a parameter or module projects a tower's output to the embedding.
+
+    Args:
+        name: The name of the parameter or module, as for ``tower_of``.
+    """
     first, *rest = _words(name)
     if tower_of(first) is None:
         return False
@@ -37,9 +45,13 @@ def is_projection(name: str) -> bool:
 
 
 def backbone_of(model: nn.Module, tower: TowerName) -> nn.Module | None:
-    """Return a tower without its projection, or None where there is no such tower.
+    """Return a tower without its projection, or ``None`` if the model lacks the tower.
 
-    The heads that some towers of transformers end in (SigLIP's pooling) are part of it.
+    Heads such as SigLIP's pooling belong to the backbone.
+
+    Args:
+        model: A dual encoder.
+        tower: Which tower.
     """
     own = getattr(model, f"{tower}_tower", None)
     if isinstance(own, ImageTower | TextTower):

@@ -1,4 +1,4 @@
-"""Switches of the towers that change time and memory, and not what the towers compute."""
+"""Switches that trade time for memory without changing what the towers compute."""
 
 from collections.abc import Callable
 from typing import Any
@@ -14,13 +14,16 @@ from students.parts import TOWERS, backbone_of
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Keep few activations of both towers, and compute the others again in the backward pass.
+    """Keep few activations of both towers, and recompute the others in the backward pass.
 
-    The gradient stays the same, dropout included. Batch norms that run twice for it use the
-    statistics of their batch both times, and add them to the running ones once.
+    Gradients stay the same, dropout included. A batch norm that runs twice uses the statistics of
+    its batch both times, but adds them to its running statistics once.
+
+    Args:
+        model: A dual encoder.
 
     Raises:
-        ValueError: A tower cannot do it; one line that names it.
+        ValueError: A tower does not support this. The message is one line that names the tower.
     """
     for tower in TOWERS:
         backbone = backbone_of(model, tower)
@@ -31,7 +34,7 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
         except ERRORS as error:
             raise ValueError(
                 f"train.gradient_checkpointing: the {tower} tower, {type(backbone).__name__}, "
-                f"cannot do it ({shorten(error)}); set it to false, or take another tower"
+                f"does not support it ({shorten(error)}); set it to false, or choose another tower"
             ) from error
         for module in backbone.modules():
             if isinstance(module, _BatchNorm) and module.track_running_stats:
@@ -41,10 +44,15 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
 
 
 def compile_towers(model: PreTrainedModel, *, backend: str = "inductor") -> None:
-    """Compile both towers in place with ``torch.compile``, when they first see an input.
+    """Compile both towers in place with ``torch.compile``.
 
-    Names of parameters stay as they are, so that weights are saved and loaded as before. Inputs
-    of another size, such as longer texts, compile once more, for any size from then on.
+    A tower compiles when it sees its first input. At the first input of another size, such as
+    longer texts, it compiles once more, then for all sizes. Parameters keep their names, so
+    weights are saved and loaded as before.
+
+    Args:
+        model: A dual encoder.
+        backend: The backend of ``torch.compile``.
     """
     for tower in TOWERS:
         if (backbone := backbone_of(model, tower)) is not None:
@@ -54,12 +62,16 @@ def compile_towers(model: PreTrainedModel, *, backend: str = "inductor") -> None
 def choose_memory_format(
     model: PreTrainedModel, *, wanted: bool | None, device: torch.device
 ) -> torch.memory_format:
-    """Lay out the weights of the image tower, and return the layout that its pictures should have.
+    """Choose the memory format of the image tower, and convert its weights to it.
 
     Args:
         model: A dual encoder.
-        wanted: Whether channels come last; None: for convolutional towers on CUDA and CPUs.
-        device: Where the tower runs.
+        wanted: Whether channels come last; ``None`` means they do for convolutional towers on
+            CUDA and on CPUs.
+        device: The device that the tower runs on.
+
+    Returns:
+        The memory format that the pictures should have.
     """
     backbone = backbone_of(model, "image")
     last = wanted
@@ -74,7 +86,7 @@ def choose_memory_format(
 
 
 def is_convolutional(backbone: nn.Module) -> bool:
-    """Whether a tower is built of convolutions, and has not just one that cuts patches."""
+    """Tell whether a tower is convolutional, not a transformer with one patch convolution."""
     return sum(_looks_around(module) for module in backbone.modules()) > 1
 
 
@@ -92,18 +104,18 @@ def _checkpointing_switch(backbone: nn.Module) -> Callable[[], Any]:
 
 
 def _checkpoint_transformer(backbone: PreTrainedModel) -> None:
-    # Newer releases of transformers have a new name for it, and warn of the old one.
+    # Newer releases of transformers rename this method and warn about the old name.
     name = "activation_checkpointing_enable"
     enable = getattr(backbone, name, None) or backbone.gradient_checkpointing_enable
     enable({"use_reentrant": False})
-    # Only re-entrant checkpoints need it; a locked tower would be differentiated for nothing.
+    # Only re-entrant checkpoints need input gradients. A frozen tower would compute them in vain.
     backbone.disable_input_require_grads()
 
 
 class _CountOnce:
-    """Keeps a batch norm from adding a batch to its running statistics for the second time.
+    """Keep a batch norm from adding a batch to its running statistics twice.
 
-    It is told apart by where it happens: a forward call in the backward pass is one made again.
+    A forward call during the backward pass is a repeated one.
     """
 
     def __init__(self) -> None:
@@ -113,7 +125,7 @@ class _CountOnce:
     def before(self, norm: nn.Module, _inputs: Any) -> None:
         self._repeated = _TRACKER.is_bw and norm.training
         if self._repeated and isinstance(norm, _BatchNorm):
-            # With momentum 0 the running statistics are multiplied by one.
+            # With momentum 0 the running statistics do not change.
             self._momentum, norm.momentum = norm.momentum, 0.0
 
     def after(self, norm: nn.Module, _inputs: Any, _output: Any) -> None:

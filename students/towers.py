@@ -1,4 +1,4 @@
-"""The two towers of a student and the projections that end them."""
+"""The two towers of a student, each of which ends in a projection."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -13,19 +13,19 @@ _POOLINGS = ("mean", "cls")
 
 
 class ScaledLinear(nn.Linear):
-    """A linear layer whose new weights keep the variance of what it is given."""
+    """A linear layer whose initial weights preserve the variance of its input."""
 
 
 class Projection(nn.Module):
-    """From a tower's width to the width of the embeddings: one linear layer, or two with a GELU.
+    """Project a tower's output to the width of the embeddings.
 
     Args:
-        kind: ``"linear"`` or ``"mlp"``.
+        kind: ``"linear"`` is one linear layer, ``"mlp"`` two with a GELU between them.
         inputs: Width of the tower.
         outputs: Width of the embeddings.
 
     Raises:
-        ValueError: ``kind`` is neither of the two.
+        ValueError: ``kind`` is neither ``"linear"`` nor ``"mlp"``.
     """
 
     def __init__(self, kind: str, inputs: int, outputs: int) -> None:
@@ -42,13 +42,19 @@ class Projection(nn.Module):
 
 
 class ImageTower(nn.Module):
-    """A timm backbone without its classifier, and a projection.
+    """A timm backbone without its classifier, followed by a projection.
 
-    The backbone starts as timm initialises it; pretrained weights are put in from outside.
+    The backbone has timm's initial weights. ``students.backbone.load_backbone`` loads pretrained
+    ones.
 
     Args:
         image: The entry ``image`` of a ``StudentConfig``.
-        width: Width of the embeddings.
+        width: Width ``D`` of the embeddings.
+
+    Attributes:
+        backbone: The timm model.
+        width: Width of the backbone's features.
+        projection: The ``Projection`` from the features to the embeddings.
     """
 
     def __init__(self, image: Mapping[str, Any], width: int) -> None:
@@ -61,17 +67,22 @@ class ImageTower(nn.Module):
         self.projection = Projection(image.get("projection", "linear"), self.width, width)
 
     def forward(self, pixel_values: Tensor) -> Tensor:
-        """Embed pictures ``[N, 3, H, W]``, scaled and normalised, as ``[N, D]``."""
+        """Embed preprocessed pictures ``[N, 3, H, W]`` as ``[N, D]``, not normalised."""
         embedded: Tensor = self.projection(self.backbone(pixel_values))
         return embedded
 
 
 class TextTower(nn.Module):
-    """A BERT, its tokens pooled to one vector, and a projection.
+    """A BERT whose tokens are pooled to one vector, followed by a projection.
 
     Args:
         text: The entry ``text`` of a ``StudentConfig``.
-        width: Width of the embeddings.
+        width: Width ``D`` of the embeddings.
+
+    Attributes:
+        encoder: The ``BertModel``, of width ``H``.
+        pooling: ``"mean"`` or ``"cls"``; see ``pool``.
+        projection: The ``Projection`` from the pooled vector to the embeddings.
 
     Raises:
         ValueError: The pooling is neither ``"mean"`` nor ``"cls"``.
@@ -93,9 +104,16 @@ class TextTower(nn.Module):
         token_type_ids: Tensor | None = None,
         position_ids: Tensor | None = None,
     ) -> tuple[Tensor, Tensor]:
-        """Embed tokens ``[N, L]``: hidden states ``[N, L, H]`` and embeddings ``[N, D]``.
+        """Embed tokens.
 
-        Where ``attention_mask`` is 0, a token is neither attended to nor pooled.
+        Args:
+            input_ids: Token ids, int64 ``[N, L]``.
+            attention_mask: ``[N, L]``; a token with 0 is neither attended to nor pooled.
+            token_type_ids: BERT's segments ``[N, L]``.
+            position_ids: Positions ``[N, L]``.
+
+        Returns:
+            Hidden states ``[N, L, H]`` and embeddings ``[N, D]``, not normalised.
         """
         if attention_mask is None:
             attention_mask = torch.ones_like(input_ids)
@@ -110,9 +128,15 @@ class TextTower(nn.Module):
 
 
 def pool(hidden: Tensor, attention_mask: Tensor, kind: str) -> Tensor:
-    """Pool hidden states ``[N, L, H]`` to ``[N, H]`` under a mask ``[N, L]`` of zeros and ones.
+    """Pool hidden states to one vector per text.
 
-    ``"mean"`` averages the tokens that the mask leaves, ``"cls"`` takes the first of them.
+    Args:
+        hidden: Hidden states ``[N, L, H]``.
+        attention_mask: ``[N, L]``; tokens with 0 are left out.
+        kind: ``"mean"`` averages the remaining tokens, ``"cls"`` takes the first of them.
+
+    Returns:
+        Pooled vectors ``[N, H]``.
     """
     mask = attention_mask.to(hidden.dtype)
     if kind == "cls":
@@ -124,4 +148,4 @@ def pool(hidden: Tensor, attention_mask: Tensor, kind: str) -> Tensor:
 
 def _check(field: str, value: str, allowed: tuple[str, ...]) -> None:
     if value not in allowed:
-        raise ValueError(f"{field}: {value!r} does not exist; allowed are {', '.join(allowed)}")
+        raise ValueError(f"{field}: found {value!r}; allowed are {', '.join(allowed)}")

@@ -1,4 +1,4 @@
-"""A tokenizer and text tower small enough for tests, and offline stand-ins."""
+"""A tokenizer and towers small enough for tests, and a hub that cannot be reached."""
 
 from pathlib import Path
 from typing import Any
@@ -21,7 +21,7 @@ BERT = {
 
 
 def word_tokenizer() -> BertTokenizer:
-    """A BERT tokenizer whose words are WORDS and whose pieces are single letters."""
+    """Return a BERT tokenizer that knows ``WORDS`` and single letters."""
     letters = [chr(code) for code in range(ord("a"), ord("z") + 1)]
     pieces = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]", *WORDS, *letters[1:]]
     vocab = {piece: number for number, piece in enumerate(dict.fromkeys(pieces))}
@@ -37,7 +37,7 @@ def tokenizer_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def bert_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A small BERT as it is published: with a head that a text tower has no use for."""
+    """Save a small BERT as models are published: with a head that a text tower does not need."""
     folder = tmp_path_factory.mktemp("bert")
     tokenizer = word_tokenizer()
     tokenizer.save_pretrained(folder)
@@ -86,6 +86,6 @@ def image() -> dict[str, Any]:
 
 @pytest.fixture
 def no_hub(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    """Nothing cached, and a hub that refuses the connection."""
+    """Empty the hub's cache, and let the hub refuse connections."""
     monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", "http://127.0.0.1:9")
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path / "cache"))

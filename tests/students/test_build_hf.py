@@ -1,4 +1,4 @@
-"""Students of transformers' own classes, from weights or from a configuration."""
+"""Build dual encoders of transformers from weights or from a configuration."""
 
 import json
 from pathlib import Path
@@ -87,9 +87,9 @@ def test_clip_pools_the_token_that_ends_the_text(clip_tokenizer_folder: Path) ->
 
 def test_a_pooled_token_that_ends_no_text_is_refused(clip_tokenizer_folder: Path) -> None:
     wrong = {**CLIP, "text_config": {**CLIP["text_config"], "eos_token_id": 7}}
-    with pytest.raises(ValueError, match="eos_token_id is 7, so that CLIP pools another token"):
+    with pytest.raises(ValueError, match="eos_token_id is 7, so CLIP pools a token other than"):
         build(config=wrong, tokenizer=str(clip_tokenizer_folder))
-    # The first checkpoints' 2 stands for the highest id, which ends the text here as well.
+    # The first checkpoints say 2 and mean the highest id, which is also the end token here.
     first = {**CLIP, "text_config": {**CLIP["text_config"], "eos_token_id": 2}}
     assert build(config=first, tokenizer=str(clip_tokenizer_folder)).context_length == 20
 

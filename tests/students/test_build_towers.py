@@ -1,4 +1,4 @@
-"""Building two towers: weights that are found or refused, names and sizes that are checked."""
+"""Build two towers: find or refuse weights, and check names and sizes."""
 
 import time
 from pathlib import Path
@@ -91,7 +91,7 @@ def test_positions_are_resized_with_the_pictures(tmp_path: Path) -> None:
 def test_a_file_that_lacks_a_tensor_is_refused(
     lost: str, image: dict[str, Any], tmp_path: Path
 ) -> None:
-    # timm itself lets this pass as soon as the classifier differs.
+    # timm accepts this if the classifier differs.
     state = timm.create_model("test_efficientnet", num_classes=0).state_dict()
     del state[lost]
     safetensors.torch.save_file(state, tmp_path / "weights.safetensors")
@@ -136,7 +136,7 @@ def test_weights_that_the_hub_does_not_give_are_an_error_at_once(
 
 @pytest.mark.usefixtures("no_hub")
 def test_what_is_neither_folder_nor_name_is_said_so(text: dict[str, Any], tmp_path: Path) -> None:
-    with pytest.raises(OSError, match="neither a folder that is there nor a name"):
+    with pytest.raises(OSError, match="neither an existing folder nor a valid name"):
         build(text={"model": str(tmp_path / "nothing"), "pretrained": True})
 
 
@@ -151,11 +151,14 @@ def test_a_folder_without_weights_is_an_error(tokenizer_folder: Path, bert_folde
     ("change", "message"),
     [
         ({"backbone": "mobilnetv4_conv_small"}, "did you mean mobilenetv4_conv_small"),
-        ({"backbone": "resnet18.nonsense"}, "no weights named 'nonsense'; allowed are .*a1_in1k"),
+        (
+            {"backbone": "resnet18.nonsense"},
+            "no weights 'nonsense' for resnet18; allowed are .*a1_in1k",
+        ),
         ({"arguments": {"num_classes": 3}}, r"student\.image\.arguments: num_classes"),
         ({"arguments": {"colour": 3}}, "test_efficientnet cannot be built .*colour"),
-        ({"arguments": {"global_pool": ""}}, "not the 256 features of a single vector"),
-        ({"projection": "deep"}, "projection: 'deep' .* linear, mlp"),
+        ({"arguments": {"global_pool": ""}}, "expected a single vector of 256 features"),
+        ({"projection": "deep"}, "projection: found 'deep'; allowed are linear, mlp"),
         ({"backbone": "test_vit", "image_size": 7}, "test_vit cannot be built for"),
     ],
 )
@@ -184,7 +187,7 @@ def test_image_fields_that_cannot_be_built_are_told_in_one_line(
             "tokenizer has 46 tokens but the text tower embeds 10",
         ),
         ({"context_length": 41}, "context_length: 41 is more than the 40 positions"),
-        ({"pooling": "max"}, "pooling: 'max' .* mean, cls"),
+        ({"pooling": "max"}, "pooling: found 'max'; allowed are mean, cls"),
     ],
 )
 def test_text_fields_that_cannot_be_built_are_told_in_one_line(
@@ -227,12 +230,14 @@ def test_a_text_tower_keeps_every_kth_layer(every: int, kept: list[int], tmp_pat
         ours, theirs = (
             one.model.get_text_features(**tokens).pooler_output for one in (student, again)
         )
-    # Weights mapped from a file lie elsewhere in memory, which can move the last bit of a product.
+    # Weights mapped from a file are aligned differently, which can change the last bit.
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
 def test_layers_that_are_not_there_cannot_be_kept(text: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"keep_every: found 7, must be from 1 to the 6 layers"):
         build(text={"model": str(MINILM), "context_length": 32, "keep_every": 7})
-    with pytest.raises(ValueError, match=r"keep_every: 2 beside student\.text\.config"):
+    with pytest.raises(
+        ValueError, match=r"keep_every: found 2 together with student\.text\.config"
+    ):
         build(text=text | {"keep_every": 2})

@@ -1,4 +1,4 @@
-"""Folders are used as they are, and the hub's cache serves where the hub does not answer."""
+"""Local folders are used as they are, and the hub's cache replaces a hub out of reach."""
 
 import shutil
 import socket
@@ -15,7 +15,7 @@ from students.model import load_student
 
 @pytest.fixture
 def cached(bert_folder: Path) -> Path:
-    """The hub's cache with one model, as the hub's own library lays it out."""
+    """Put one model in the hub's cache, in the layout of huggingface_hub."""
     repository = Path(huggingface_hub.constants.HF_HUB_CACHE) / "models--someone--small-bert"
     snapshot = repository / "snapshots" / ("a" * 40)
     snapshot.parent.mkdir(parents=True)

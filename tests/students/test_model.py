@@ -1,4 +1,4 @@
-"""The surface of a student: features, similarities, loss and scale, as CLIPModel has them."""
+"""A student has the interface of CLIPModel: features, similarities, loss and scale."""
 
 import math
 from typing import Any

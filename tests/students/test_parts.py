@@ -1,4 +1,4 @@
-"""Names of parameters tell towers and projections apart, in students and in transformers."""
+"""Tell towers and projections apart by name, in students and in models of transformers."""
 
 from typing import Any
 
@@ -70,7 +70,7 @@ def test_dual_encoders_of_transformers(build: Any) -> None:
     found = names(model, "image", projection=True) | names(model, "text", projection=True)
     assert found == ends
     assert names(model, None, projection=False) <= {"logit_scale", "logit_bias"}
-    # What wraps the model in training changes nothing.
+    # The prefix of the wrapper in training changes nothing.
     assert tower_of("model.vision_model.encoder.layers.0.mlp.fc1.weight") == "image"
     assert not is_projection("model.vision_model.encoder.layers.0.self_attn.q_proj.weight")
     assert is_projection("model.visual_projection.weight")

@@ -1,4 +1,4 @@
-"""transformers' zero-shot pipeline takes students as they are."""
+"""The zero-shot pipeline of transformers runs a student."""
 
 import logging
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A student's image processor does what timm's own evaluation does."""
+"""A student's image processor does the same as timm's own evaluation."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ from students.build import build_towers
 
 
 class Configured(nn.Module):
-    """Stands for a backbone of which only the data configuration matters."""
+    """A backbone of which only the data configuration matters."""
 
     def __init__(self, **data: Any) -> None:
         super().__init__()
@@ -54,7 +54,7 @@ def test_pictures_are_prepared_as_timm_does(data: dict[str, Any]) -> None:
     config = timm.data.resolve_model_data_config(backbone)
     expected = timm.data.create_transform(**config, is_training=False)
     processor = image_processor_for(backbone, None)
-    # Sizes leave even margins: at odd ones the two libraries' centres are a pixel apart.
+    # These sizes leave even margins. At odd ones the two libraries' centres differ by a pixel.
     for image in (picture(240, 160), picture(160, 160), picture(160, 240)):
         found = processor(image, return_tensors="pt")["pixel_values"][0]
         torch.testing.assert_close(found, expected(image), rtol=0, atol=1e-5)

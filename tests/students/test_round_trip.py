@@ -1,4 +1,4 @@
-"""Saving and loading keeps every parameter, every buffer and what the student computes."""
+"""Saving and loading keeps all parameters, all buffers and the embeddings."""
 
 from pathlib import Path
 from typing import Any
@@ -13,8 +13,8 @@ from students.config import StudentConfig
 from students.encoder import embed_images, embed_texts, tokenize
 from students.model import StudentModel, load_student
 
-# With efficientvit, levit and swin buffers that no file holds decide whether it runs at all, and
-# with rotary embeddings whether it gives numbers.
+# Some backbones have buffers that no file stores. If loading loses them, efficientvit, levit and
+# swin fail, and rotary embeddings give NaN.
 BACKBONES: dict[str, dict[str, Any]] = {
     "mobilenetv4_conv_small": {},
     "fastvit_t8": {},

@@ -1,4 +1,4 @@
-"""Switches for memory and speed: the towers compute the same with them as without."""
+"""Switches for memory and speed do not change what the towers compute."""
 
 import copy
 from pathlib import Path
@@ -40,7 +40,7 @@ def clip() -> CLIPModel:
 
 
 def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
-    """The gradient of some loss in training mode, dropout included."""
+    """Return the gradients of a loss in training mode, dropout included."""
     model.train()
     model.zero_grad()
     torch.manual_seed(7)
@@ -70,7 +70,7 @@ def test_checkpointing_changes_no_gradient_and_no_statistics(
     assert plain.text_tower.encoder.config.hidden_dropout_prob == 0.1
     for _ in range(2):
         same(gradients(saving), gradients(plain), within=1e-6)
-    # Batch norms ran twice a step, and counted once.
+    # Batch norms run twice per step and count the batch once.
     statistics = {name: buffer for name, buffer in plain.named_buffers() if buffer.numel()}
     for name, buffer in saving.named_buffers():
         assert torch.equal(buffer, statistics[name]), name
@@ -176,14 +176,14 @@ def test_compiled_towers_learn_and_save_the_same(
     plain = build("test_resnet", image, still)
     fast = copy.deepcopy(plain)
     names = list(fast.model.state_dict())
-    # All of the compiler but its last stage, which takes minutes.
+    # Runs all stages of the compiler except the last, which takes minutes.
     compile_towers(fast.model, backend="aot_eager")
     same(gradients(fast.model), gradients(plain.model), within=1e-4)
     assert list(fast.model.state_dict()) == names
     fast.model.eval()
     plain.model.eval()
     with torch.no_grad():
-        # Longer texts and other numbers of rows.
+        # Longer texts, and another number of rows.
         ids = torch.arange(4, 25).repeat(2, 1)
         found, expected = (
             model.get_text_features(ids).pooler_output for model in (fast.model, plain.model)

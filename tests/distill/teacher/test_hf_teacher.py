@@ -234,7 +234,7 @@ def test_what_a_folder_lacks_is_named(clip_folder: Path, tmp_path: Path) -> None
             "model.safetensors": "holds no weights; model.safetensors is missing",
             "config.json": "config.json is missing",
             "tokenizer.json": "tokenizer.json is missing",
-            "preprocessor_config.json": "there is no preprocessor_config.json",
+            "preprocessor_config.json": "preprocessor_config.json is missing",
         }.items()
     ):
         folder = copy(clip_folder, tmp_path / str(number), without=name)
@@ -259,7 +259,7 @@ def test_folders_of_other_things_are_refused(clip_folder: Path, tmp_path: Path) 
     folder = copy(clip_folder, tmp_path / "vision", without="")
     torch.manual_seed(0)
     AutoModel.from_pretrained(clip_folder).vision_model.save_pretrained(folder)
-    assert "no dual encoder" in fail(str(folder))
+    assert "not a dual encoder" in fail(str(folder))
     folder = copy(clip_folder, tmp_path / "damaged", without="")
     (folder / "model.safetensors").write_bytes(b"nothing of use")
     assert "cannot be loaded" in fail(str(folder))

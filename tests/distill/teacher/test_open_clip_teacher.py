@@ -279,4 +279,4 @@ def test_a_hub_out_of_reach_is_told_at_once(
     torch.save({}, weights)
     message = fail("ViT-B-16-SigLIP", pretrained="webli", weights=str(weights))
     assert "timm/ViT-B-16-SigLIP" in message
-    assert "cannot be had from the hub" in message
+    assert "cannot be loaded from the hub" in message

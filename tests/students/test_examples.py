@@ -1,0 +1,44 @@
+"""The examples in the docstrings of the students run as they are printed."""
+
+import doctest
+import importlib
+from pathlib import Path
+from typing import Any
+
+import pytest
+from PIL import Image
+
+from students.build import build_towers
+
+DOCUMENTED = {
+    "students.build": ["build_towers"],
+    "students.config": ["StudentConfig"],
+    "students.encoder": ["Student"],
+    "students.model": ["StudentModel", "load_student"],
+}
+
+
+@pytest.fixture
+def workplace(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    image: dict[str, Any],
+    text: dict[str, Any],
+) -> Path:
+    """Change to a folder with the student and the photo that the examples load."""
+    student = build_towers(image=image, text=text, width=24, logit_scale=10.0)
+    student.save(tmp_path / "runs" / "mine" / "student")
+    Image.new("RGB", (60, 40), "orange").save(tmp_path / "photo.jpg")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize("module", DOCUMENTED)
+def test_examples_run(module: str, workplace: Path) -> None:
+    finder = doctest.DocTestFinder(recurse=True, exclude_empty=True)
+    runner = doctest.DocTestRunner(verbose=False)
+    found = finder.find(importlib.import_module(module), module, globs={})
+    names = [test.name.removeprefix(f"{module}.") for test in found if test.examples]
+    assert sorted(names) == DOCUMENTED[module]
+    for test in found:
+        assert runner.run(test).failed == 0, test.name
