@@ -50,6 +50,7 @@ MAY_IMPORT: dict[str, set[str]] = {
         "distill.labels",
         "distill.data",
         "distill.losses",
+        "distill.teacher",
         RUNTIME,
     },
 }
@@ -63,6 +64,7 @@ MAY_IMPORT |= {
 }
 # What a recipe may load of the rooms whose other modules are heavy.
 LIGHT = {
+    "distill.teacher": {"distill.teacher.openai_names"},
     "distill.losses": {"distill.losses.catalogue", "distill.losses.presets"},
     "distill.data": {"distill.data.guess", "distill.data.tables.schema"},
 }

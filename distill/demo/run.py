@@ -152,7 +152,7 @@ def _evaluate(out: Path, distilled: RunConfig, alone: RunConfig) -> dict[str, An
     }
     entry = distilled.teachers[0]
     encoders: list[Encoder] = [
-        TeacherEncoder(load_teacher(entry, device="cpu", dtype=entry.dtype)),
+        TeacherEncoder(load_teacher(entry)),
         *(StudentEncoder(load_student(path), name=name) for name, path in folders.items()),
     ]
     report, _ = compare(encoders, Project(distilled).evaluation_sets)

@@ -1,7 +1,7 @@
 """What the sections of a recipe have in common: their base class, ranges and choices by kind."""
 
-from collections.abc import Mapping
-from typing import Annotated, Any, get_args
+from collections.abc import Iterable, Mapping
+from typing import Annotated, Any, TypeVar, get_args
 
 from pydantic import (
     BaseModel,
@@ -25,6 +25,9 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
+Row = TypeVar("Row", bound=Section)
+
+
 def whole(value: Any) -> Any:
     """Return 1e5, a float in YAML, as the whole number that it is; anything else as it came."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
@@ -45,13 +48,40 @@ def later(default: Any) -> Any:
     return Field(exclude_if=lambda value: value == default)
 
 
+def kind_of(model: type[Section]) -> str | None:
+    """Return the kind of a section, None if it has none, or may be of several."""
+    field = model.model_fields.get("kind")
+    choices = get_args(field.annotation) if field is not None else ()
+    return choices[0] if len(choices) == 1 else None
+
+
+def kinds_of(models: Iterable[type[Row]]) -> dict[str, type[Row]]:
+    """Return sections by their kinds.
+
+    Raises:
+        TypeError: A section has no kind, or the kind of another one; one line that names it.
+    """
+    kinds: dict[str, type[Row]] = {}
+    for model in models:
+        kind = kind_of(model)
+        if kind is None:
+            raise TypeError(
+                f"{model.__name__}: a section that is chosen by its kind needs a field such as "
+                '`kind: Literal["hf"] = "hf"`'
+            )
+        if kind in kinds:
+            raise TypeError(f"{model.__name__}: {kinds[kind].__name__} has the kind {kind} too")
+        kinds[kind] = model
+    return kinds
+
+
 def by_kind(*models: type[Section], default: str | None = None) -> BeforeValidator:
     """Let the ``kind`` of a map choose its model, before pydantic tries the branches of a union.
 
     An unknown kind does not hide the errors beside it: a key that no model has, or a value that
     none of the models which have the key takes, is reported together with it.
     """
-    kinds = {get_args(model.model_fields["kind"].annotation)[0]: model for model in models}
+    kinds = kinds_of(models)
     expected = ", ".join(kinds)
 
     def choose(value: Any) -> Any:

@@ -6,7 +6,7 @@ from typing import Any, get_args
 
 from pydantic import ValidationError
 
-from distill.recipe.base import Section
+from distill.recipe.base import Section, kind_of
 from distill.recipe.config import RunConfig
 from distill.recipe.student import DEFAULT_STUDENT_KIND
 from distill.recipe.teachers import DEFAULT_TEACHER_KIND
@@ -80,7 +80,7 @@ def models_at(location: Location, values: Any) -> list[type[Section]]:
             models = [model for field in fields for model in _sections_in(field.annotation)]
         if isinstance(value, Mapping):
             kinds = [value["kind"]] if "kind" in value else _DEFAULT_KINDS
-            chosen = ([model for model in models if _kind(model) == kind] for kind in kinds)
+            chosen = ([model for model in models if kind_of(model) == kind] for kind in kinds)
             models = next(filter(None, chosen), models)
     return list(dict.fromkeys(models))
 
@@ -89,13 +89,6 @@ def _sections_in(annotation: Any) -> list[type[Section]]:
     if isinstance(annotation, type) and issubclass(annotation, Section):
         return [annotation]
     return [section for part in get_args(annotation) for section in _sections_in(part)]
-
-
-def _kind(model: type[Section]) -> str | None:
-    field = model.model_fields.get("kind")
-    choices = get_args(field.annotation) if field is not None else ()
-    # Only a kind with a single value chooses among models.
-    return choices[0] if len(choices) == 1 else None
 
 
 def _touches(path: str, overridden: Sequence[str]) -> bool:
@@ -165,7 +158,7 @@ def _unknown_key(location: Location, values: Mapping[str, Any]) -> str:
         return f"unknown key; did you mean {close[0]}?"
     others = [model for model in _siblings(location[:-1]) if key in model.model_fields]
     if others:
-        return f"only kind: {_kind(others[0])} has this key; remove it or change the kind"
+        return f"only kind: {kind_of(others[0])} has this key; remove it or change the kind"
     return f"unknown key; allowed are {', '.join(names)}"
 
 
@@ -179,7 +172,7 @@ def _missing(location: Location, values: Mapping[str, Any]) -> str:
     if isinstance(name, int):
         return f"missing; the list needs an entry number {name}"
     models = models_at(location[:-1], values)
-    kinds = [kind for model in models if (kind := _kind(model)) is not None]
+    kinds = [kind for model in models if (kind := kind_of(model)) is not None]
     if name == "kind" and kinds:
         return f"missing, must be one of {', '.join(kinds)}"
     fields = [model.model_fields[name] for model in models if name in model.model_fields]

@@ -10,24 +10,20 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from distill.recipe.base import kinds_of
 from distill.recipe.config import RunConfig
 from distill.recipe.errors import error_lines, models_at
-from distill.recipe.teachers import DEFAULT_TEACHER_KIND, OPENAI_MODELS
+from distill.recipe.teachers import DEFAULT_TEACHER_KIND, TEACHERS
 from distill.recipe.text import inline, read_yaml, to_yaml, unshared
 from export.runtime.errors import RecipeError
 
 __all__ = ["default_values", "json_schema", "load_recipe", "read_recipe", "resolve", "to_yaml"]
 
 DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
-TEACHER_KINDS = ("hf", "openai", "open_clip", "student")
-# What the weights are called that OpenAI distributes, unlike those of transformers.
-_TEACHER_FILES = (".pt", ".pth")
 # What a student of images alone learns by, and beside it where there are labels.
 PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
 ABOUT_LABELS = {"prompt_kl": 1.0}
 _PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
-# MODEL:PRETRAINED, as open_clip lists its weights; hf-hub:NAME and local-dir:FOLDER have no tag.
-_TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
@@ -200,29 +196,19 @@ def default_values(
 
 
 def _teacher_values(name: str) -> dict[str, Any]:
+    rows = kinds_of(TEACHERS)
     prefix = _PREFIX.fullmatch(name)
     if prefix is None:
-        return {"kind": _teacher_kind(name), "model": name}
+        known = (kind for kind, row in rows.items() if row.recognises(name))
+        kind = next(known, DEFAULT_TEACHER_KIND)
+        return {"kind": kind, **rows[kind].named(name)}
     kind, model = prefix.groups()
-    if kind not in TEACHER_KINDS:
+    if kind not in rows:
         raise RecipeError(
             f"--teacher {name}: found the kind {kind!r}, must be one of "
-            f"{', '.join(TEACHER_KINDS)}, as in hf:NAME_OR_FOLDER; a bare name is that too"
+            f"{', '.join(rows)}, as in hf:NAME_OR_FOLDER; a bare name is that too"
         )
-    if kind == "open_clip" and (tagged := _TAGGED.fullmatch(model)) is not None:
-        return {"kind": kind, "model": tagged.group(1), "pretrained": tagged.group(2)}
-    return {"kind": kind, "model": model}
-
-
-def _teacher_kind(name: str) -> str:
-    """Return the kind that a bare name means."""
-    place = Path(name)
-    if place.is_dir():
-        # A run's folder has no config.json of its own, and its student lies one below.
-        run = not (place / "config.json").exists() and (place / "student").is_dir()
-        return "student" if run else DEFAULT_TEACHER_KIND
-    openai = name in OPENAI_MODELS or place.suffix in _TEACHER_FILES
-    return "openai" if openai else DEFAULT_TEACHER_KIND
+    return {"kind": kind, **rows[kind].named(model)}
 
 
 def _student_values(name: str) -> dict[str, Any]:

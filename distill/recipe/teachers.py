@@ -1,29 +1,45 @@
 """The sections of a recipe on teachers: one for each kind, and the list of them all."""
 
-from typing import Annotated, Literal, get_args
+import re
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import Field
 
 from distill.recipe.base import Flag, Positive, Section, Text, by_kind, one_or_many
+from distill.teacher.openai_names import OPENAI_MODELS, OPENAI_SUFFIXES
 
 Dtype = Literal["float32", "float16", "bfloat16"]
 
-# The names that OpenAI gave its models.
-OPENAI_MODELS = (
-    "RN50",
-    "RN101",
-    "RN50x4",
-    "RN50x16",
-    "RN50x64",
-    "ViT-B/32",
-    "ViT-B/16",
-    "ViT-L/14",
-    "ViT-L/14@336px",
-)
+# MODEL:PRETRAINED, as open_clip lists its weights; hf-hub:NAME and local-dir:FOLDER have no tag.
+_TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
 
 
-class HfTeacherSection(Section):
+class _TeacherRow(Section):
+    """A kind of teacher: its fields, and the function that they are handed to."""
+
+    loader: ClassVar[str]
+    """The function that loads it, as ``module:function``; it is imported when it is called."""
+
+    @classmethod
+    def recognises(cls, _name: str, /) -> bool:
+        """Tell whether a name without a kind, on the command line, means this kind."""
+        return False
+
+    @classmethod
+    def named(cls, name: str) -> dict[str, Any]:
+        """Return the fields that a name on the command line stands for."""
+        return {"model": name}
+
+    def arguments(self) -> dict[str, Any]:
+        """Return what the loader takes, besides the device."""
+        return self.model_dump(exclude={"kind", "weight"})
+
+
+class HfTeacherSection(_TeacherRow):
     """A dual encoder of transformers, such as CLIPModel."""
+
+    loader = "distill.teacher.hf:load_hf_teacher"
 
     kind: Literal["hf"] = "hf"
     """A dual encoder of transformers."""
@@ -35,8 +51,10 @@ class HfTeacherSection(Section):
     """Precision that the teacher computes in."""
 
 
-class OpenAiTeacherSection(Section):
+class OpenAiTeacherSection(_TeacherRow):
     """A CLIP of OpenAI, as OpenAI distributes it."""
+
+    loader = "distill.teacher.openai:load_openai_teacher"
 
     kind: Literal["openai"] = "openai"
     """A CLIP of OpenAI, as OpenAI distributes it."""
@@ -47,9 +65,17 @@ class OpenAiTeacherSection(Section):
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
+    @classmethod
+    def recognises(cls, name: str, /) -> bool:
+        """Tell whether it is one of OpenAI's names, or a file such as OpenAI's."""
+        file = Path(name)
+        return not file.is_dir() and (name in OPENAI_MODELS or file.suffix in OPENAI_SUFFIXES)
 
-class OpenClipTeacherSection(Section):
+
+class OpenClipTeacherSection(_TeacherRow):
     """A model of open_clip with its own tokenizer and preprocessing."""
+
+    loader = "distill.teacher.open_clip:load_open_clip_teacher"
 
     kind: Literal["open_clip"] = "open_clip"
     """A model of open_clip."""
@@ -66,9 +92,19 @@ class OpenClipTeacherSection(Section):
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
+    @classmethod
+    def named(cls, name: str) -> dict[str, Any]:
+        """Return the model, and its tag from ``MODEL:PRETRAINED``."""
+        tagged = _TAGGED.fullmatch(name)
+        if tagged is None:
+            return {"model": name}
+        return {"model": tagged.group(1), "pretrained": tagged.group(2)}
 
-class StudentTeacherSection(Section):
+
+class StudentTeacherSection(_TeacherRow):
     """A finished student, as the teacher of a smaller one."""
+
+    loader = "distill.teacher.hf:load_student_teacher"
 
     kind: Literal["student"] = "student"
     """A finished student."""
@@ -78,6 +114,12 @@ class StudentTeacherSection(Section):
     """Share of this teacher where there are several."""
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
+
+    @classmethod
+    def recognises(cls, name: str, /) -> bool:
+        """Tell whether it is a run folder: without a config.json, but with a student in it."""
+        folder = Path(name)
+        return not (folder / "config.json").exists() and (folder / "student").is_dir()
 
 
 DEFAULT_TEACHER_KIND = "hf"

@@ -16,7 +16,6 @@ from open_clip.model import (
 from torch import Tensor
 
 from distill.basis.progress import make_console
-from distill.recipe.teachers import OPENAI_MODELS
 from distill.teacher.open_clip_hub import fetch_weights
 from distill.teacher.open_clip_towers import (
     PRECISIONS,
@@ -24,6 +23,7 @@ from distill.teacher.open_clip_towers import (
     OpenClipTokenizer,
     silent,
 )
+from distill.teacher.openai_names import OPENAI_MODELS
 from distill.teacher.protocol import Teacher
 from distill.teacher.weights import read_weights, reading
 from export.runtime.errors import TeacherError

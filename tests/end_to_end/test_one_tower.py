@@ -73,7 +73,7 @@ def labels(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture
 def words_of(teacher: Path) -> TeacherEncoder:
     """Return the teacher as something that embeds pictures and texts."""
-    loaded = load_teacher(HfTeacherSection(model=str(teacher)), device="cpu", dtype="float32")
+    loaded = load_teacher(HfTeacherSection(model=str(teacher)))
     return TeacherEncoder(loaded)
 
 

@@ -209,8 +209,14 @@ def test_a_student_of_two_towers_can_teach(tmp_path: Path, pair_folder: Path) ->
 
 
 def test_a_recipes_entry_is_loaded_by_its_kind(clip_folder: Path) -> None:
-    entry: Any = SimpleNamespace(kind="hf", model=str(clip_folder), dtype="float32")
-    assert load_teacher(entry, device="cpu", dtype="float32").width == 24
+    row: Any = SimpleNamespace(
+        loader="distill.teacher.hf:load_hf_teacher",
+        arguments=lambda: {"model": str(clip_folder), "dtype": "float64"},
+    )
+    with pytest.raises(KeyError, match="float64"):
+        load_teacher(row)
+    row.arguments = lambda: {"model": str(clip_folder), "dtype": "float32"}
+    assert load_teacher(row, device="cpu").width == 24
 
 
 def fail(model: str) -> str:

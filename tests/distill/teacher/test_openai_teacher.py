@@ -11,9 +11,9 @@ from open_clip.model import CLIP
 from torch import Tensor
 from transformers import CLIPModel
 
-from distill.recipe.teachers import OPENAI_MODELS
 from distill.teacher.hf import load_hf_teacher
 from distill.teacher.openai import load_openai_teacher
+from distill.teacher.openai_names import OPENAI_MODELS
 from export.runtime.errors import TeacherError
 from tests.distill.teacher.openai_format import (
     CONTEXT,

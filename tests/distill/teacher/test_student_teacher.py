@@ -42,8 +42,8 @@ def test_a_run_and_its_student_are_one_teacher(run: Path, tmp_path: Path) -> Non
 
 
 def test_it_embeds_as_the_student_does(run: Path) -> None:
-    teacher = load_teacher(StudentTeacherSection(model=str(run)), device="cpu", dtype="float32")
-    same = load_teacher(HfTeacherSection(model=str(run / "student")), device="cpu", dtype="float32")
+    teacher = load_teacher(StudentTeacherSection(model=str(run)))
+    same = load_teacher(HfTeacherSection(model=str(run / "student")))
     pixels = torch.randint(0, 256, (3, 32, 32, 3), dtype=torch.uint8)
     assert torch.equal(teacher.encode_texts(TEXTS), same.encode_texts(TEXTS))
     assert torch.equal(teacher.encode_images(pixels), same.encode_images(pixels))
