@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, Strict
 
 from distill.recipe.base import Count, Section, Text, whole
+from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST
 
 ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
 
@@ -12,13 +13,13 @@ ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole
 class CacheSection(Section):
     """The teacher's embeddings on disk."""
 
-    views: ViewCount = 4
+    views: Annotated[ViewCount, IN_CACHE] = 4
     """How many crops of each picture are embedded."""
-    folder: Text | None = None
+    folder: Annotated[Text | None, IN_CACHE] = None
     """Where the embeddings stand; null: inside the run folder."""
-    dtype: Literal["float16", "float32", "int8"] = "float16"
+    dtype: Annotated[Literal["float16", "float32", "int8"], IN_CACHE] = "float16"
     """Precision that they are stored in; int8 has a scale of its own for every vector."""
-    shard_rows: Count = 4096
+    shard_rows: Annotated[Count, IN_NO_DIGEST] = 4096
     """Rows of a file; a killed run goes on after the last whole file."""
-    batch_size: Count = 64
+    batch_size: Annotated[Count, IN_NO_DIGEST] = 64
     """Pictures or captions that the teacher embeds at once."""

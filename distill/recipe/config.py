@@ -5,7 +5,7 @@ Each section has a file of its own. ``distill.recipe.load.load_recipe`` makes a 
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
@@ -18,6 +18,7 @@ from distill.recipe.evaluate import EvaluationEntry, EvaluationsField
 from distill.recipe.export import ExportSection
 from distill.recipe.losses import LossesField, ResolvedTerm, resolve_terms
 from distill.recipe.sources import SourceSection
+from distill.recipe.stages import IN_NO_DIGEST, IN_TRAIN, Changes
 from distill.recipe.student import StudentField, StudentTowers
 from distill.recipe.teachers import TeacherSection, TeachersField
 from distill.recipe.train import TrainSection
@@ -27,25 +28,25 @@ from distill.recipe.views import ViewsSection
 class RunConfig(Section):
     """A whole recipe, with every value filled in."""
 
-    seed: Natural = 0
+    seed: Annotated[Natural, IN_TRAIN] = 0
     """What all random choices follow from."""
-    output: Text = "runs/default"
+    output: Annotated[Text, IN_NO_DIGEST] = "runs/default"
     """The run folder: checkpoints, report, bundle."""
-    teacher: TeachersField | None = None
+    teacher: Annotated[TeachersField | None, Changes("cache", resolved=True)] = None
     """The model to learn from, or a list of them; null: none."""
-    student: StudentField = StudentTowers()
+    student: Annotated[StudentField, Changes("train", resolved=True)] = StudentTowers()
     """The model that learns."""
     data: DataSection = DataSection()
     """What is trained on."""
-    views: ViewsSection = ViewsSection()
+    views: Annotated[ViewsSection, Changes("cache", resolved=True)] = ViewsSection()
     """How a picture is cropped for training; teacher and student see the same crop."""
     cache: CacheSection = CacheSection()
     """The teacher's embeddings on disk."""
-    losses: LossesField = "default"
+    losses: Annotated[LossesField, Changes("train", resolved=True)] = "default"
     """The name of a preset, or terms by name with a weight or a map each."""
     train: TrainSection = TrainSection()
     """How the student learns."""
-    evaluate: EvaluationsField | None = None
+    evaluate: Annotated[EvaluationsField | None, Changes("evaluate", resolved=True)] = None
     """A set to measure on, or a list of them; null: data.validation, or 5 % of data.train."""
     export: ExportSection = ExportSection()
     """The ONNX bundle."""

@@ -4,9 +4,10 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, Strict
 
-from distill.recipe.base import Count, Natural, Section, Share, whole
+from distill.recipe.base import Count, Natural, Section, Share, later, whole
 from distill.recipe.labels import Lines, TemplateLines
 from distill.recipe.sources import ScenesSection, SourceField, SourcesField
+from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST, IN_TRAIN, Changes
 from export.runtime.decode import MAX_PIXELS
 
 PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
@@ -15,19 +16,19 @@ PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidato
 class DataSection(Section):
     """What is trained on, and what is looked at in between."""
 
-    train: SourcesField = ScenesSection()
+    train: Annotated[SourcesField, Changes("cache", resolved=True)] = ScenesSection()
     """The pictures to learn from: one source, or a list of them."""
-    validation: SourceField | None = None
+    validation: Annotated[SourceField | None, Changes("evaluate", resolved=True)] = None
     """Where the loss terms are computed during training; null: see `evaluate`."""
-    labels: Lines = None
+    labels: Annotated[Lines, Changes("train", resolved=True)] = None
     """What to tell apart: a list, a text file, JSON list or folder of them; null: nothing."""
-    templates: TemplateLines = None
+    templates: Annotated[TemplateLines, Changes("train", resolved=True)] = None
     """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
-    max_skipped: Share = 0.01
+    max_skipped: Annotated[Share, IN_NO_DIGEST] = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
-    max_pixels: PixelLimit = MAX_PIXELS
+    max_pixels: Annotated[PixelLimit, IN_CACHE, later(MAX_PIXELS)] = MAX_PIXELS
     """A picture that says it has more is skipped before its pixels take memory."""
-    workers: Natural = 2
+    workers: Annotated[Natural, IN_NO_DIGEST] = 2
     """Processes that read pictures; 0: none beside the main process."""
-    lanes: Count | None = None
+    lanes: Annotated[Count | None, IN_TRAIN, later(None)] = None
     """How many shards are read side by side; null: 64, or fewer where they do not fit."""

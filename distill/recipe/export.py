@@ -6,6 +6,7 @@ from pydantic import BeforeValidator, Field, Strict
 
 from distill.recipe.base import Section, later, whole
 from distill.recipe.labels import Lines, Templates
+from distill.recipe.stages import IN_EXPORT, Changes
 
 Opset = Annotated[int, Strict(), Field(ge=18, le=23), BeforeValidator(whole)]
 Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
@@ -14,11 +15,11 @@ Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
 class ExportSection(Section):
     """The bundle that leaves the house."""
 
-    labels: Annotated[Lines, later(None)] = None
+    labels: Annotated[Lines, later(None), Changes("export", resolved=True)] = None
     """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""
-    templates: Templates | None = None
+    templates: Annotated[Templates | None, IN_EXPORT] = None
     """Prompts with {} for the label; null: data.templates, or the first evaluation set's."""
-    opset: Opset = 18
+    opset: Annotated[Opset, IN_EXPORT] = 18
     """ONNX operator set."""
-    tolerance: Tolerance = 1e-4
+    tolerance: Annotated[Tolerance, IN_EXPORT] = 1e-4
     """Largest difference from torch in any number of an embedding."""

@@ -6,6 +6,7 @@ from typing import Annotated, Any, Literal
 from pydantic import Field, Strict, model_validator
 
 from distill.recipe.base import Count, Flag, Natural, NonNegative, Positive, Section
+from distill.recipe.stages import IN_NO_DIGEST, IN_TRAIN
 
 Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
 Decay = Annotated[float, Strict(), Field(gt=0, lt=1)]
@@ -15,67 +16,67 @@ LayerDecay = Annotated[float, Strict(), Field(gt=0, le=1)]
 class TrainSection(Section):
     """How the student learns."""
 
-    teacher: Literal["cached", "live", "absent"] = "cached"
+    teacher: Annotated[Literal["cached", "live", "absent"], IN_TRAIN] = "cached"
     """Embeddings from the cache, from the teacher itself at every step, or none."""
-    batch_size: Count = 256
+    batch_size: Annotated[Count, IN_TRAIN] = 256
     """Pairs in a step, over all processes together."""
-    micro_batch_size: Count | None = None
+    micro_batch_size: Annotated[Count | None, IN_NO_DIGEST] = None
     """Most pairs that the towers of a process hold at once; null: its whole share of the batch."""
-    tile_rows: Count | None = None
+    tile_rows: Annotated[Count | None, IN_NO_DIGEST] = None
     """Rows of a matrix of similarities that exist at once; null: as many as is fast."""
-    steps: Count | None = None
+    steps: Annotated[Count | None, IN_TRAIN] = None
     """Length of the run in steps; give either this or epochs."""
-    epochs: Positive | None = 10.0
+    epochs: Annotated[Positive | None, IN_TRAIN] = 10.0
     """Length of the run in passes over the data; give either this or steps."""
-    optimizer: Literal["adamw", "muon"] = "adamw"
+    optimizer: Annotated[Literal["adamw", "muon"], IN_TRAIN] = "adamw"
     """AdamW for everything, or Muon for the layers' matrices and AdamW for the rest."""
-    learning_rate: Positive = 1e-3
+    learning_rate: Annotated[Positive, IN_TRAIN] = 1e-3
     """AdamW's learning rate after the warmup."""
-    image_learning_rate: Positive | None = None
+    image_learning_rate: Annotated[Positive | None, IN_TRAIN] = None
     """The same for the image tower; null: learning_rate. Under Muon it moves in proportion."""
-    text_learning_rate: Positive | None = None
+    text_learning_rate: Annotated[Positive | None, IN_TRAIN] = None
     """The same for the text tower; null: learning_rate. Under Muon it moves in proportion."""
-    layer_decay: LayerDecay | None = None
+    layer_decay: Annotated[LayerDecay | None, IN_TRAIN] = None
     """Factor of the learning rate from a layer to the one below it; null: all learn alike."""
-    muon_learning_rate: Positive = 3e-3
+    muon_learning_rate: Annotated[Positive, IN_TRAIN] = 3e-3
     """Muon's learning rate after the warmup."""
-    weight_decay: NonNegative = 0.05
+    weight_decay: Annotated[NonNegative, IN_TRAIN] = 0.05
     """Decay of the matrices; norms, biases and scales have none."""
-    betas: tuple[Beta, Beta] = (0.9, 0.98)
+    betas: Annotated[tuple[Beta, Beta], IN_TRAIN] = (0.9, 0.98)
     """AdamW's decay of its two moving averages."""
-    warmup_steps: Natural = 100
+    warmup_steps: Annotated[Natural, IN_TRAIN] = 100
     """Steps in which the learning rate rises from 0."""
-    schedule: Literal["cosine", "constant"] = "cosine"
+    schedule: Annotated[Literal["cosine", "constant"], IN_TRAIN] = "cosine"
     """How the learning rate goes on after the warmup: down half a cosine to 0, or not at all."""
-    alignment_first_steps: Natural = 0
+    alignment_first_steps: Annotated[Natural, IN_TRAIN] = 0
     """Steps in which embedding_alignment is the only term; the others join after them."""
-    freeze_image_steps: Natural = 0
+    freeze_image_steps: Annotated[Natural, IN_TRAIN] = 0
     """Steps in which the image tower is locked and its projection alone learns."""
-    freeze_text_steps: Natural = 0
+    freeze_text_steps: Annotated[Natural, IN_TRAIN] = 0
     """Steps in which the text tower is locked and its projection alone learns."""
-    ema_decay: Decay | None = None
+    ema_decay: Annotated[Decay | None, IN_TRAIN] = None
     """Share of the moving average of the weights that a step keeps; null: no average."""
-    gradient_checkpointing: Flag = False
+    gradient_checkpointing: Annotated[Flag, IN_NO_DIGEST] = False
     """Whether towers keep few activations and compute the others twice, to save memory."""
-    compile: Flag = False
+    compile: Annotated[Flag, IN_NO_DIGEST] = False
     """Whether towers go through torch.compile, which takes minutes and then saves time."""
-    channels_last: Flag | None = None
+    channels_last: Annotated[Flag | None, IN_NO_DIGEST] = None
     """Layout of pictures in the image tower; null: last for convolutions on CUDA and CPUs."""
-    precision: Literal["fp32", "fp16", "bf16"] = "fp32"
+    precision: Annotated[Literal["fp32", "fp16", "bf16"], IN_TRAIN] = "fp32"
     """Precision of the towers; losses are always in fp32."""
-    gradient_clip: Positive | None = 1.0
+    gradient_clip: Annotated[Positive | None, IN_TRAIN] = 1.0
     """Largest norm of the gradient; null: no limit."""
-    device: Literal["auto", "cpu", "cuda", "mps"] = "auto"
+    device: Annotated[Literal["auto", "cpu", "cuda", "mps"], IN_NO_DIGEST] = "auto"
     """Where to compute; auto: on CUDA or MPS where there is one."""
-    log_every: Count = 10
+    log_every: Annotated[Count, IN_NO_DIGEST] = 10
     """Steps between two lines in metrics.jsonl."""
-    validate_every: Count = 200
+    validate_every: Annotated[Count, IN_TRAIN] = 200
     """Steps between two looks at the validation data."""
-    validation_samples: Count = 500
+    validation_samples: Annotated[Count, IN_TRAIN] = 500
     """How many pictures such a look takes."""
-    save_every: Count = 200
+    save_every: Annotated[Count, IN_NO_DIGEST] = 200
     """Steps between two checkpoints."""
-    trackers: tuple[Literal["tensorboard", "wandb", "mlflow"], ...] = ()
+    trackers: Annotated[tuple[Literal["tensorboard", "wandb", "mlflow"], ...], IN_NO_DIGEST] = ()
     """Where the lines of metrics.jsonl go as well, through Accelerate."""
 
     @model_validator(mode="before")

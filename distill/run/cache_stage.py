@@ -139,7 +139,7 @@ def teacher_encoder(project: Project, run_folder: Path) -> EnsembleEncoder | Non
     Raises:
         CacheError: the folder of a cache holds one of something else.
     """
-    ensemble, config = project.teacher, project.config
+    ensemble, config = project.wake_teacher(), project.config
     if ensemble is None:
         return None
     if config.train.teacher != "cached" or config.cache.dtype == "int8":

@@ -6,20 +6,12 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.labels.label_set import label_set, label_templates, name_labels
+from distill.labels.label_set import DEFAULT_TEMPLATES, label_set, label_templates, name_labels
+from distill.recipe.base import Section
 from distill.recipe.config import RunConfig
 from distill.recipe.losses import Losses, expand
+from distill.recipe.stages import Changes, Stage
 from distill.recipe.student import LOGIT_SCALE, StudentTowers
-from distill.run.names import Stage
-
-# Fields that change how a stage runs and not what comes out of it.
-_IN_NO_DIGEST: Mapping[str, frozenset[str]] = {
-    "cache": frozenset({"batch_size", "shard_rows"}),
-    "train": frozenset(
-        {"device", "log_every", "save_every", "micro_batch_size", "tile_rows", "trackers"}
-        | {"gradient_checkpointing", "compile", "channels_last"}
-    ),
-}
 
 
 def stage_digest(config: RunConfig, stage: Stage) -> str:
@@ -31,41 +23,64 @@ def stage_digest(config: RunConfig, stage: Stage) -> str:
 def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     """Return the resolved values that the result of a stage depends on.
 
+    They are those of the fields marked with the stage or one before it (distill/recipe/stages.py).
     Presets are expanded, a single entry is a list of one, and the views' seed is filled in.
     """
-    values = config.model_dump(mode="json")
-    seed = config.seed if config.views.seed is None else config.views.seed
     teachers = [entry.model_dump(mode="json") for entry in config.teachers]
+    seed = config.seed if config.views.seed is None else config.views.seed
     cache: dict[str, Any] = {
         "teacher": _cached_teachers(teachers),
-        "data": {"train": [entry.model_dump(mode="json") for entry in config.train_sources]},
-        "views": {**values["views"], "seed": seed},
-        "cache": _without(values["cache"], _IN_NO_DIGEST["cache"]),
+        "data": {
+            "train": [entry.model_dump(mode="json") for entry in config.train_sources],
+            **_marked(config.data, "cache"),
+        },
+        "views": {**config.views.model_dump(mode="json"), "seed": seed},
+        "cache": _marked(config.cache, "cache"),
     }
     if stage == "cache":
         return cache
     train: dict[str, Any] = {
         **cache,
+        **_marked(config, "train"),
         "teacher": teachers,
-        "seed": config.seed,
+        "data": {**cache["data"], **_marked(config.data, "train")},
         "student": _student_values(config),
         "losses": _loss_values(config),
-        "train": _without(values["train"], _IN_NO_DIGEST["train"]),
+        "train": _marked(config.train, "train"),
     }
-    if config.data.lanes is not None:
-        # The order of the samples follows from it.
-        train["data"] = {**cache["data"], "lanes": config.data.lanes}
-    if stage == "train":
-        return train
-    labels = {"labels": _label_values(config)} if config.data.labels is not None else {}
-    if stage == "export":
-        return {**train, "export": _export_values(config), **labels}
-    entries = [entry.model_dump(mode="json") for entry in config.evaluation_entries]
-    # Where no set is named, the validation data is what is measured on.
-    named = {} if entries else {"validation": values["data"]["validation"]}
+    match stage:
+        case "train":
+            return train
+        case "evaluate":
+            return {**train, **_evaluate_values(config)}
+        case "export":
+            return {**train, **_export_values(config)}
+
+
+def _marked(section: Section, stage: Stage) -> dict[str, Any]:
+    """Return the fields of a section whose first stage is this one, as they are written."""
+    names = {
+        name
+        for name, field in type(section).model_fields.items()
+        if any(mark == Changes(stage) for mark in field.metadata)
+    }
+    return section.model_dump(mode="json", include=names)
+
+
+def _evaluate_values(config: RunConfig) -> dict[str, Any]:
+    """Return the evaluation sets, and what those that name nothing take from the data."""
+    values: dict[str, Any] = {
+        "evaluate": [entry.model_dump(mode="json") for entry in config.evaluation_entries]
+    }
+    if not config.evaluation_entries:
+        validation = config.data.validation
+        values["validation"] = None if validation is None else validation.model_dump(mode="json")
     templates = label_templates(config.data)
-    spoken = {} if templates is None else {"templates": list(templates)}
-    return {**train, "evaluate": entries, **named, **spoken, **labels}
+    if templates is not None:
+        values["templates"] = list(templates)
+    if config.data.labels is not None:
+        values["labels"] = _label_values(config)
+    return values
 
 
 def _cached_teachers(teachers: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -110,11 +125,27 @@ def _label_values(config: RunConfig) -> dict[str, Any]:
 
 
 def _export_values(config: RunConfig) -> dict[str, Any]:
-    """Return the section of the export, with what the file of its labels holds."""
-    values: dict[str, Any] = config.export.model_dump(mode="json", exclude={"labels"})
+    """Return the section of the export with what its labels' file holds, and the prompts."""
+    section = _marked(config.export, "export")
     if config.export.labels is not None:
-        values["labels"] = list(name_labels(config.export.labels, field="export.labels"))
+        section["labels"] = list(name_labels(config.export.labels, field="export.labels"))
+    values: dict[str, Any] = {"export": section}
+    known = [list(config.export.templates or DEFAULT_TEMPLATES)]
+    if config.data.labels is not None:
+        values["labels"] = _label_values(config)
+        known.append(values["labels"]["templates"])
+    templates = list(bundle_templates(config))
+    # Only those that stand nowhere else, so that the digests of most recipes stay as they were.
+    if templates not in known:
+        values["templates"] = templates
     return values
+
+
+def bundle_templates(config: RunConfig) -> tuple[str, ...]:
+    """Return the templates of the bundle: its own, those of the labels, or of the first set."""
+    given = config.export.templates or label_templates(config.data)
+    sets = config.evaluation_entries
+    return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
 
 
 def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:

@@ -6,8 +6,9 @@ from pathlib import Path
 
 from distill.basis.progress import make_console
 from distill.evaluate.encoder import StudentEncoder, Vectors, encode_many
-from distill.labels.label_set import DEFAULT_TEMPLATES, LabelSet, label_templates, name_labels
+from distill.labels.label_set import LabelSet, name_labels
 from distill.run.cache_stage import teacher_encoder
+from distill.run.digests import bundle_templates
 from distill.run.folder import RunFolder
 from distill.run.names import Checkpoint
 from distill.run.opening import results_folder, student_folder
@@ -34,7 +35,7 @@ def export_stage(
 
     config = project.config
     student = student_folder(folder.path, checkpoint)
-    templates = bundle_templates(project)
+    templates = bundle_templates(config)
     labels = _bundle_labels(project, templates)
     vectors = None if labels is None else _embedded(labels, project, folder.path, student)
     result = export_student(
@@ -50,14 +51,6 @@ def export_stage(
     if out is None and checkpoint == "last":
         folder.finish("export")
     return result.folder
-
-
-def bundle_templates(project: Project) -> tuple[str, ...]:
-    """Return the templates of the bundle: its own, those of the labels, or of the first set."""
-    config = project.config
-    given = config.export.templates or label_templates(config.data)
-    sets = config.evaluation_entries
-    return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
 
 
 def _bundle_labels(project: Project, templates: tuple[str, ...]) -> LabelSet | None:

@@ -17,9 +17,9 @@ from distill.basis.progress import make_console
 from distill.data.sample import Skip
 from distill.labels.label_set import label_set, label_templates, name_labels
 from distill.recipe.config import RunConfig
+from distill.recipe.stages import Stage
 from distill.recipe.text import inline, to_yaml
 from distill.run.digests import expanded_losses, stage_digest, stage_values
-from distill.run.names import Stage
 from export.runtime.errors import RunError
 
 FORMAT = 1

@@ -1,8 +1,6 @@
-"""The names that a run's parts share; nothing is imported here, so the command line may use it."""
+"""Names that the parts of a run share; light enough for the command line."""
 
-from typing import Literal, get_args
+from typing import Literal
 
-Stage = Literal["cache", "train", "evaluate", "export"]
-STAGES: tuple[Stage, ...] = get_args(Stage)
 # Which of a run's students: that of the last step, or the best on the first evaluation set.
 Checkpoint = Literal["last", "best"]

@@ -21,11 +21,12 @@ from typing import Any
 from distill.basis.progress import is_main_process, make_console
 from distill.recipe.config import RunConfig
 from distill.recipe.load import default_values, load_recipe, resolve
+from distill.recipe.stages import STAGES, Stage
 from distill.run.cache_stage import build_caches
 from distill.run.evaluate_stage import evaluate_stage
 from distill.run.export_stage import export_stage
 from distill.run.folder import RunFolder
-from distill.run.names import STAGES, Checkpoint, Stage
+from distill.run.names import Checkpoint
 from distill.run.opening import open_existing, open_run
 from distill.run.project import Project
 from distill.run.train_stage import train_stage

@@ -168,6 +168,18 @@ class Project:
             self._teacher = load_teachers(self.config.teachers, device=self.config.device)
         return self._teacher
 
+    def rest_teacher(self) -> None:
+        """Move the teachers' weights to the CPU; :meth:`wake_teacher` brings them back."""
+        if self._teacher is not None:
+            self._teacher.move("cpu")
+
+    def wake_teacher(self) -> Ensemble | None:
+        """Return the teachers on the run's device, None if the recipe has none."""
+        teacher = self.teacher
+        if teacher is not None:
+            teacher.move(self.config.device)
+        return teacher
+
     def release_teacher(self) -> None:
         """Free the teachers' weights once nothing asks them any more."""
         self._teacher = None

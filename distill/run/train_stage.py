@@ -33,8 +33,8 @@ def train_stage(
 ) -> None:
     """Train a project's student in this process.
 
-    Unless a later stage needs the teacher (``keep_teacher``), its weights are freed once the
-    cache holds all that training asks of it.
+    Once the cache holds all that training asks of the teacher, the teacher's weights are freed, or
+    rest on the CPU if a later stage needs them (``keep_teacher``).
 
     Raises:
         RunError: the cache could not be made whole, or the loss is no finite number.
@@ -49,6 +49,8 @@ def train_stage(
         compile_towers(project.student.model)
     if not keep_teacher:
         project.release_teacher()
+    elif project.config.train.teacher == "cached":
+        project.rest_teacher()
     trainer = Trainer(
         work,
         _loop_settings(project),

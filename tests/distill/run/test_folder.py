@@ -9,9 +9,9 @@ import pytest
 from distill.data.sample import Skip
 from distill.recipe.config import RunConfig
 from distill.recipe.load import load_recipe, resolve
+from distill.recipe.stages import STAGES
 from distill.run.digests import stage_digest, stage_values
 from distill.run.folder import RunFolder
-from distill.run.names import STAGES
 from export.runtime.errors import RunError
 
 SOURCE = {"kind": "table", "path": "a.csv"}
