@@ -1,11 +1,11 @@
-"""What rounding the teacher's embeddings to float16 or int8 changes, on real photographs.
+"""Measure how rounding the teacher's embeddings to float16 or int8 affects real photographs.
 
     python -m benchmarks.cache_precision --data DIR --teacher DIR
 
-DIR of --data holds ``flickr8k/captions_val.csv`` (with its pictures in ``flickr8k/images``) and
-class folders in ``caltech33/val``. The teacher embeds them once, in float32; each precision then
-goes through the cache's own files. The student of the loss is the teacher with noise added to its
-embeddings, so that the two differ as a half-trained student does.
+The data folder holds ``flickr8k/captions_val.csv``, its pictures in ``flickr8k/images``, and class
+folders in ``caltech33/val``. The teacher embeds them once, in float32. The embeddings are then
+stored in the cache's own files in each precision and read back. The student of the loss is the
+teacher plus noise, so the two differ as a half-trained student does.
 """
 
 import argparse
@@ -38,7 +38,7 @@ from distill.teacher.protocol import Teacher
 PRECISIONS: tuple[StoredAs, ...] = ("float32", "float16", "int8")
 TEMPLATES = ("a photo of a {}.", "a picture of a {}.", "a {}.")
 BATCH = 64
-NOISE = 1.0  # length of the noise beside an embedding of length 1: cosine 0.71
+NOISE = 1.0  # relative to embeddings of length 1; the cosine is 0.71
 SEEDS = 5
 COLUMNS = {
     "bytes": "bytes a vector",
@@ -55,11 +55,11 @@ COLUMNS = {
 
 @dataclass(frozen=True)
 class Exact:
-    """The teacher's own float32 embeddings ``[N, D]`` of everything that is measured on."""
+    """The teacher's float32 embeddings ``[N, D]`` of everything that is measured."""
 
     images: Tensor
     captions: Tensor
-    first_caption: Tensor  # of each picture, its row among the captions
+    first_caption: Tensor  # for each picture, the row of its first caption
     photographs: Tensor
     classes: Tensor
     labels: Tensor
@@ -68,7 +68,7 @@ class Exact:
 
 @dataclass(frozen=True)
 class Row:
-    """One precision: shares are fractions of 1, errors relative."""
+    """The figures of one precision. Shares are fractions of 1, and errors are relative."""
 
     precision: str
     bytes: int
@@ -85,8 +85,8 @@ class Row:
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
-    parser.add_argument("--teacher", type=Path, required=True, help="folder of the teacher")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the photographs")
+    parser.add_argument("--teacher", type=Path, required=True, help="folder with the teacher")
     parser.add_argument("--out", type=Path, default=Path("runs/cache_precision.json"))
     options = parser.parse_args()
     exact = embed(options.data, load_hf_teacher(str(options.teacher)))
@@ -94,11 +94,11 @@ def main() -> None:
     options.out.parent.mkdir(parents=True, exist_ok=True)
     options.out.write_text(json.dumps([asdict(row) for row in rows], indent=1) + "\n")
     sys.stdout.write(table(rows, exact))
-    make_console().print(f"{options.out} holds the numbers")
+    make_console().print(f"the numbers are in {options.out}")
 
 
 def embed(data: Path, teacher: Teacher) -> Exact:
-    """Embed photographs, captions and classes by the teacher, in float32."""
+    """Embed photographs, captions and classes with the teacher, in float32."""
     flickr = open_table(str(data / "flickr8k" / "captions_val.csv"))
     caltech = open_folder(str(data / "caltech33" / "val"))
     pairs = [flickr[number] for number in range(len(flickr))]
@@ -134,7 +134,7 @@ def _images(samples: list[Sample], teacher: Teacher) -> Tensor:
 
 
 def measure(exact: Exact, precision: StoredAs) -> Row:
-    """Store everything in a precision, read it again and compare."""
+    """Store all embeddings in a precision, read them back, and compare."""
     images, size = stored(exact.images, precision)
     captions, _ = stored(exact.captions, precision)
     photographs, _ = stored(exact.photographs, precision)
@@ -168,7 +168,7 @@ def measure(exact: Exact, precision: StoredAs) -> Row:
 
 
 def stored(embeddings: Tensor, precision: StoredAs) -> tuple[Tensor, int]:
-    """Return embeddings as a cache of a precision gives them back, and the bytes of a vector."""
+    """Return embeddings as a cache returns them, and the bytes per vector."""
     keys = row_digests(str(number) for number in range(len(embeddings)))
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "captions-00000.npy"
@@ -182,7 +182,7 @@ def stored(embeddings: Tensor, precision: StoredAs) -> tuple[Tensor, int]:
 
 
 def teacher_of(images: Tensor, captions: Tensor, exact: Exact) -> Embeddings:
-    """Return each picture with its first caption, in float64 so that the loss adds no rounding."""
+    """Return each picture with its first caption, in float64 to keep rounding out of the loss."""
     return Embeddings(
         image=images.double(),
         text=captions[exact.first_caption].double(),
@@ -191,14 +191,14 @@ def teacher_of(images: Tensor, captions: Tensor, exact: Exact) -> Embeddings:
 
 
 def loss_and_gradient(start: Embeddings, teacher: Embeddings, seed: int) -> tuple[float, Tensor]:
-    """Return the KL loss of a student, and its gradient by the student's embeddings.
+    """Return the KL loss of a student, and its gradient with respect to the student's embeddings.
 
-    The student is ``start`` with noise added; it is the same whatever the teacher.
+    The student is ``start`` plus noise, and does not depend on the teacher.
     """
     towers = []
     for number, tower in enumerate((start.image, start.text)):
         if tower is None:
-            raise ValueError("both towers are needed")
+            raise ValueError("the student needs both towers")
         generator = torch.Generator().manual_seed(2 * seed + number)
         noise = torch.randn(tower.shape, generator=generator, dtype=tower.dtype)
         towers.append((tower + noise * NOISE / tower.shape[1] ** 0.5).requires_grad_())
@@ -209,22 +209,22 @@ def loss_and_gradient(start: Embeddings, teacher: Embeddings, seed: int) -> tupl
 
 
 def nearest(queries: Tensor, candidates: Tensor) -> Tensor:
-    """Return the candidate with the largest dot product for each query."""
+    """Return, for each query, the candidate with the largest dot product."""
     return (queries.double() @ candidates.double().T).argmax(dim=1)
 
 
 def share(hits: Tensor) -> float:
-    """Return the share of hits."""
+    """Return the fraction of hits."""
     return hits.double().mean().item()
 
 
 def table(rows: list[Row], exact: Exact) -> str:
-    """Return the table in Markdown, with its date and command."""
+    """Return a Markdown table with date and command."""
     today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     counts = (
         f"{len(exact.images)} pictures and {len(exact.captions)} captions of Flickr8k, "
         f"{len(exact.photographs)} pictures of {len(exact.classes)} classes, width "
-        f"{exact.images.shape[1]}, logit scale {exact.scale:.1f}."
+        f"{exact.images.shape[1]}, logit scale\n{exact.scale:.1f}."
     )
     lines = [
         f"{today}, {cores}:",

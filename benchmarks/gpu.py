@@ -1,16 +1,16 @@
-"""Times training steps on a GPU: a teacher as large as ViT-L/14, live and cached.
+"""Time training steps on a GPU with a teacher as large as ViT-L/14, live and cached.
 
     python -m benchmarks.gpu --out runs/gpu.json
 
 The student is MobileNetV4 (small) with a BERT as large as MiniLM, in bf16 through Accelerate as in
-training; all weights and all data are random, which changes no time. A batch that does not fit is
-cut into micro-batches (gradient caching), half as large until they fit. For each batch size: images
-per second with the teacher live and with its embeddings given, peak memory, and the share of the
-device's measured bf16 matmul rate that the step reaches.
+training. All weights and data are random, which does not affect the time. A batch that does not fit
+is cut into micro-batches (gradient caching), which are halved until they fit. For each batch size
+the script prints images per second with the teacher live and with its embeddings given, peak
+memory, and the share of the device's measured bf16 matmul rate that the step reaches.
 
-Needs torch 2.9 or newer, transformers, timm, accelerate and numpy, and no network. Without a CUDA
-device it says so in one line and ends with status 2. ``--cpu --quick`` runs all of it in miniature,
-to see that the script works: its figures measure nothing.
+It needs torch 2.9 or newer, transformers, timm, accelerate and numpy, and no network. Without a
+CUDA device it prints one line and exits with status 2. ``--cpu --quick`` runs a miniature that
+checks the script; its figures measure nothing.
 """
 
 import argparse
@@ -50,14 +50,14 @@ from students.encoder import Student, tokenize
 from students.model import StudentModel
 
 STUDENT_CONTEXT = 64
-# Micro-batches below this are no way to train.
+# Training with smaller micro-batches is pointless.
 SMALLEST = 64
 GIB = 1 << 30
 
 
 @dataclass(frozen=True)
 class Sizes:
-    """How large everything is."""
+    """The sizes of models and data."""
 
     teacher: Shape
     backbone: str
@@ -112,7 +112,7 @@ QUICK = Sizes(
 
 @dataclass(frozen=True)
 class Row:
-    """One line of the table; the figures are None where nothing fits."""
+    """One line of the table. The figures are None if nothing fits."""
 
     teacher: str
     batch_size: int
@@ -129,16 +129,16 @@ def main() -> None:
     parser = _parser()
     options = parser.parse_args()
     if options.cpu and not options.quick:
-        parser.error("--cpu goes with --quick only: the full sizes would take days")
+        parser.error("--cpu requires --quick: the full sizes would take days")
     if not options.cpu and not torch.cuda.is_available():
-        parser.exit(2, "benchmarks/gpu.py: there is no CUDA device here, so nothing was measured\n")
+        parser.exit(2, "benchmarks/gpu.py: found no CUDA device, so nothing was measured\n")
     if options.tf32:
         torch.set_float32_matmul_precision("high")
     torch.manual_seed(0)
     sizes = QUICK if options.quick else FULL
     accelerator = Accelerator(cpu=options.cpu, mixed_precision="bf16")
     if options.quick:
-        print("--quick: this shows that the script works; its figures measure nothing")
+        print("--quick: this checks that the script works; its figures measure nothing")
     rate = matmul_rate(sizes.matmul, accelerator.device)
     print(f"{_device_name(accelerator.device)}: {rate / 1e12:.1f} TFLOP/s in a bf16 matmul")
     with tempfile.TemporaryDirectory() as folder:
@@ -161,14 +161,18 @@ def main() -> None:
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
-    parser.add_argument("--batch-sizes", type=int, nargs="+", help="rising; 1024 to 32768")
+    parser.add_argument(
+        "--batch-sizes", type=int, nargs="+", help="in ascending order; default: 1024 to 32768"
+    )
     parser.add_argument("--micro-batch-size", type=int, help="default: the largest that fits")
     parser.add_argument("--teachers", nargs="+", choices=MODES, default=list(MODES))
-    parser.add_argument("--steps", type=int, default=5, help="timed steps of each")
-    parser.add_argument("--warmup", type=int, default=2, help="steps of each before them")
-    parser.add_argument("--tf32", action="store_true", help="let fp32 products be TF32")
-    parser.add_argument("--cpu", action="store_true", help="with --quick: without a GPU")
-    parser.add_argument("--quick", action="store_true", help="in miniature; measures nothing")
+    parser.add_argument("--steps", type=int, default=5, help="timed steps per setting")
+    parser.add_argument("--warmup", type=int, default=2, help="untimed steps before them")
+    parser.add_argument("--tf32", action="store_true", help="allow TF32 for fp32 products")
+    parser.add_argument("--cpu", action="store_true", help="run without a GPU; requires --quick")
+    parser.add_argument(
+        "--quick", action="store_true", help="run a miniature that measures nothing"
+    )
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     return parser
 
@@ -182,7 +186,7 @@ class Bench:
     def __init__(
         self, sizes: Sizes, accelerator: Accelerator, folder: Path, batch_sizes: tuple[int, ...]
     ) -> None:
-        """Build the models on the device, the data in the memory of the host."""
+        """Build the models on the device and the data in host memory."""
         self.batch_sizes = sorted(batch_sizes or sizes.batch_sizes)
         self.device = accelerator.device
         self.tokenizer = word_tokenizer()
@@ -197,7 +201,7 @@ class Bench:
             self.pixels, self.given = self.pixels.pin_memory(), self.given.pin_memory()
 
     def measure(self, options: argparse.Namespace, rate: float) -> list[Row]:
-        """Time every batch size in both modes and print a table as they come."""
+        """Time every batch size in both modes, and print each row of the table when it is ready."""
         print("\n| teacher | batch | micro-batch | ms | images/s | peak GiB | of matmul |")
         print("|---|---:|---:|---:|---:|---:|---:|")
         rows = []
@@ -205,7 +209,7 @@ class Bench:
             micro = options.micro_batch_size or self.batch_sizes[-1]
             for count in self.batch_sizes:
                 row = Row(mode, count)
-                # What was too large for a smaller batch is so for a larger one.
+                # A micro-batch that was too large for a smaller batch is too large for this one.
                 while micro and row.median_seconds is None:
                     try:
                         row = self._time(mode, count, min(micro, count), options, rate)
@@ -218,7 +222,7 @@ class Bench:
         return rows
 
     def batch(self, mode: str, count: int, micro: int) -> Batch:
-        """Return the first rows of the data as a worker process would give them."""
+        """Return the first rows of the data as a worker process returns them."""
         captions = self.captions[:count]
         pieces = [
             Piece(
@@ -284,7 +288,7 @@ class Bench:
 
 
 def word_tokenizer() -> PreTrainedTokenizerFast:
-    """Return a tokenizer of the captions' words, which needs no file."""
+    """Return a tokenizer for the words of the captions; it needs no file."""
     names = ["<pad>", "<unknown>", "<begin>", "<end>", *WORDS.split()]
     words = {name: number for number, name in enumerate(dict.fromkeys(names))}
     tokenizer = Tokenizer(models.WordLevel(words, unk_token="<unknown>"))
@@ -305,7 +309,7 @@ def word_tokenizer() -> PreTrainedTokenizerFast:
 
 
 def build_student(sizes: Sizes, tokenizer: PreTrainedTokenizerFast) -> Student:
-    """Return a student of a timm backbone and a BERT, with random weights."""
+    """Return a student with a timm backbone and a BERT, with random weights."""
     config = StudentConfig(
         image={"backbone": sizes.backbone, "arguments": {}, "projection": "linear"},
         text={
@@ -323,7 +327,7 @@ def build_student(sizes: Sizes, tokenizer: PreTrainedTokenizerFast) -> Student:
 def build_teacher(
     sizes: Sizes, tokenizer: PreTrainedTokenizerFast, device: torch.device, folder: Path
 ) -> TransformersTeacher:
-    """Return a CLIP in bf16 with random weights as a live teacher; ``folder`` stays empty."""
+    """Return a bf16 CLIP with random weights as a live teacher; ``folder`` stays empty."""
     config = sizes.teacher.clip_config(
         vocabulary=49408, end=int(tokenizer.eos_token_id), activation="quick_gelu"
     )
@@ -350,8 +354,8 @@ def matmul_rate(size: int, device: torch.device) -> float:
 def count_flops(step: Callable[[], object]) -> int:
     """Return the floating-point operations of a step as torch counts them.
 
-    Each pass of gradient caching counts. torch's own formula ignores the groups of a convolution
-    in the backward pass, and is replaced.
+    Every pass of gradient caching counts. torch's formula for the backward pass of a convolution
+    ignores its groups, so this function replaces it.
     """
     mapping = {torch.ops.aten.convolution_backward: _convolution_backward_flops}
     with FlopCounterMode(display=False, custom_mapping=mapping) as counter:
@@ -369,7 +373,7 @@ def _convolution_backward_flops(
     # bias, stride, padding, dilation, transposed, output padding, groups; which gradients.
     wanted: Sequence[bool] = arguments[7]
     forward: int = 2 * gradient[0] * math.prod(gradient[2:]) * math.prod(weight)
-    # The gradients of inputs and of weights each cost what the forward pass does.
+    # The gradients of inputs and weights each cost as much as the forward pass.
     return forward * sum(wanted[:2])
 
 

@@ -1,23 +1,24 @@
-"""Times the reading of pictures beside a plain loop over the same files.
+"""Time the training loader against a plain loop over the same pictures.
 
     python -m benchmarks.loader --out runs/loader.json
 
-The plain loop is ``Image.open(path).convert("RGB").resize((size, size))`` in as many processes as
-we have workers, each with a share of the files; it hands nothing on. Ours is what feeds training
-with a cached teacher, but for looking up its embeddings: ``batches`` over a ``StepDataset``, with
-its order of samples, the drawn crop at the student's size, caption, tokens and ids, collated in the
-workers and handed to this process. Normalisation is in neither: it is a part of the step.
+The plain loop is ``Image.open(path).convert("RGB").resize((size, size))``. It runs in as many
+processes as our loader has workers, each with its share of the files, and passes its results
+nowhere. Our loader is the one that feeds training with a cached teacher, without the lookup of
+embeddings: ``batches`` over a ``StepDataset``. It orders samples, draws the crop at the student's
+size, picks captions, tokenizes, collates in the workers, and sends batches to this process. Neither
+side normalises pixels; the training step does that.
 
 - ``crops``: the default views. A crop is 0.7 to 1 of a picture, so its resize reads fewer pixels
   than the plain loop's.
-- ``whole``: every picture squeezed to a square, which are exactly the plain loop's pixels (checked
-  before anything is timed).
-- ``draft``: the crops, with JPEGs decoded at a half, quarter or eighth where the crops need no
-  more (``views.draft``).
+- ``whole``: every picture resized to a square. These are exactly the plain loop's pixels, which the
+  script checks before it times anything.
+- ``draft``: the crops, with JPEGs decoded at a half, quarter or eighth of their size if the crops
+  need no more (``views.draft``).
 
-All of them take turns, each right after a run of the plain loop, with which it is compared: so what
-else the machine does at that time falls on both. The start of the processes counts, and processor
-time is that of all of them together.
+The loaders take turns. Each runs right after the plain loop and is compared with that run, so other
+load on the machine affects both. Starting the processes counts. Processor time is the sum over all
+processes.
 """
 
 import argparse
@@ -62,26 +63,26 @@ CROPS = ViewSettings(
 
 @dataclass(frozen=True)
 class Seconds:
-    """A moment, or how long something took: by the clock, and of the processor by all processes."""
+    """A moment or a duration, in wall time and in processor time of all processes."""
 
     clock: float
     processor: float
 
     def since(self, earlier: "Seconds") -> "Seconds":
-        """Return what went by since an earlier moment."""
+        """Return the time since an earlier moment."""
         return Seconds(self.clock - earlier.clock, self.processor - earlier.processor)
 
 
 @dataclass(frozen=True)
 class Turn:
-    """The plain loop, and the loader right after it."""
+    """A run of the plain loop, and the run of our loader right after it."""
 
     plain: Seconds
     ours: Seconds
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    """Measure and print; write what was measured where ``--out`` is given."""
+    """Measure and print the results; write them to a file if ``--out`` is given."""
     options = parse(arguments)
     with tempfile.TemporaryDirectory() as folder:
         pictures = Path(folder) / "pictures" / "all"
@@ -107,31 +108,33 @@ def main(arguments: Sequence[str] | None = None) -> None:
 def parse(arguments: Sequence[str] | None) -> argparse.Namespace:
     """Read the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, help="a folder of pictures; default: drawn ones")
-    parser.add_argument("--pictures", type=int, default=256, help="how many of them")
-    parser.add_argument("--passes", type=int, default=4, help="how often a turn reads them")
+    parser.add_argument("--data", type=Path, help="folder of pictures; default: generated pictures")
+    parser.add_argument("--pictures", type=int, default=256, help="number of pictures")
+    parser.add_argument(
+        "--passes", type=int, default=4, help="passes over the pictures in each run"
+    )
     parser.add_argument("--picture-size", type=int, nargs=2, default=(640, 480), metavar=("W", "H"))
-    parser.add_argument("--size", type=int, default=224, help="what the student sees")
+    parser.add_argument("--size", type=int, default=224, help="size of the student's input")
     parser.add_argument("--processes", type=int, default=2)
     parser.add_argument("--rounds", type=int, default=12)
     parser.add_argument("--ways", nargs="+", choices=WAYS, default=WAYS)
-    parser.add_argument("--out", type=Path, help="JSON file of all that was measured")
+    parser.add_argument("--out", type=Path, help="JSON file for all measurements")
     options = parser.parse_args(arguments)
     if options.pictures < BATCH or min(options.processes, options.rounds, options.passes) < 1:
         parser.error(f"--pictures must be at least {BATCH}, --processes, --rounds and --passes 1")
     if options.data is not None and not options.data.is_dir():
-        parser.error(f"--data {options.data}: there is no such folder")
+        parser.error(f"--data {options.data}: the folder does not exist")
     return options
 
 
 def size_of(path: Path) -> tuple[int, int]:
-    """Return width and height of a picture, which is not decoded for that."""
+    """Return width and height of a picture without decoding it."""
     with Image.open(path) as image:
         return image.size
 
 
 def draw_pictures(folder: Path, count: int, size: Sequence[int]) -> None:
-    """Write JPEGs with detail at every scale, as photographs have, of quality 85."""
+    """Write JPEGs of quality 85 with detail at every scale, as in photographs."""
     draw = np.random.Generator(np.random.Philox(0))
     width, height = size
     for number in range(count - count % BATCH):
@@ -145,9 +148,9 @@ def draw_pictures(folder: Path, count: int, size: Sequence[int]) -> None:
 
 
 def link_pictures(folder: Path, data: Path, count: int) -> None:
-    """Name pictures of ``data`` in ``folder``, whole batches of them.
+    """Link whole batches of pictures from ``data`` in ``folder``.
 
-    Of equal ones the first is taken, since lines of base64 with one picture are one sample.
+    Duplicates are left out, because equal base64 lines make one sample.
     """
     every = [data / name for name in sorted(walk(data)) if is_picture(name)]
     different: dict[bytes, Path] = {}
@@ -155,13 +158,15 @@ def link_pictures(folder: Path, data: Path, count: int) -> None:
         different.setdefault(path.read_bytes(), path)
     found = list(different.values())[:count]
     if len(found) < BATCH:
-        raise SystemExit(f"--data {data}: found {len(found)} pictures, needed are {BATCH} or more")
+        raise SystemExit(
+            f"--data {data}: found {len(found)} pictures, but at least {BATCH} are needed"
+        )
     for number, path in enumerate(found[: len(found) - len(found) % BATCH]):
         (folder / f"{number:06d}{path.suffix.lower()}").symlink_to(path.absolute())
 
 
 def write_form(form: str, files: Sequence[Path], folder: Path) -> Source:
-    """Write the same pictures in one form of data, and open them."""
+    """Write the pictures in one form of data, and open them as a source."""
     match form:
         case "folder":
             return open_folder(files[0].parent.parent)
@@ -183,12 +188,12 @@ def write_form(form: str, files: Sequence[Path], folder: Path) -> Source:
 
 
 def caption(number: int) -> str:
-    """Return a caption of usual length that no other picture has."""
+    """Return a unique caption of usual length."""
     return f"a photo of two dogs that run after ball {number} on the grass of a park"
 
 
 def make_loader(source: Source, way: str, size: int) -> Callable[[range, int], int]:
-    """Return a function that reads epochs with so many workers; it gives how many pictures."""
+    """Return a function that reads epochs and returns the number of pictures."""
     look = square(size)
     views = replace(CROPS, kind="center") if way == "whole" else CROPS
     if way == "draft":
@@ -224,7 +229,7 @@ def make_loader(source: Source, way: str, size: int) -> Callable[[range, int], i
 
 
 def square(size: int) -> Preprocessing:
-    """Return the preprocessing that does what the plain loop does."""
+    """Return the preprocessing that matches the plain loop."""
     return Preprocessing(
         size=(size, size),
         resize="square",
@@ -238,13 +243,13 @@ def square(size: int) -> Preprocessing:
 
 
 def plain_loop(files: Sequence[Path], size: int) -> None:
-    """Open, convert and resize each of some pictures."""
+    """Open, convert and resize pictures."""
     for file in files:
         Image.open(file).convert("RGB").resize((size, size))
 
 
 def plain_loops(files: Sequence[Path], size: int, processes: int) -> None:
-    """Run the plain loop in so many processes, each with a share of the files."""
+    """Run the plain loop in several processes, each with its share of the files."""
     shares = [files[number::processes] for number in range(processes)]
     running = [
         multiprocessing.Process(target=plain_loop, args=(share, size), daemon=True)
@@ -259,10 +264,10 @@ def plain_loops(files: Sequence[Path], size: int, processes: int) -> None:
 
 
 def check_pixels(sources: Mapping[str, Source], files: Sequence[Path], size: int) -> None:
-    """Check that every form gives the plain loop's pixels where views are whole pictures.
+    """Check that every form returns the plain loop's pixels if views are whole pictures.
 
     Raises:
-        RuntimeError: one does not.
+        RuntimeError: If a form returns other pixels.
     """
     look = square(size)
     for form, source in sources.items():
@@ -273,7 +278,7 @@ def check_pixels(sources: Mapping[str, Source], files: Sequence[Path], size: int
             mine = look.pixels(Image.open(io.BytesIO(content)).convert("RGB"))
             plain = np.asarray(Image.open(file).convert("RGB").resize((size, size)))
             if not np.array_equal(mine, plain):
-                raise RuntimeError(f"{form}: the pixels of {file} are others than the plain loop's")
+                raise RuntimeError(f"{form}: the pixels of {file} differ from the plain loop's")
 
 
 def take_turns(
@@ -281,7 +286,7 @@ def take_turns(
     loaders: Mapping[str, Callable[[range, int], int]],
     options: argparse.Namespace,
 ) -> dict[str, list[Turn]]:
-    """Run each loader in its turn, the plain loop right before it; the first turn is no part."""
+    """Run each loader in turn, right after the plain loop; the first round does not count."""
     turns: dict[str, list[Turn]] = {name: [] for name in loaders}
     every = [file for _ in range(options.passes) for file in files]
     for number in range(options.rounds + 1):
@@ -291,14 +296,16 @@ def take_turns(
             plain_loops(every, options.size, options.processes)
             between = now()
             if read(range(first, first + options.passes), options.processes) != len(every):
-                raise RuntimeError(f"{name}: an epoch is not as long as the plain loop")
+                raise RuntimeError(
+                    f"{name}: an epoch and the plain loop differ in their number of pictures"
+                )
             if number:
                 turns[name].append(Turn(between.since(began), now().since(between)))
     return turns
 
 
 def now() -> Seconds:
-    """Return the clock and the processor time of this process and those that it waited for."""
+    """Return wall time and the processor time of this process and its finished children."""
     used = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
     return Seconds(time.perf_counter(), sum(one.ru_utime + one.ru_stime for one in used))
 
@@ -306,7 +313,7 @@ def now() -> Seconds:
 def summarise(
     turns: Mapping[str, Sequence[Turn]], files: Sequence[Path], options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return images per second, and the ratios to the plain loop: medians and quartiles."""
+    """Return images per second and their ratios to the plain loop, as medians and quartiles."""
     results, count = {}, options.passes * len(files)
     for name, of_name in turns.items():
         by_clock = [turn.plain.clock / turn.ours.clock for turn in of_name]
@@ -346,7 +353,7 @@ def quartiles(values: Sequence[float]) -> list[float]:
 
 
 def print_report(report: Mapping[str, Any]) -> None:
-    """Print a report as the table of docs/benchmarks.md."""
+    """Print a report as the table in docs/benchmarks.md."""
     width, height = report["median_size"]
     print(
         f"{report['files']} pictures of {width:.0f} x {height:.0f}, "

@@ -1,12 +1,13 @@
-"""Time and memory of the losses in tiles beside their plain form with whole matrices.
+"""Measure time and memory of the tiled losses against plain forms with whole matrices.
 
     python -m benchmarks.loss
 
-Forward and backward pass of each term, alternating, medians: by the clock, and of the process's own
-processor time, which leaves out the moments in which other programs had the core. The plain form
-keeps what autograd keeps of ``[B, B]``: it is measured up to 8,192 rows, its memory and time beyond
-are extrapolated with the square of B, which the table says. Each figure of memory is the peak of a
-process of its own over what it held before the step: gradients count, the embeddings do not.
+The script alternates between the forms, runs the forward and backward pass of each term, and
+reports medians of wall time and of the process's own processor time. The latter excludes the
+moments in which other programs had the core. The plain form keeps whole ``[B, B]`` matrices for
+autograd. It is measured up to 8,192 rows; beyond that, its memory and time are extrapolated with
+the square of B and marked in the table. Each memory figure is the peak of a separate process, minus
+what it held before the step: gradients count, the embeddings do not.
 """
 
 import argparse
@@ -43,8 +44,8 @@ def main() -> None:
     parser.add_argument("--width", type=int, default=512)
     parser.add_argument("--repeats", type=int, default=5)
     parser.add_argument("--threads", type=int, default=1)
-    parser.add_argument("--quick", action="store_true", help="small sizes, to see that it runs")
-    parser.add_argument("--out", type=Path, help="a JSON file for the figures")
+    parser.add_argument("--quick", action="store_true", help="small sizes, to check that it runs")
+    parser.add_argument("--out", type=Path, help="JSON file for the figures")
     parser.add_argument("--one", nargs=3, metavar=("FORM", "TERM", "ROWS"), help=argparse.SUPPRESS)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -77,7 +78,7 @@ def main() -> None:
 
 
 def make(rows: int, width: int, *, seed: int, grad: bool) -> Embeddings:
-    """Return random unit vectors at a scale of 20."""
+    """Return random unit vectors with a scale of 20."""
     generator = torch.Generator().manual_seed(seed)
     image, text = (
         F.normalize(torch.randn(rows, width, generator=generator), dim=1).requires_grad_(grad)
@@ -87,7 +88,7 @@ def make(rows: int, width: int, *, seed: int, grad: bool) -> Embeddings:
 
 
 def seconds(step: Step, student: Embeddings, teacher: Embeddings) -> tuple[float, float]:
-    """Return the time of one forward and backward pass, by the clock and of the processor."""
+    """Return wall time and processor time of one forward and backward pass."""
     for tensor in (student.image, student.text, student.scale):
         if tensor is not None:
             tensor.grad = None
@@ -97,7 +98,7 @@ def seconds(step: Step, student: Embeddings, teacher: Embeddings) -> tuple[float
 
 
 def measure_time(term: str, rows: int, width: int, repeats: int) -> dict[str, Any]:
-    """Return the medians of both forms, taken in turns."""
+    """Return the medians of both forms, which take turns."""
     student = make(rows, width, seed=0, grad=True)
     teacher = make(rows, width, seed=1, grad=False)
     found: dict[str, list[tuple[float, float]]] = {"tiled": [], "plain": []}
@@ -114,7 +115,7 @@ def measure_time(term: str, rows: int, width: int, repeats: int) -> dict[str, An
 
 
 def measure_peak(form: str, term: str, rows: int, width: int) -> dict[str, float]:
-    """Return bytes that a step takes at its peak beyond what was held before, and its seconds."""
+    """Return the peak bytes of a step, minus what was held before, and its seconds."""
     step = TERMS[term][form]
     seconds(step, make(64, width, seed=0, grad=True), make(64, width, seed=1, grad=False))
     student = make(rows, width, seed=0, grad=True)
@@ -127,7 +128,7 @@ def measure_peak(form: str, term: str, rows: int, width: int) -> dict[str, float
 def _held(field: str) -> int:
     """Return the bytes that the process holds now (VmRSS) or held at its peak (VmHWM).
 
-    Where there is no /proc both are the peak, which a child takes over from its parent.
+    Without /proc both are the peak, which a child inherits from its parent.
     """
     status = Path("/proc/self/status")
     if status.exists():
@@ -138,7 +139,7 @@ def _held(field: str) -> int:
 
 
 def memory_lines(term: str, options: argparse.Namespace) -> list[dict[str, Any]]:
-    """Return both forms at every size, the plain one extrapolated where it is not measured."""
+    """Return both forms at every size; the plain form is extrapolated beyond its limit."""
     lines = []
     known: dict[str, float] = {}
     for rows in options.memory:
@@ -171,7 +172,7 @@ def time_table(times: list[dict[str, Any]], options: argparse.Namespace) -> Tabl
     """Return the medians as a table."""
     title = f"Forward and backward, D = {options.width}, {options.threads} thread(s), medians"
     table = Table(title=title)
-    columns = ("term", "B", "tiled", "plain", "tiled / plain", "of processor time")
+    columns = ("term", "B", "tiled", "plain", "tiled / plain", "in processor time")
     for column in columns:
         table.add_column(column, justify="left" if column == "term" else "right")
     for line in times:
@@ -258,7 +259,7 @@ def _plain_relational(student: Embeddings, teacher: Embeddings) -> Tensor:
     for ours, theirs in ((student.image, teacher.image), (student.text, teacher.text)):
         assert ours is not None
         assert theirs is not None
-        # A diagonal of minus a thousand has no share in a softmax, and no infinity to spoil KL.
+        # -1000 on the diagonal vanishes in the softmax, and is finite, unlike -inf, for KL.
         out = torch.diag(torch.full((len(ours),), 1000.0))
         values.append(
             _row_kl(teacher.scale * theirs @ theirs.T - out, student.scale * ours @ ours.T - out)

@@ -1,4 +1,4 @@
-"""open_clip's own distillation loss, called as our training calls a loss."""
+"""open_clip's own distillation loss behind the interface of our losses."""
 
 import argparse
 from typing import Any
@@ -13,11 +13,11 @@ from distill.losses.weighted import Term
 
 
 class OpenClipLoss(WeightedLoss):
-    """open_clip's distillation loss in the place of ours; its sum of two terms is one number."""
+    """open_clip's distillation loss instead of ours; the sum of its two terms is one number."""
 
     def __init__(self) -> None:
-        """Make the loss as open_clip's own training does."""
-        # Its parts under the names of ours, for what asks which terms there are.
+        """Create the loss as open_clip's own training does."""
+        # Its parts under our names, for callers that ask for the terms.
         super().__init__({"contrastive": Term(1.0), "kl_divergence": Term(1.0)})
         names = ("local_loss", "gather_with_grad", "horovod", "siglip")
         arguments = argparse.Namespace(**dict.fromkeys(names, False))
@@ -26,7 +26,7 @@ class OpenClipLoss(WeightedLoss):
         self._loss = open_clip.create_loss(arguments)
 
     def only(self, *_names: str) -> "OpenClipLoss":
-        """Return itself: its two parts come together."""
+        """Return self, because its two parts cannot be separated."""
         return self
 
     def __call__(
@@ -35,7 +35,7 @@ class OpenClipLoss(WeightedLoss):
         teacher: Embeddings | None,
         **_others: Any,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the sum of its contrastive and its distillation part, and both."""
+        """Return the sum of the contrastive and distillation parts, and each part."""
         if teacher is None:
             raise ValueError("open_clip's distillation loss needs a teacher")
         parts: dict[str, Tensor] = self._loss(

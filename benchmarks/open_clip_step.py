@@ -1,4 +1,4 @@
-"""open_clip's side of the benchmark of a step: its towers, its loss, its own training loop."""
+"""open_clip's side of the step benchmark: its towers, its loss, and its training loop."""
 
 import copy
 import json
@@ -17,10 +17,10 @@ from benchmarks.towers import CONTEXT, Shape, optimizer_settings
 
 
 class OpenClip:
-    """open_clip's side: towers from JSON configs, and its training loop for one batch."""
+    """open_clip's side: towers from JSON configs, and its training loop on one batch."""
 
     def __init__(self, folder: Path, shapes: Mapping[str, Shape]) -> None:
-        """Build the towers, which begin with random weights."""
+        """Build the towers with random weights."""
         configs = folder / "open_clip"
         configs.mkdir()
         for name, shape in shapes.items():
@@ -31,7 +31,7 @@ class OpenClip:
             open_clip.create_model(f"benchmark-{name}", output_dict=True) for name in shapes
         )
         self.teacher.eval().requires_grad_(requires_grad=False)
-        # The arguments that open_clip's command line would have; a rank other than 0 logs nothing.
+        # The arguments of open_clip's command line; a rank other than 0 logs nothing.
         self.arguments = SimpleNamespace(
             distill=True,
             accum_freq=1,
@@ -52,7 +52,7 @@ class OpenClip:
     def step(
         self, teacher: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]
     ) -> Callable[[int], None]:
-        """Return a function that runs its training loop on a batch, with a student of its own."""
+        """Return a function that runs open_clip's training loop on a batch with a new student."""
         student = copy.deepcopy(self.student)
         settings = optimizer_settings()
         decayed, others = split_as_open_clip(student)
@@ -75,7 +75,7 @@ class OpenClip:
 
 
 def open_clip_config(shape: Shape) -> dict[str, Any]:
-    """Return a shape as the content of one of open_clip's JSON files."""
+    """Return a shape as the content of an open_clip JSON config."""
     return {
         "embed_dim": shape.embedding,
         "vision_cfg": {
@@ -108,7 +108,7 @@ def split_as_open_clip(model: nn.Module) -> tuple[list[nn.Parameter], list[nn.Pa
 
 
 class _OneBatch:
-    """What open_clip's loop takes for data: one batch."""
+    """One batch in the form that open_clip's loop takes."""
 
     num_batches = 1
 
@@ -118,28 +118,28 @@ class _OneBatch:
         self._batch = batch
 
     def set_epoch(self, _epoch: int) -> None:
-        """Have the same batch in every epoch."""
+        """Return the same batch in every epoch."""
 
     def __iter__(self) -> Iterator[tuple[Tensor, Tensor]]:
         return iter([self._batch])
 
 
 class Given(nn.Module):
-    """A teacher whose outputs were computed before."""
+    """A teacher with precomputed outputs."""
 
     def __init__(self, teacher: nn.Module, batches: Sequence[tuple[Tensor, Tensor]]) -> None:
         super().__init__()
         with torch.no_grad():
-            # A batch is known by its texts: the same tensor comes back each time.
+            # The texts identify a batch: the same tensor comes back each time.
             self._outputs = {id(texts): teacher(images, texts) for images, texts in batches}
 
     def forward(self, _images: Tensor, texts: Tensor) -> Any:
-        """Return what the teacher said of a batch."""
+        """Return the teacher's outputs for a batch."""
         return self._outputs[id(texts)]
 
 
 def tokenizers() -> tuple[CLIPTokenizer, Callable[[Sequence[str]], Tensor]]:
-    """Return CLIP's tokenizer as transformers has it, from open_clip's files, and open_clip's."""
+    """Return CLIP's tokenizer of transformers, built from open_clip's files, and open_clip's."""
     theirs = open_clip.SimpleTokenizer(context_length=CONTEXT)
     begin, end = (theirs.decoder[number] for number in theirs.all_special_ids)
     ours = CLIPTokenizer(

@@ -1,10 +1,10 @@
-"""The recipe that the benchmarks on photographs share: data, a small student, evaluation sets."""
+"""The recipe sections that the photograph benchmarks share: data, student, evaluation sets."""
 
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-# Columns of retrieval in the benchmarks' tables.
+# The retrieval columns of the tables.
 RECALLS = {
     "image_to_text_recall@1": "i→t R@1",
     "image_to_text_recall@5": "R@5",
@@ -23,7 +23,7 @@ TEXT = {
 
 
 def table(path: Path) -> dict[str, str]:
-    """Return the recipe's section for a table."""
+    """Return the section of a recipe for a table."""
     return {"kind": "table", "path": str(path)}
 
 
@@ -34,7 +34,7 @@ def student(
     image_size: int,
     arguments: Mapping[str, Any] | None = None,
 ) -> dict[str, Any]:
-    """Return the section of a student whose two towers begin with random weights."""
+    """Return the section of a student with two towers of random weights."""
     return {
         "image": {
             "backbone": backbone,
@@ -53,7 +53,7 @@ def student(
 
 
 def evaluation_sets(data: Path) -> list[dict[str, Any]]:
-    """Return retrieval on 500 captioned pictures and classification among 33 classes."""
+    """Return the sections for retrieval on 500 pictures and classification into 33 classes."""
     return [
         {
             "name": "flickr8k",

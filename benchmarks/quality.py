@@ -1,21 +1,22 @@
-"""Which loss makes the better student: at equal steps, and in equal seconds.
+"""Compare losses by the student that they train, at equal steps and at equal seconds.
 
     python -m benchmarks.quality --data DIR --teacher DIR
 
-DIR of --data is as in ``benchmarks/real_photos.py``. The same student (same initial weights, order
-of samples and views) learns under the contrastive loss alone, open_clip's distillation loss (its
-``create_loss``), each preset, and the default preset with projections that start from a ridge
-regression. The first tables stop after the same steps, and give open_clip's loss the cached
-outputs of the teacher. The next one stops after the same seconds, and open_clip's loss has its
-teacher live, as open_clip does it. The last one leaves out each term of the default preset.
+The data folder is as in ``benchmarks/real_photos.py``. The same student (same initial weights,
+order of samples and views) learns with the contrastive loss alone, open_clip's distillation loss
+(its ``create_loss``), each preset, and the default preset with projections initialised by ridge
+regression. The first tables stop after the same number of steps and give open_clip's loss the
+cached outputs of the teacher. The next table stops after the same number of seconds and gives
+open_clip's loss a live teacher, as open_clip does. The last table leaves out one term of the
+default preset at a time.
 
-The seconds count all that a user waits for: the building of the cache, the ridge regression, the
-steps, validation and saving. They are processor seconds of a single process with one thread, so
-that other work on the machine is not counted; a first part measures, in turns, what each method
-costs a step and beside the steps. Where no cache is built, each view of a picture is a new one.
+The seconds include everything that a user waits for: building the cache, the ridge regression, the
+steps, validation and saving. They are processor seconds of one process with one thread, so other
+work on the machine does not count. The script first measures, in turns, the cost of each method per
+step and outside the steps. Without a cache, each view of a picture is new.
 
-Every finished run is a line of --results and is not run again: what was cut off goes on. The
-tables go between the marks ``quality`` of ``docs/benchmarks.md``.
+Each finished run is a line in --results and is not repeated, so an interrupted script continues.
+The tables go between the ``quality`` marks in ``docs/benchmarks.md``.
 """
 
 import argparse
@@ -56,12 +57,12 @@ from students.model import load_student
 
 DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 RESULTS = Path(__file__).parent / "results" / "quality.jsonl"
-# A ResNet-10 with half of its channels, so that the whole table is a matter of hours.
+# A ResNet-10 with half its channels, so the whole table takes hours and not days.
 NARROW = {"stem_width": 16, "channels": [32, 64, 128, 256]}
 IMAGE_SIZE = 64
-# Two short trainings say what a step costs and what comes before and after the steps.
+# Two short runs of these lengths give the cost of a step and of everything else.
 SHORT, LONG = 4, 24
-# Views of a picture where no cache has to be built for them: a new one each time.
+# Views per picture without a cache: a new one each time.
 FRESH_VIEWS = 1000
 
 
@@ -86,7 +87,7 @@ METHODS = (
 )
 
 
-# What the default preset is without each of its terms, at the greatest number of steps.
+# The default preset without each of its terms, at the largest number of steps.
 ABLATIONS = tuple(
     Method(f"without {term}", {"preset": "default", term: 0}, projection_start="ridge")
     for term in PRESETS["default"].terms
@@ -94,10 +95,10 @@ ABLATIONS = tuple(
 
 
 class MethodProject(Project):
-    """The project of a method's recipe, with open_clip's loss where the method asks for it."""
+    """The project of a method's recipe, with open_clip's loss if the method uses it."""
 
     def __init__(self, config: RunConfig, method: Method) -> None:
-        """Take the recipe and the method that it is for."""
+        """Open the project of a recipe for a method."""
         super().__init__(config)
         self._method = method
 
@@ -112,20 +113,27 @@ class MethodProject(Project):
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
-    parser.add_argument("--teacher", type=Path, required=True, help="folder of the teacher")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the photographs")
+    parser.add_argument("--teacher", type=Path, required=True, help="folder with the teacher")
     parser.add_argument("--out", type=Path, default=Path("runs/quality"))
     parser.add_argument("--results", type=Path, default=RESULTS)
     parser.add_argument("--steps", type=int, nargs="*", default=[100, 400])
     parser.add_argument("--seconds", type=float, nargs="*", default=[300.0])
     parser.add_argument("--seeds", type=int, nargs="*", default=[0, 1, 2])
-    parser.add_argument("--methods", nargs="*", help="beginnings of their names; all unless given")
+    parser.add_argument("--methods", nargs="*", help="prefixes of their names; default: all")
     parser.add_argument("--batch-size", type=int, default=128)
     parser.add_argument("--learning-rate", type=float, default=2e-3)
     parser.add_argument("--precision", choices=("fp32", "bf16"), default="bf16")
     parser.add_argument("--views", type=int, default=4)
-    parser.add_argument("--views-in-seconds", type=int, default=1, help="each costs time there")
-    parser.add_argument("--rounds", type=int, default=3, help="of what a step costs")
+    parser.add_argument(
+        "--views-in-seconds",
+        type=int,
+        default=1,
+        help="views per picture in the cache at equal seconds",
+    )
+    parser.add_argument(
+        "--rounds", type=int, default=3, help="rounds that measure the cost of a step"
+    )
     parser.add_argument("--threads", type=int, default=1)
     options = parser.parse_args()
     torch.set_num_threads(options.threads)
@@ -146,12 +154,12 @@ def main() -> None:
 
 
 def has_seconds(method: Method) -> bool:
-    """Return whether a method has a row at equal seconds; a ridge start needs a cache."""
+    """Return whether a method has a row at equal seconds. A ridge start needs a cache."""
     return not (method.open_clip and method.projection_start == "ridge")
 
 
 def in_seconds(options: argparse.Namespace, method: Method) -> tuple[argparse.Namespace, Method]:
-    """Return options and method as they are at equal seconds: open_clip has its teacher live."""
+    """Return options and method for equal seconds, where open_clip has a live teacher."""
     method = replace(method, teacher="live") if method.open_clip else method
     views = options.views_in_seconds if method.teacher == "cached" else FRESH_VIEWS
     return argparse.Namespace(**{**vars(options), "views": views}), method
@@ -164,7 +172,7 @@ def _chosen(method: Method, beginnings: Sequence[str] | None) -> bool:
 def recipe(
     options: argparse.Namespace, method: Method, name: str, *, seed: int, steps: int
 ) -> RunConfig:
-    """Return the recipe of one run; the cache is the same for all of them."""
+    """Return the recipe of one run. All runs share the cache."""
     return resolve(
         {
             "seed": seed,
@@ -180,7 +188,7 @@ def recipe(
                 "train": table(options.data / "flickr8k" / "captions_train.csv"),
                 "workers": 0,
             },
-            # Few of these captions say left or right.
+            # Few of these captions mention left or right.
             "views": {"scale": [0.6, 1.0], "flip": True, "seed": 0},
             "cache": {
                 "views": options.views,
@@ -208,7 +216,7 @@ def recipe(
 def key_of(
     options: argparse.Namespace, method: Method, *, seed: int, **length: float
 ) -> dict[str, Any]:
-    """Return all that decides about the numbers of a run, the preset's present terms included."""
+    """Return everything that affects the numbers of a run, including the preset's terms."""
     terms = recipe(options, method, "key", seed=seed, steps=1).terms
     names = ("batch_size", "learning_rate", "precision", "views", "threads")
     return {
@@ -226,7 +234,7 @@ def key_of(
 def equal_steps(
     options: argparse.Namespace, results: Results, method: Method, *, seed: int, steps: int
 ) -> dict[str, Any]:
-    """Train and measure one student of the first table, unless that is done."""
+    """Train and measure one student at equal steps, unless that run is finished."""
     key = key_of(options, method, seed=seed, steps=steps)
     if (line := results.find(key)) is not None:
         return line
@@ -238,7 +246,7 @@ def equal_steps(
 def equal_seconds(
     options: argparse.Namespace, results: Results, method: Method, *, seed: int, seconds: float
 ) -> dict[str, Any] | None:
-    """Train and measure one student of the second table, unless that is done."""
+    """Train and measure one student at equal seconds, unless that run is finished."""
     changed, method = in_seconds(options, method)
     key = key_of(changed, method, seed=seed, seconds=seconds)
     if (line := results.find(key)) is not None:
@@ -246,7 +254,7 @@ def equal_seconds(
     cost = costs(options, results)[method.name]
     steps = int((seconds - cost["once"]) / cost["step"])
     if steps < LONG:
-        make_console().print(f"{method.name}: {seconds:g} s are too short for {LONG} steps")
+        make_console().print(f"{method.name}: {seconds:g} s are not enough for {LONG} steps")
         return None
     config = recipe(changed, method, "run", seed=seed, steps=steps)
     scores, trained = train_and_measure(config, method)
@@ -254,7 +262,7 @@ def equal_seconds(
 
 
 def costs(options: argparse.Namespace, results: Results) -> dict[str, dict[str, float]]:
-    """Return the processor seconds of a step of each method and of all else, measured in turns."""
+    """Return each method's processor seconds per step and of all else, measured in turns."""
     methods = [in_seconds(options, method) for method in METHODS if has_seconds(method)]
     names = ("batch_size", "precision", "views_in_seconds", "threads")
     key = {"costs": [method.name for _, method in methods], "rounds": options.rounds}
@@ -285,7 +293,7 @@ def costs(options: argparse.Namespace, results: Results) -> dict[str, dict[str, 
 
 
 def build_anew(options: argparse.Namespace) -> float:
-    """Build the cache of the table at equal seconds anew; return its processor seconds."""
+    """Rebuild the cache for equal seconds, and return its processor seconds."""
     started = time.process_time()
     options = argparse.Namespace(**{**vars(options), "views": options.views_in_seconds})
     project = Project(recipe(options, METHODS[1], "building", seed=0, steps=1))
@@ -296,7 +304,7 @@ def build_anew(options: argparse.Namespace) -> float:
 
 
 def train(config: RunConfig, method: Method) -> float:
-    """Train from the start; return the processor seconds of it, validation and saving included."""
+    """Train from scratch; return the processor seconds, including validation and saving."""
     shutil.rmtree(config.folder, ignore_errors=True)
     started = time.process_time()
     accelerator = start_accelerator(device="cpu", precision=config.train.precision)
@@ -311,7 +319,7 @@ def train(config: RunConfig, method: Method) -> float:
 
 
 def train_and_measure(config: RunConfig, method: Method) -> tuple[dict[str, float], float]:
-    """Return a student's scores, and the processor seconds that its training took."""
+    """Return a student's scores and the processor seconds of its training."""
     seconds = train(config, method)
     encoder = StudentEncoder(load_student(config.folder / "student"))
     scores = measure_encoder(encoder, config)
@@ -320,7 +328,7 @@ def train_and_measure(config: RunConfig, method: Method) -> tuple[dict[str, floa
 
 
 def measure_encoder(encoder: Encoder, config: RunConfig) -> dict[str, float]:
-    """Return the scores of the columns."""
+    """Return the scores for the columns of the table."""
     scores: dict[str, float] = {}
     for entry in Project(config).evaluation_sets:
         metrics = measure([encoder], entry).results[encoder.name]
@@ -341,7 +349,7 @@ def teacher_scores(options: argparse.Namespace, results: Results) -> dict[str, f
 
 
 def write_tables(options: argparse.Namespace, results: Results) -> None:
-    """Put all tables, with every run that there is, between the marks of the document."""
+    """Write the tables of all finished runs between the marks of the document."""
     teacher = teacher_scores(options, results)
     today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     text = [f"{today}, {cores}, seeds {', '.join(map(str, options.seeds))}:", ""]

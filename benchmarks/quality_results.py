@@ -12,21 +12,21 @@ COLUMNS = {**RECALLS, "mean_recall": "mean recall", "top1": "top-1"}
 
 
 class Results:
-    """Finished runs, a line each, found by all that decides about their numbers."""
+    """Finished runs, one line each, identified by everything that affects their numbers."""
 
     def __init__(self, path: Path) -> None:
-        """Read what is there."""
+        """Read the existing lines."""
         self.path = path
         lines = path.read_text().splitlines() if path.exists() else []
         self.lines: list[dict[str, Any]] = [json.loads(line) for line in lines]
 
     def find(self, key: Mapping[str, Any]) -> dict[str, Any] | None:
-        """Return the line of this key, or None."""
+        """Return the line with this key, or None."""
         plain = json.loads(json.dumps(key))
         return next((line for line in self.lines if line["key"] == plain), None)
 
     def add(self, key: Mapping[str, Any], values: Mapping[str, Any]) -> dict[str, Any]:
-        """Write a line at once, so that nothing finished is lost."""
+        """Append a line immediately, so no finished run is lost."""
         line: dict[str, Any] = json.loads(json.dumps({"key": key, **values}))
         self.lines.append(line)
         self.path.parent.mkdir(parents=True, exist_ok=True)
@@ -42,7 +42,7 @@ def table_lines(
     against: str,
     seeds: int,
 ) -> list[str]:
-    """Return one table in Markdown; mean recalls are also given as multiples of ``against``'s."""
+    """Return one Markdown table; mean recalls are also shown as multiples of ``against``'s."""
     counted = any("steps" in run for runs in runs_of.values() for run in runs)
     more = ["of teacher's", f"× {against}"] + (["steps"] if counted else [])
     lines = ["| method | " + " | ".join([*COLUMNS.values(), *more]) + " |"]

@@ -1,12 +1,12 @@
-"""Cache, train, evaluate and export on real photographs, with a teacher and without.
+"""Cache, train, evaluate and export on real photographs, with and without a teacher.
 
     python -m benchmarks.real_photos --data DIR --teacher DIR
 
-DIR of --data holds ``flickr8k/captions_train.csv``, ``flickr8k/captions_val.csv`` (with their
-pictures in ``flickr8k/images``) and class folders in ``caltech33/val``. Two students with the same
-start and the same number of steps are trained, one with the teacher and one on the captions
-alone; the table goes between the marks ``real_photos`` of ``docs/benchmarks.md``. What is finished
-is skipped when the script is run again.
+The data folder holds ``flickr8k/captions_train.csv``, ``flickr8k/captions_val.csv``, their pictures
+in ``flickr8k/images``, and class folders in ``caltech33/val``. The script trains two students from
+the same initial weights for the same number of steps: one with the teacher, one on the captions
+alone. The table goes between the ``real_photos`` marks in ``docs/benchmarks.md``. If the script
+runs again, it skips what is finished.
 """
 
 import argparse
@@ -39,8 +39,8 @@ DOCUMENT = Path(__file__).parent.parent / "docs" / "benchmarks.md"
 def main() -> None:
     """Run the benchmark from the command line."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", type=Path, required=True, help="folder of the photographs")
-    parser.add_argument("--teacher", type=Path, required=True, help="folder of the teacher")
+    parser.add_argument("--data", type=Path, required=True, help="folder with the photographs")
+    parser.add_argument("--teacher", type=Path, required=True, help="folder with the teacher")
     parser.add_argument("--out", type=Path, default=Path("runs/real_photos"))
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--batch-size", type=int, default=128)
@@ -87,7 +87,7 @@ def recipe(
 
 
 def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> dict[str, Any]:
-    """Measure teacher, both students and the bundle, and write the report."""
+    """Measure the teacher, both students and the bundle, and write the report."""
     project = Project(distilled)
     teacher = project.teacher
     if teacher is None:
@@ -107,7 +107,7 @@ def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> 
         report,
         out,
         history=distilled.folder / "metrics.jsonl",
-        notes=["The teacher is no CLIP: see the description of the data."],
+        notes=["The teacher is not a CLIP model: see the description of the data."],
         title="Real photographs",
     )
     print_report(report, make_console())
@@ -115,11 +115,11 @@ def measure(out: Path, distilled: RunConfig, alone: RunConfig, bundle: Path) -> 
 
 
 def write_table(report: dict[str, Any], minutes: float) -> None:
-    """Put the numbers between the marks of the document."""
+    """Write the numbers between the marks of the document."""
     retrieval, zero_shot = report["sets"]
     today, cores = datetime.date.today(), f"{os.cpu_count()} cores ({platform.machine()})"
     lines = [
-        f"{today}, {cores}, {minutes:.0f} minutes for what this call had to do:",
+        f"{today}, {cores}, {minutes:.0f} minutes:",
         "",
         f"    python -m benchmarks.real_photos {shlex.join(sys.argv[1:])}",
         "",

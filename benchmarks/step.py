@@ -1,16 +1,18 @@
-"""Times a step of training beside open_clip's own: live teacher and precomputed, both of us.
+"""Time our training step against open_clip's, with a live and a precomputed teacher.
 
     python -m benchmarks.step --out runs/step.json
 
 Four students with the same weights take turns, step by step, on one thread: (a) open_clip's
-``train_one_epoch`` with ``--distill-model``, its teacher live; (b) the same with the teacher's
+``train_one_epoch`` with ``--distill-model`` and a live teacher; (b) the same with the teacher's
 outputs given; (c) our step with the live teacher; (d) our step with a cache. Teacher, pictures,
-captions, optimizer and loss (contrastive + KL) are the same. open_clip's pictures are scaled and
-its texts tokenized before the clock starts, as its workers do it; ours come from ``StepDataset`` as
-from a worker, but for two things that count as ours: the live teacher tokenizes for itself, and the
-cache is looked up within the step, although in training a worker does it.
+captions, optimizer and loss (contrastive + KL) are the same.
 
-Before anything is timed, embeddings and losses of both are compared.
+open_clip's pictures are scaled and its texts tokenized before the clock starts, as its workers do.
+Our batches come from ``StepDataset``, as a worker returns them. Two costs count as ours: the live
+teacher does its own tokenizing, and the step looks embeddings up in the cache, although a worker
+does that in training.
+
+Before it times anything, the script compares embeddings and losses of both sides.
 """
 
 import argparse
@@ -78,7 +80,7 @@ def main() -> None:
     """Run the benchmark from the command line."""
     options = _parser().parse_args()
     torch.set_num_threads(1)
-    # Tokenizers would start threads of their own.
+    # Otherwise tokenizers start their own threads.
     os.environ["TOKENIZERS_PARALLELISM"] = "false"
     torch.manual_seed(options.seed)
     with tempfile.TemporaryDirectory() as folder:
@@ -100,9 +102,11 @@ def main() -> None:
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(description=(__doc__ or "").splitlines()[0])
     parser.add_argument("--batch-size", type=int, default=128)
-    parser.add_argument("--batches", type=int, default=4, help="different batches, in turns")
-    parser.add_argument("--steps", type=int, default=20, help="timed steps of each")
-    parser.add_argument("--warmup", type=int, default=3, help="steps of each before them")
+    parser.add_argument(
+        "--batches", type=int, default=4, help="number of different batches, used in turn"
+    )
+    parser.add_argument("--steps", type=int, default=20, help="timed steps per way")
+    parser.add_argument("--warmup", type=int, default=3, help="untimed steps before them")
     parser.add_argument("--image-size", type=int, default=64)
     parser.add_argument("--patch-size", type=int, default=8)
     parser.add_argument("--teacher-layers", type=int, default=6)
@@ -110,7 +114,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--student-layers", type=int, default=3)
     parser.add_argument("--student-width", type=int, default=192)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--profile", action="store_true", help="split our own step")
+    parser.add_argument("--profile", action="store_true", help="time the parts of our step")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     return parser
 
@@ -121,7 +125,7 @@ class Pictures:
     skipped: tuple[Skip, ...] = ()
 
     def __init__(self, captions: Sequence[str], *, size: int, seed: int) -> None:
-        """Draw a picture for each caption."""
+        """Generate a picture for each caption."""
         draw = np.random.default_rng(seed)
         self.name = "random pictures"
         self.rows = len(captions)
@@ -142,7 +146,7 @@ class Pictures:
 
 @dataclass(frozen=True)
 class Built:
-    """A cache, and what building it took for each picture with its caption, in seconds."""
+    """A cache, and the seconds to build it per picture and caption."""
 
     teacher: CachedTeacher
     clock: float
@@ -150,7 +154,7 @@ class Built:
 
 
 class Bench:
-    """Both sides, on the same data and with the same weights."""
+    """Both sides, with the same data and weights."""
 
     def __init__(self, options: argparse.Namespace, folder: Path) -> None:
         """Build the towers, the batches and the cache."""
@@ -177,7 +181,7 @@ class Bench:
         return self.live.preprocessing
 
     def student(self) -> Student:
-        """Return our student, a copy with the weights of open_clip's."""
+        """Return a copy of our student, with the weights of open_clip's."""
         return Student(
             clip_from_open_clip(self.open_clip.student, self.shapes["student"]),
             self.tokenizer,
@@ -187,11 +191,11 @@ class Bench:
         )
 
     def our_step(self, teacher: Teacher | CachedTeacher) -> OurStep:
-        """Return our step with a student of its own."""
+        """Return our step with a new student."""
         return OurStep(self.student(), teacher, Accelerator(cpu=True), optimizer_settings())
 
     def steps(self) -> dict[str, Callable[[int], object]]:
-        """Return the four steps; each takes the number of a step."""
+        """Return the four steps, as functions of the step's number."""
         theirs = self.their_batches
         given = Given(self.open_clip.teacher, theirs)
         live, cached = self.our_step(self.live), self.our_step(self.cached.teacher)
@@ -210,7 +214,7 @@ class Bench:
         """Compare embeddings and losses of both sides on the first batch, before any step.
 
         Raises:
-            RuntimeError: they are not those of one and the same computation.
+            RuntimeError: If they differ by more than rounding.
         """
         images, texts = self.their_batches[0]
         batch, student = self.batches[0], self.student()
@@ -225,7 +229,7 @@ class Bench:
         losses = self.open_clip.loss(
             **theirs, **{f"dist_{key}": value for key, value in teacher.items()}, output_dict=True
         )
-        # open_clip's term is the cross entropy, which has the gradient of the KL.
+        # open_clip's term is the cross entropy, which has the same gradient as KL.
         expected = {
             "contrastive": float(losses["contrastive_loss"]),
             "kl_divergence": float(losses["distill_loss"] - entropy(teacher)),
@@ -244,7 +248,7 @@ class Bench:
                     raise RuntimeError(f"{name}: {term} is {float(terms[term])}, expected {value}")
         for name in ("student_image", "student_text", "live_image", "live_text"):
             if found[name] > 1e-5:
-                raise RuntimeError(f"{name}: embeddings are {found[name]} apart")
+                raise RuntimeError(f"{name}: embeddings differ by {found[name]}")
         return found
 
     def _load_teacher(self) -> Teacher:
@@ -296,7 +300,7 @@ class Bench:
     def _normalised(self, batch: Batch) -> Tensor:
         pixels = batch.pieces[0].pixels
         if pixels is None:
-            raise RuntimeError("a batch without pictures")
+            raise RuntimeError("the batch has no pictures")
         return torch.from_numpy(self.look.normalise(pixels.numpy()))
 
 
@@ -318,7 +322,7 @@ def _gap(mine: Tensor, theirs: Tensor) -> float:
 
 
 def entropy(outputs: Mapping[str, Tensor]) -> Tensor:
-    """Return the mean entropy of a model's distributions over the batch, both ways."""
+    """Return the mean entropy of a model's distributions over the batch, in both directions."""
     logits = outputs["logit_scale"] * outputs["image_features"] @ outputs["text_features"].T
     rows = [F.log_softmax(some.double(), dim=1) for some in (logits, logits.T)]
     return torch.stack([-(row.exp() * row).sum(dim=1).mean() for row in rows]).mean()
@@ -327,7 +331,7 @@ def entropy(outputs: Mapping[str, Tensor]) -> Tensor:
 def summarise(
     times: Mapping[str, Times], bench: Bench, options: argparse.Namespace
 ) -> dict[str, Any]:
-    """Return medians, samples per second and ratios beside their goals."""
+    """Return medians, samples per second, and ratios with their goals."""
     clock = {name: statistics.median(some.clock) for name, some in times.items()}
     processor = {name: statistics.median(some.processor) for name, some in times.items()}
     by_clock = ratios(clock, cache=bench.size * bench.cached.clock)
@@ -357,7 +361,7 @@ def summarise(
 
 
 def ratios(seconds: Mapping[str, float], *, cache: float) -> dict[str, float]:
-    """Return the ratios of samples per second; ``cache`` is its cost for one batch."""
+    """Return the ratios of samples per second; ``cache`` is the cost of the cache per batch."""
     return {
         "d/a": seconds["a"] / seconds["d"],
         "d/b": seconds["b"] / seconds["d"],
@@ -368,18 +372,16 @@ def ratios(seconds: Mapping[str, float], *, cache: float) -> dict[str, float]:
 
 
 def print_report(report: Mapping[str, Any]) -> None:
-    """Print a report as the tables of docs/benchmarks.md."""
+    """Print a report as the tables in docs/benchmarks.md."""
     print("| | step | ms | samples/s |\n|---|---|---:|---:|")
     for name, step in report["steps"].items():
         milliseconds, rate = 1000 * step["median_seconds"], step["samples_per_second"]
         print(f"| {name} | {step['what']} | {milliseconds:.0f} | {rate:.0f} |")
-    print("\n| ratio of samples/s | by the clock | of the processor | goal |\n|---|---:|---:|---:|")
+    print("\n| ratio of samples/s | wall time | processor time | goal |\n|---|---:|---:|---:|")
     for name, found in report["ratios"].items():
         goal = "" if found["goal"] is None else f"{found['goal']:.1f}"
         print(f"| {name} | {found['ratio']:.2f} | {found['of_processor']:.2f} | {goal} |")
-    print(
-        f"\ncache: {report['cache_milliseconds_per_sample']:.2f} ms a sample, over {EPOCHS} epochs"
-    )
+    print(f"\ncache: {report['cache_milliseconds_per_sample']:.2f} ms/sample, over {EPOCHS} epochs")
     for name, milliseconds in report["our_step"].items():
         print(f"{name:>24} {milliseconds:8.2f} ms")
 

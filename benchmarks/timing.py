@@ -1,4 +1,4 @@
-"""Timing the steps of training: in turns, and part by part."""
+"""Time training steps in turns, and the parts of a step."""
 
 import math
 import statistics
@@ -14,9 +14,9 @@ from distill.train.batches import Batch
 
 @dataclass
 class Times:
-    """The seconds of each timed step: by the clock, and of the processor alone.
+    """The seconds of each timed step, as wall time and processor time.
 
-    The latter leaves out the time in which other programs had the core.
+    Processor time excludes the moments in which other programs had the core.
     """
 
     clock: list[float] = field(default_factory=list)
@@ -26,7 +26,7 @@ class Times:
 def take_turns(
     steps: Mapping[str, Callable[[int], object]], *, warmup: int, count: int
 ) -> dict[str, Times]:
-    """Run the steps in turns, a, b, c, d, a, …; return the times of each after the warmup."""
+    """Run the steps in turns (a, b, c, d, a, …); return the times of each after the warm-up."""
     times = {name: Times() for name in steps}
     for number in range(warmup + count):
         for name, step in steps.items():
@@ -80,7 +80,7 @@ def split_step(
 
 
 class Stopwatch:
-    """The seconds between one lap and the next, by name."""
+    """The seconds between laps, by name."""
 
     def __init__(self) -> None:
         """Start."""
@@ -88,7 +88,7 @@ class Stopwatch:
         self._last = time.perf_counter()
 
     def lap(self, name: str) -> None:
-        """End a lap and begin the next."""
+        """End a lap and start the next."""
         now = time.perf_counter()
         self.laps[name] = now - self._last
         self._last = now

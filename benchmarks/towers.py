@@ -1,4 +1,4 @@
-"""What the benchmarks of a training step share: captions, CLIP towers, and our step itself."""
+"""Shared by the benchmarks of a training step: captions, CLIP towers, and our step."""
 
 import datetime
 import json
@@ -37,7 +37,7 @@ from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, clamp_logit_scale
 from students.switches import choose_memory_format
 
-# The most tokens that CLIP reads of a text.
+# The maximum number of tokens that CLIP reads.
 CONTEXT = 77
 # Each is one token of CLIP's own tokenizer.
 WORDS = """
@@ -47,12 +47,12 @@ WORDS = """
     walking sitting standing playing riding holding wearing eating jumping looking on in with
     near under over behind and of while through across along
 """
-# With the marks of beginning and end these make 8 to 20 tokens.
+# With the start and end tokens, captions have 8 to 20 tokens.
 CAPTION_WORDS = range(6, 19)
 
 
 def draw_captions(count: int, *, seed: int) -> list[str]:
-    """Return so many different captions of 6 to 18 words, evenly spread over these lengths."""
+    """Return different captions of 6 to 18 words, evenly spread over these lengths."""
     draw, words = random.Random(seed), WORDS.split()
     captions: dict[str, None] = {}
     while len(captions) < count:
@@ -65,7 +65,7 @@ def draw_captions(count: int, *, seed: int) -> list[str]:
 
 @dataclass(frozen=True)
 class Shape:
-    """The size of a CLIP: layers and widths of its towers, pictures, and embeddings."""
+    """The sizes of a CLIP model: its towers, pictures and embeddings."""
 
     image_layers: int
     image_width: int
@@ -77,7 +77,7 @@ class Shape:
     head_width: int = 64
 
     def clip_config(self, *, vocabulary: int, end: int, activation: str = "gelu") -> CLIPConfig:
-        """Return it in the terms of transformers; ``end`` is the token that texts end with."""
+        """Return the config for transformers; ``end`` is the token that ends a text."""
         vision = CLIPVisionConfig(
             hidden_size=self.image_width,
             intermediate_size=4 * self.image_width,
@@ -107,7 +107,7 @@ class Shape:
 
 
 def image_processor(size: int) -> CLIPImageProcessorPil:
-    """Return CLIP's preprocessing for pictures of some size."""
+    """Return CLIP's preprocessing for a size of picture."""
     return CLIPImageProcessorPil(
         size={"shortest_edge": size}, crop_size={"height": size, "width": size}
     )
@@ -117,7 +117,7 @@ def clip_from_open_clip(model: nn.Module, shape: Shape) -> CLIPModel:
     """Return transformers' ``CLIPModel`` with the weights of open_clip's ``CLIP`` of that shape.
 
     Raises:
-        RuntimeError: a tensor is missing, or is none that ``CLIPModel`` has.
+        RuntimeError: If a tensor is missing or unknown to ``CLIPModel``.
     """
     theirs = model.state_dict()
     vocabulary = len(theirs["token_embedding.weight"])
@@ -133,7 +133,7 @@ def clip_from_open_clip(model: nn.Module, shape: Shape) -> CLIPModel:
         "text_model.embeddings.position_embedding.weight": theirs["positional_embedding"],
     }
     for name, other in (
-        # transformers spells it like this.
+        # This is how transformers spells it.
         ("vision_model.pre_layrnorm", "visual.ln_pre"),
         ("vision_model.post_layernorm", "visual.ln_post"),
         ("text_model.final_layer_norm", "ln_final"),
@@ -154,7 +154,7 @@ def clip_from_open_clip(model: nn.Module, shape: Shape) -> CLIPModel:
 def _layer(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Tensor]:
     found: dict[str, Tensor] = {}
     for part in ("weight", "bias"):
-        # open_clip keeps the three projections of an attention in one matrix.
+        # open_clip keeps the three projections of attention in one matrix.
         parts = state[f"{theirs}.attn.in_proj_{part}"].chunk(3)
         for name, tensor in zip("qkv", parts, strict=True):
             found[f"{ours}.self_attn.{name}_proj.{part}"] = tensor
@@ -175,10 +175,10 @@ def _linear(state: Mapping[str, Tensor], theirs: str, ours: str) -> dict[str, Te
 
 @dataclass
 class OurStep:
-    """What the training loop does with a batch, from the teacher to the clamp of the scale.
+    """One step of the training loop, from the teacher to clamping the scale.
 
-    ``teacher`` is live, or a cached one: its rows are then looked up here too, although training
-    does that in worker processes. It is not asked where a batch brings its embeddings.
+    ``teacher`` is live or cached. A cached teacher is looked up here too, although training does
+    that in worker processes. If a batch brings the teacher's embeddings, they are used instead.
     """
 
     student: Student
@@ -222,7 +222,7 @@ class OurStep:
         return result
 
     def global_loss(self, batch: Batch, teacher: Embeddings) -> GlobalLoss:
-        """Return the loss of a batch, of which the teacher says this."""
+        """Return the loss of a batch, given the teacher's embeddings."""
         ids = batch.pair_ids.to(self.accelerator.device).cpu()
         groups = torch.from_numpy(group_rows(ids[:, 0].tolist(), ids[:, 1].tolist()))
         return GlobalLoss(
@@ -256,7 +256,7 @@ class OurStep:
 
 
 def optimizer_settings() -> OptimizerSettings:
-    """Return AdamW as open_clip's command line has it by default for towers of ViT."""
+    """Return AdamW with the defaults of open_clip's command line for ViT towers."""
     return OptimizerSettings(
         optimizer="adamw",
         learning_rate=5e-4,
@@ -269,7 +269,7 @@ def optimizer_settings() -> OptimizerSettings:
 
 
 def describe_run(packages: Sequence[str]) -> dict[str, Any]:
-    """Return what a measurement was made on: date, command, versions, processor, load."""
+    """Return the circumstances of a measurement: date, command, versions, processor, load."""
     return {
         "date": datetime.date.today().isoformat(),
         "command": f"python -m benchmarks.{Path(sys.argv[0]).stem} {shlex.join(sys.argv[1:])}",
@@ -284,7 +284,7 @@ def describe_run(packages: Sequence[str]) -> dict[str, Any]:
 
 
 def write_json(path: Path | None, values: Mapping[str, Any]) -> None:
-    """Write a measurement where the command line said, whole or not at all."""
+    """Write a measurement to the file from the command line, whole or not at all."""
     if path is None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)

@@ -37,6 +37,6 @@ def test_what_it_cannot_measure_is_one_line(
 ) -> None:
     with pytest.raises(SystemExit):
         loader.main(["--data", str(tmp_path / "none")])
-    assert "there is no such folder" in capsys.readouterr().err
+    assert "the folder does not exist" in capsys.readouterr().err
     with pytest.raises(SystemExit, match="found 0 pictures"):
         loader.main(["--data", str(tmp_path)])
