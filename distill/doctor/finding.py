@@ -1,4 +1,4 @@
-"""What the doctor says of one thing that it looked at."""
+"""What the doctor says about one thing that it examined."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -7,14 +7,14 @@ from typing import Literal, TypeVar
 from export.runtime.errors import ClipDistillError
 
 Level = Literal["fine", "note", "wrong"]
-Result = TypeVar("Result")
+_Result = TypeVar("_Result")
 
 
 @dataclass(frozen=True)
 class Finding:
-    """One plain sentence on one thing; where it is ``wrong``, ``way_out`` says how to mend it.
+    """One plain sentence about one thing; ``way_out`` says what to do about it.
 
-    A ``note`` is worth knowing, and may be as it should be.
+    ``wrong`` would waste the run. A ``note`` is worth knowing, and may be intended.
     """
 
     about: str
@@ -24,25 +24,25 @@ class Finding:
 
 
 def fine(about: str, text: str) -> Finding:
-    """Return that a thing is as it should be."""
+    """Return the finding that a thing is as it should be."""
     return Finding(about, "fine", text)
 
 
 def note(about: str, text: str, way_out: str) -> Finding:
-    """Return that a thing may be not what was meant."""
+    """Return the finding that a thing may not be what the user meant."""
     return Finding(about, "note", text, way_out)
 
 
 def wrong(about: str, text: str, way_out: str) -> Finding:
-    """Return that a thing would waste the run."""
+    """Return the finding that a thing would waste the run."""
     return Finding(about, "wrong", text, way_out)
 
 
-def attempt(about: str, action: Callable[[], Result], findings: list[Finding]) -> Result | None:
-    """Return what an action gives; where it is refused, add why to the findings and give None."""
+def attempt(about: str, action: Callable[[], _Result], findings: list[Finding]) -> _Result | None:
+    """Return the result of an action; if it is refused, append the reason and return None."""
     try:
         return action()
     except ClipDistillError as error:
-        # Its message is finished, way out and all.
+        # The message already says how to fix it.
         findings.append(wrong(about, str(error), ""))
         return None

@@ -1,41 +1,41 @@
-"""What the doctor looks for in a recipe by itself."""
+"""The doctor's visit to the recipe itself."""
 
 from collections.abc import Sequence
 
 from distill.doctor.finding import Finding, fine, note, wrong
 from distill.recipe.config import RunConfig
 
-# Terms that compare each pair with the others of its batch, and with nothing else.
-CONTRASTIVE = ("contrastive", "interactive_contrastive", "sigmoid_contrastive", "soft_target")
-# What of them a step needs at least.
-LEAST_PAIRS = 64
+# Terms that compare each pair with the others of its batch and with nothing else.
+_CONTRASTIVE = ("contrastive", "interactive_contrastive", "sigmoid_contrastive", "soft_target")
+# The smallest batch that they work with.
+_LEAST_PAIRS = 64
 
 
 def examine_batch(batch_size: int, terms: Sequence[str]) -> list[Finding]:
-    """Look whether a batch has enough pairs to tell the true ones from."""
-    told = [name for name in terms if name in CONTRASTIVE]
-    if not told or batch_size >= LEAST_PAIRS:
+    """Check that a batch has enough pairs for the terms that compare within it."""
+    told = [name for name in terms if name in _CONTRASTIVE]
+    if not told or batch_size >= _LEAST_PAIRS:
         return [fine("batch", f"{batch_size} pictures a step")]
     return [
         wrong(
             "batch",
-            f"train.batch_size is {batch_size}, and {', '.join(told)} can tell a pair only from "
+            f"train.batch_size is {batch_size}, but {', '.join(told)} can compare a pair only with "
             "the others of its batch",
-            f"set it to {LEAST_PAIRS} or more, with train.micro_batch_size where memory is short",
+            f"set it to {_LEAST_PAIRS} or more; if memory is short, set train.micro_batch_size too",
         )
     ]
 
 
 def examine_length(config: RunConfig, *, steps: int, pictures: int) -> list[Finding]:
-    """Look whether a run of so many steps, over so many pictures, gets to what it is for."""
+    """Check that warmup and alignment leave enough of a run of ``steps`` steps."""
     train, found = config.train, []
     if train.warmup_steps > steps // 2:
         found.append(
             note(
                 "length",
-                f"train.warmup_steps is {train.warmup_steps} in a run of {steps} steps, of which "
-                f"{steps // 2} will warm up",
-                "make the run longer, or the warmup shorter",
+                f"train.warmup_steps is {train.warmup_steps}, but the run has {steps} steps, so "
+                f"only {steps // 2} warm up",
+                "make the run longer or the warmup shorter",
             )
         )
     others = [name for name in config.terms if name != "embedding_alignment"]
@@ -43,26 +43,26 @@ def examine_length(config: RunConfig, *, steps: int, pictures: int) -> list[Find
         found.append(
             wrong(
                 "length",
-                f"train.alignment_first_steps is {train.alignment_first_steps} in a run of "
-                f"{steps} steps, so that {', '.join(others)} never joins in",
-                "make the run longer, or set it lower",
+                f"train.alignment_first_steps is {train.alignment_first_steps}, but the run has "
+                f"{steps} steps, so these terms are never used: {', '.join(others)}",
+                "make the run longer, or lower train.alignment_first_steps",
             )
         )
     if found:
         return found
     epochs = steps * train.batch_size / pictures
-    return [fine("length", f"{steps:,} steps, {epochs:,.3g} times over {pictures:,} pictures")]
+    return [fine("length", f"{steps:,} steps, {epochs:,.3g} passes over {pictures:,} pictures")]
 
 
 def examine_entries(config: RunConfig) -> list[Finding]:
-    """Look whether the sources are what a user may have meant."""
+    """Check that sources and evaluation sets are what the user may have meant."""
     found = []
     if any(entry.kind == "scenes" for entry in config.train_sources):
         found.append(
             note(
                 "data",
-                "it trains on procedural pictures (kind: scenes)",
-                "name your own in data.train, if you meant them",
+                "training uses procedural pictures (kind: scenes)",
+                "to train on your own pictures, name them in data.train",
             )
         )
     trained = [entry.model_copy(update={"weight": None}) for entry in config.train_sources]
@@ -72,8 +72,8 @@ def examine_entries(config: RunConfig) -> list[Finding]:
     found += [
         note(
             name,
-            "it is what data.train trains on, so that its scores flatter the student",
-            "measure on pictures that training does not see",
+            "it is also in data.train, so its scores flatter the student",
+            "use pictures that training does not see",
         )
         for name, data in named.items()
         if data.model_copy(update={"weight": None}) in trained

@@ -3,15 +3,16 @@
 from collections.abc import Generator, Iterator, Sequence
 from functools import partial
 
-from distill.doctor.finding import Finding, attempt
-from distill.doctor.models import (
+from distill.doctor._models import (
     examine_cut,
-    examine_difference,
     examine_embeddings,
     examine_padding,
     examine_statistics,
+    slashed,
+    statistics_are,
 )
-from distill.doctor.sample import Examined, Look
+from distill.doctor._samples import Drawn, ReadOnlyProject
+from distill.doctor.finding import Finding, attempt, wrong
 from distill.evaluate.encoder import StudentEncoder
 from distill.recipe.student import StudentHf
 from distill.run.checks import check_student
@@ -24,14 +25,14 @@ from students.hub import find_model
 from students.loading import load_image_processor
 from students.towers import ImageTower
 
-# A student that has learned nothing yet cannot tell pictures apart: a few show that it runs.
-A_FEW = 4
+# A student that has learned nothing cannot tell pictures apart; a few show that it runs.
+_A_FEW = 4
 
 
 def examine_student(
-    project: Examined, looks: Sequence[Look]
+    project: ReadOnlyProject, samples: Sequence[Drawn]
 ) -> Generator[Finding, None, Student | None]:
-    """Yield what is found about the student; return it where it can be built."""
+    """Yield the findings about the student; return it if it can be built."""
     refused: list[Finding] = []
     student = attempt("student", lambda: project.student, refused)
     if student is not None:
@@ -39,15 +40,15 @@ def examine_student(
     yield from refused
     if student is None:
         return None
-    yield from _examine_look(project, student)
+    yield from _examine_preprocessing(project, student)
     encoder = StudentEncoder(student, device=project.config.device)
-    pictures = [picture for look in looks for picture in look.pictures][:A_FEW]
-    captions = [text for look in looks for text in look.every_caption]
-    ways = "see that the weights that it starts from are whole"
+    pictures = [picture for drawn in samples for picture in drawn.pictures][:_A_FEW]
+    captions = [text for drawn in samples for text in drawn.every_caption]
+    ways = "check that the weights that the student starts from are whole"
     image = encoder.encode_images(pictures) if pictures else None
     if image is not None:
         yield from examine_embeddings("student's pictures", image, ways=ways)
-    text = encoder.encode_texts(captions[:A_FEW]) if captions else None
+    text = encoder.encode_texts(captions[:_A_FEW]) if captions else None
     if text is not None:
         yield from examine_embeddings("student's captions", text, ways=ways)
     yield from examine_padding("student's padding", encoder, text="a photo of a dog")
@@ -55,26 +56,42 @@ def examine_student(
     return student
 
 
-def _examine_look(project: Examined, student: Student) -> Iterator[Finding]:
-    look = student_preprocessing(student)
-    if look is None:
+def _examine_preprocessing(project: ReadOnlyProject, student: Student) -> Iterator[Finding]:
+    preprocessing = student_preprocessing(student)
+    if preprocessing is None:
         return
     about = "student's mean and std"
-    yield from examine_statistics(about, look)
+    yield from examine_statistics(about, preprocessing)
     refused: list[Finding] = []
-    own = attempt(about, lambda: own_preprocessing(project, student), refused)
+    own = attempt(about, lambda: _own_preprocessing(project, student), refused)
     yield from refused
     if own is not None:
-        yield from examine_difference(about, look, own)
+        yield from examine_difference(about, preprocessing, own)
 
 
-def own_preprocessing(project: Examined, student: Student) -> Preprocessing | None:
-    """Return what the weights that a student starts from were trained with, None if not known.
+def examine_difference(
+    about: str, preprocessing: Preprocessing, own: Preprocessing
+) -> list[Finding]:
+    """Check that a model's mean and deviation are those that its weights were trained with."""
+    if statistics_are(preprocessing, own.mean, own.std):
+        return []
+    return [
+        wrong(
+            about,
+            f"they are {slashed(preprocessing.mean)} and {slashed(preprocessing.std)}, but its "
+            f"weights were trained with {slashed(own.mean)} and {slashed(own.std)}",
+            "use the image processor that belongs to the weights",
+        )
+    ]
 
-    A timm backbone brings its own, a model of transformers has it in its folder.
+
+def _own_preprocessing(project: ReadOnlyProject, student: Student) -> Preprocessing | None:
+    """Return the preprocessing of the weights that a student starts from; None if not known.
+
+    A timm backbone brings its own; a model of transformers has it in its folder.
 
     Raises:
-        StudentError: the folder's cannot be read.
+        StudentError: the file in the folder cannot be read.
     """
     section = project.config.student
     tower = getattr(student.model, "image_tower", None)
@@ -102,5 +119,6 @@ def _examine_context(student: Student, captions: Sequence[str]) -> Iterator[Find
         sum(len(ids) > length for ids in whole["input_ids"]),
         len(captions),
         length,
-        ways="it sees no more of them; raise student.text.context_length, or shorten them",
+        ways="the student does not see the rest; raise student.text.context_length, or shorten "
+        "them",
     )

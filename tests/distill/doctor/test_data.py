@@ -193,7 +193,7 @@ def test_a_run_that_ends_before_it_begins(train: dict[str, int], levels_found: l
 def test_how_often_a_run_sees_a_picture() -> None:
     recipe = config(train={"batch_size": 50})
     (finding,) = examine_length(recipe, steps=200, pictures=4000)
-    assert finding.text == "200 steps, 2.5 times over 4,000 pictures"
+    assert finding.text == "200 steps, 2.5 passes over 4,000 pictures"
 
 
 def test_sources_that_were_not_meant() -> None:

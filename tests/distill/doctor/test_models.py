@@ -1,4 +1,4 @@
-"""What the doctor asks of models, on embeddings made by hand and on small models."""
+"""What the doctor examines in models, on embeddings made by hand and on small models."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -16,25 +16,25 @@ from transformers import (
     SiglipModel,
 )
 
-from distill.doctor.finding import Finding
-from distill.doctor.models import (
+from distill.doctor._matching import examine_pairs, match
+from distill.doctor._models import (
     examine_cut,
-    examine_difference,
     examine_embeddings,
-    examine_family,
     examine_padding,
-    examine_pairs,
-    examine_scale,
     examine_statistics,
-    match,
 )
+from distill.doctor.finding import Finding
+from distill.doctor.student import examine_difference
+from distill.doctor.teacher import examine_family, examine_scale
 from distill.evaluate.encoder import StudentEncoder, TeacherEncoder
 from distill.teacher.hf import load_hf_teacher
 from export.runtime.preprocess import Preprocessing
 from students.loading import load_parts
 from tests.distill.teacher.cache.cache_pieces import CountingTeacher
 
-LOOK = replace(CountingTeacher.preprocessing, mean=(0.481, 0.458, 0.408), std=(0.269, 0.261, 0.276))
+PREPROCESSING = replace(
+    CountingTeacher.preprocessing, mean=(0.481, 0.458, 0.408), std=(0.269, 0.261, 0.276)
+)
 
 
 def levels(findings: Sequence[Finding]) -> list[str]:
@@ -95,7 +95,7 @@ def test_a_teacher_that_is_worse_than_chance() -> None:
     text = units(0, 64)
     finding = pairs_of(-text, text)
     assert finding.level == "wrong"
-    assert "0.0% of 64 pairs, by chance in 1.6%" in finding.text
+    assert "0.0% of 64 pairs, against 1.6% by chance" in finding.text
 
 
 def test_a_collapsed_teacher_does_not_pass_for_one_that_matches() -> None:
@@ -124,14 +124,14 @@ def test_two_classes_are_no_proof_against_a_teacher() -> None:
 @pytest.mark.parametrize(
     ("change", "word"),
     [
-        (lambda values: 3 * values, "long, must be 1"),
-        (lambda values: 0 * values, "long, must be 1"),
-        (lambda values: values * np.where(np.arange(16) == 3, np.nan, 1), "no finite numbers"),
-        (lambda values: np.repeat(values[:1], len(values), axis=0), "embedded alike"),
+        (lambda values: 3 * values, ", must be 1"),
+        (lambda values: 0 * values, ", must be 1"),
+        (lambda values: values * np.where(np.arange(16) == 3, np.nan, 1), "not finite numbers"),
+        (lambda values: np.repeat(values[:1], len(values), axis=0), "get the same embedding"),
     ],
 )
 def test_embeddings_that_are_none(change: Any, word: str) -> None:
-    (finding,) = examine_embeddings("pictures", change(units(0, 20)), ways="mend it")
+    (finding,) = examine_embeddings("pictures", change(units(0, 20)), ways="fix it")
     assert finding.level == "wrong"
     assert word in finding.text
 
@@ -165,70 +165,70 @@ def test_a_logit_scale_that_is_odd(scale: float, level: list[str]) -> None:
 
 
 @pytest.mark.parametrize(
-    "look",
+    "preprocessing",
     [
-        LOOK,
-        replace(LOOK, mean=(0.0,) * 3, std=(1.0,) * 3),
-        replace(LOOK, mean=(0.5,) * 3, std=(0.5,) * 3),
-        replace(LOOK, mean=(0.1307,) * 3, std=(0.3081,) * 3),
+        PREPROCESSING,
+        replace(PREPROCESSING, mean=(0.0,) * 3, std=(1.0,) * 3),
+        replace(PREPROCESSING, mean=(0.5,) * 3, std=(0.5,) * 3),
+        replace(PREPROCESSING, mean=(0.1307,) * 3, std=(0.3081,) * 3),
         # The same, written for levels from 0 to 255.
-        replace(LOOK, mean=(122.8, 116.7, 104.1), std=(68.5, 66.6, 70.3), rescale=1.0),
+        replace(PREPROCESSING, mean=(122.8, 116.7, 104.1), std=(68.5, 66.6, 70.3), rescale=1.0),
     ],
 )
-def test_statistics_that_models_have(look: Preprocessing) -> None:
-    assert levels(examine_statistics("statistics", look)) == ["fine"]
+def test_statistics_that_models_have(preprocessing: Preprocessing) -> None:
+    assert levels(examine_statistics("statistics", preprocessing)) == ["fine"]
 
 
 @pytest.mark.parametrize(
-    "look",
+    "preprocessing",
     [
-        replace(LOOK, rescale=1.0),
-        replace(LOOK, rescale=1 / 255**2),
-        replace(LOOK, mean=(122.8, 116.7, 104.1), std=(68.5, 66.6, 70.3)),
-        replace(LOOK, mean=(0.0,) * 3, std=(255.0,) * 3),
+        replace(PREPROCESSING, rescale=1.0),
+        replace(PREPROCESSING, rescale=1 / 255**2),
+        replace(PREPROCESSING, mean=(122.8, 116.7, 104.1), std=(68.5, 66.6, 70.3)),
+        replace(PREPROCESSING, mean=(0.0,) * 3, std=(255.0,) * 3),
     ],
 )
-def test_statistics_of_another_range(look: Preprocessing) -> None:
-    (finding,) = examine_statistics("statistics", look)
+def test_statistics_of_another_range(preprocessing: Preprocessing) -> None:
+    (finding,) = examine_statistics("statistics", preprocessing)
     assert finding.level == "wrong"
     assert "rescale_factor" in finding.way_out
 
 
 def test_statistics_that_are_not_those_of_the_weights() -> None:
-    imagenet = replace(LOOK, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    (finding,) = examine_difference("statistics", LOOK, imagenet)
+    imagenet = replace(PREPROCESSING, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    (finding,) = examine_difference("statistics", PREPROCESSING, imagenet)
     assert finding.level == "wrong"
     assert "0.485/0.456/0.406" in finding.text
-    rounded = replace(LOOK, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28), size=(16, 16))
-    assert examine_difference("statistics", LOOK, rounded) == []
+    rounded = replace(PREPROCESSING, mean=(0.48, 0.46, 0.41), std=(0.27, 0.26, 0.28), size=(16, 16))
+    assert examine_difference("statistics", PREPROCESSING, rounded) == []
 
 
 @pytest.mark.parametrize("model_type", ["siglip", "siglip2"])
 def test_statistics_that_published_models_of_a_type_do_not_have(model_type: str) -> None:
-    half = replace(LOOK, mean=(0.5,) * 3, std=(0.5,) * 3)
+    half = replace(PREPROCESSING, mean=(0.5,) * 3, std=(0.5,) * 3)
     assert examine_family("statistics", half, model_type) == []
-    (finding,) = examine_family("statistics", LOOK, model_type)
+    (finding,) = examine_family("statistics", PREPROCESSING, model_type)
     assert finding.level == "note"
     assert "0.5/0.5/0.5" in finding.text
 
 
 @pytest.mark.parametrize("model_type", ["clip", "chinese_clip", "altclip"])
 def test_imagenets_statistics_are_not_those_of_clip(model_type: str) -> None:
-    imagenet = replace(LOOK, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
-    assert examine_family("statistics", LOOK, model_type) == []
+    imagenet = replace(PREPROCESSING, mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
+    assert examine_family("statistics", PREPROCESSING, model_type) == []
     (finding,) = examine_family("statistics", imagenet, model_type)
     assert "0.481/0.458/0.408" in finding.text
     assert "preprocessor_config.json" in finding.way_out
 
 
 def test_a_teacher_may_have_statistics_of_its_own_pictures() -> None:
-    dark = replace(LOOK, mean=(0.239, 0.2227, 0.2016), std=(0.2657, 0.2306, 0.2309))
+    dark = replace(PREPROCESSING, mean=(0.239, 0.2227, 0.2016), std=(0.2657, 0.2306, 0.2309))
     assert examine_family("statistics", dark, "clip") == []
 
 
 @pytest.mark.parametrize("model_type", [None, "vision-text-dual-encoder"])
 def test_a_type_without_statistics_of_its_own_may_have_any(model_type: str | None) -> None:
-    assert examine_family("statistics", LOOK, model_type) == []
+    assert examine_family("statistics", PREPROCESSING, model_type) == []
 
 
 # --- captions and context

@@ -127,7 +127,7 @@ def test_a_healthy_recipe(
     assert all(line.startswith("ok ") for line in lines[:-1])
     (matching,) = [line for line in lines if "teacher's matching" in line]
     # Two captions are the same.
-    assert "of 64 pairs, by chance in 1.7%" in matching
+    assert "of 64 pairs, against 1.7% by chance" in matching
     assert err == "doctor: opening data and models, writing nothing\n"
 
 
@@ -162,7 +162,7 @@ def test_captions_that_are_file_names(doctor: Doctor, table: Path, tmp_path: Pat
 
     status, said = doctor(data=changed_table(table, tmp_path, name))
     assert status == 1
-    assert "names of files" in said["captions"]
+    assert "file names or numbers" in said["captions"]
 
 
 def test_captions_and_pictures_that_are_all_alike(doctor: Doctor, tmp_path: Path) -> None:

@@ -1,4 +1,4 @@
-"""A few samples of each source, drawn by the seed, and their pictures."""
+"""A few samples of each source, drawn by the recipe's seed, and their pictures."""
 
 import io
 from collections.abc import Sequence
@@ -16,21 +16,23 @@ from distill.run.project import Project
 from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import DataError
 
-# So many rows are looked at, and the pictures of so many of them.
-ROWS, PICTURES = 512, 64
-# Sides that pictures are kept at; none of what is asked of them needs more.
-SHORTEST, LONGEST = 768, 1024
-# So many different scenes stand for all that are not rendered yet.
-SCENES = 64
+# The number of rows that are drawn of a source, and how many of their pictures are read.
+_ROWS, PICTURES = 512, 64
+# A smaller sample says nothing about all of the data.
+FEWEST = 8
+# The sides that pictures are kept at. No check needs more.
+_SHORTEST, _LONGEST = 768, 1024
+# The number of different scenes that are drawn for a source that is not rendered yet.
+_SCENES = 64
 
 
 @dataclass(frozen=True)
-class Look:
-    """What was drawn of a source.
+class Drawn:
+    """A sample of a source.
 
-    ``rows`` are numbers in the source and ``samples`` what stands there; ``pictures`` belong to
-    ``shown``, those of the samples that were read, with a caption first. ``unreadable`` says why
-    others could not be.
+    ``rows`` are numbers in the source and ``samples`` what is there. ``pictures`` are those that
+    could be read, of the samples ``shown``; those with a caption come first. ``unreadable`` holds
+    the reason for each of the others.
     """
 
     source: Source
@@ -47,7 +49,7 @@ class Look:
 
     @property
     def keys(self) -> list[str]:
-        """The keys that belong to the captions."""
+        """The key of each sample that has a caption, in the order of `captions`."""
         return [sample.key for sample in self.samples if sample.captions]
 
     @property
@@ -57,32 +59,32 @@ class Look:
 
     @property
     def pairs(self) -> list[tuple[Sample, Image.Image]]:
-        """The pictures that were read and have a caption of their own."""
+        """The pictures that were read and have a caption, with their samples."""
         both = zip(self.shown, self.pictures, strict=True)
         return [(sample, picture) for sample, picture in both if sample.captions]
 
 
-def look_at(source: Source, *, seed: int, number: int, pictures: int = PICTURES) -> Look:
-    """Draw samples of a source, the ``number``-th of a recipe, and read some of their pictures."""
-    rows = draw_rows(len(source), ROWS, "doctor", seed, number).tolist()
+def draw_samples(source: Source, *, seed: int, number: int) -> Drawn:
+    """Draw samples of source ``number`` of a recipe, and read some of their pictures."""
+    rows = draw_rows(len(source), _ROWS, "doctor", seed, number).tolist()
     samples = [source[row] for row in rows]
     shown: list[Sample] = []
     read: list[Image.Image] = []
     unreadable: list[str] = []
-    for sample in _spread(samples, pictures):
+    for sample in _spread(samples, PICTURES):
         try:
-            image = open_image(sample, draft=SHORTEST)
+            image = open_image(sample, draft=_SHORTEST)
         except DataError as error:
             unreadable.append(str(error))
             continue
-        image.thumbnail((LONGEST, LONGEST))
+        image.thumbnail((_LONGEST, _LONGEST))
         shown.append(sample)
         read.append(image)
-    return Look(source, tuple(rows), tuple(samples), tuple(shown), tuple(read), tuple(unreadable))
+    return Drawn(source, tuple(rows), tuple(samples), tuple(shown), tuple(read), tuple(unreadable))
 
 
 def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
-    """Return ``count`` of the samples from the whole list, those with captions before others."""
+    """Return ``count`` samples from the whole list, those with captions first."""
     with_captions = [sample for sample in samples if sample.captions]
     without = [sample for sample in samples if not sample.captions]
     chosen = [with_captions[row] for row in draw_rows(len(with_captions), count, "pictures")]
@@ -90,25 +92,25 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
     return chosen + [without[row] for row in rest]
 
 
-class Examined(Project):
-    """The things of a recipe, of which none is written: scenes to be rendered are drawn here."""
+class ReadOnlyProject(Project):
+    """A project that writes nothing: scenes that are not on the disk are drawn in memory."""
 
     def _open(self, entry: SourceSection) -> Source:
         if entry.kind == "scenes":
             name = scenes_name(entry)
             folder = self.config.folder / name if entry.path is None else Path(entry.path)
             if not (folder / TABLE_FILE).exists():
-                return UnrenderedScenes(entry, str(folder / TABLE_FILE))
+                return _UnrenderedScenes(entry, str(folder / TABLE_FILE))
         return super()._open(entry)
 
 
-class UnrenderedScenes:
-    """Scenes that are not on the disk yet; a few stand for all of them."""
+class _UnrenderedScenes:
+    """Scenes that are not on the disk yet; a few of them are drawn, and repeated."""
 
     skipped: tuple[Skip, ...] = ()
 
     def __init__(self, config: ScenesSection, name: str) -> None:
-        """Take the section of the recipe; ``name`` is the table that there will be."""
+        """Take the section of the recipe; ``name`` is the table that a run will write."""
         self.name = name
         self.rows = config.count
         self._config = config
@@ -125,7 +127,7 @@ class UnrenderedScenes:
 
     @cached_property
     def _scenes(self) -> list[tuple[Scene, bytes]]:
-        return [self._draw(number) for number in range(min(self.rows, SCENES))]
+        return [self._draw(number) for number in range(min(self.rows, _SCENES))]
 
     def _draw(self, number: int) -> tuple[Scene, bytes]:
         config = self._config
