@@ -6,8 +6,8 @@ from pathlib import Path
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from distill.teacher.fingerprint import fingerprint, weight_files
-from distill.teacher.frozen import DTYPES, Declared, FrozenTeacher
+from distill.teacher._fingerprint import fingerprint, weight_files
+from distill.teacher._frozen import DTYPES, Declared, FrozenTeacher
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import BundleError, TeacherError
 from export.runtime.preprocess import Preprocessing

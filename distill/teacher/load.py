@@ -13,7 +13,7 @@ from export.runtime.errors import TeacherError
 _FIELD = re.compile(r"\bteacher\.(?=(?:model|pretrained|weights|quick_gelu)\b)")
 
 
-class TeacherRow(Protocol):
+class _Row(Protocol):
     """What a recipe says of one teacher."""
 
     loader: ClassVar[str]
@@ -34,7 +34,7 @@ class TeacherRow(Protocol):
         ...
 
 
-def load_teachers(rows: Sequence[TeacherRow], *, device: str) -> Ensemble:
+def load_teachers(rows: Sequence[_Row], *, device: str) -> Ensemble:
     """Load the teachers of a recipe as one.
 
     Args:
@@ -63,7 +63,7 @@ def load_teachers(rows: Sequence[TeacherRow], *, device: str) -> Ensemble:
     return Ensemble(members, [row.weight for row in rows])
 
 
-def load_teacher(row: TeacherRow, *, device: str = "cpu") -> Teacher:
+def load_teacher(row: _Row, *, device: str = "cpu") -> Teacher:
     """Load one teacher.
 
     Args:

@@ -20,21 +20,21 @@ from open_clip import (
 from open_clip.model import get_model_preprocess_cfg, set_model_preprocess_cfg
 from open_clip.tokenizer import HFTokenizer
 
-from distill.teacher.open_clip_hub import (
+from distill.teacher._open_clip_hub import (
     CONFIG,
     WEIGHTS,
     fetch_weights,
     find_config,
     find_weights,
 )
-from distill.teacher.open_clip_towers import (
+from distill.teacher._open_clip_towers import (
     PRECISIONS,
     OpenClipTeacher,
     OpenClipTokenizer,
     silent,
 )
+from distill.teacher._weights import is_torchscript, reading
 from distill.teacher.protocol import Teacher
-from distill.teacher.weights import is_torchscript, reading
 from export.runtime.errors import BundleError, TeacherError
 from students.hub import VOCABULARY_FILES, find_model
 from students.messages import one_line

@@ -16,16 +16,16 @@ from open_clip.model import (
 from torch import Tensor
 
 from distill.basis.progress import make_console
-from distill.teacher.open_clip_hub import fetch_weights
-from distill.teacher.open_clip_towers import (
+from distill.teacher._open_clip_hub import fetch_weights
+from distill.teacher._open_clip_towers import (
     PRECISIONS,
     OpenClipTeacher,
     OpenClipTokenizer,
     silent,
 )
+from distill.teacher._weights import read_weights, reading
 from distill.teacher.openai_names import OPENAI_MODELS
 from distill.teacher.protocol import Teacher
-from distill.teacher.weights import read_weights, reading
 from export.runtime.errors import TeacherError
 
 # Numbers of the format; the others are weights.

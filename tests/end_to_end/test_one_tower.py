@@ -22,7 +22,7 @@ from distill.recipe.load import load_recipe
 from distill.recipe.teachers import HfTeacherSection
 from distill.run.pipeline import evaluate, export, run
 from distill.run.project import Project
-from distill.teacher.frozen import FrozenTeacher
+from distill.teacher._frozen import FrozenTeacher
 from distill.teacher.load import load_teacher
 from export.runtime import EdgeModel
 from export.runtime.errors import ExportError

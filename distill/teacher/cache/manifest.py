@@ -17,7 +17,7 @@ from distill.basis.files import write_whole
 from distill.data.sample import Skip
 from export.runtime.errors import CacheError
 
-FORMAT = 1
+_FORMAT = 1
 Part = Literal["images", "captions"]
 PARTS: tuple[Part, ...] = ("images", "captions")
 
@@ -70,7 +70,7 @@ class Manifest:
         """Write the manifest (or a process's part) whole, under a temporary name first."""
         mended = {key for key, entry in self.unreadable.items() if entry is None and process == 0}
         values = {
-            "format": FORMAT,
+            "format": _FORMAT,
             **self.identity,
             "width": self.width,
             "logit_scale": self.logit_scale,
@@ -81,7 +81,7 @@ class Manifest:
                 key: entry for key, entry in self.unreadable.items() if key not in mended
             },
         }
-        write_whole(manifest_path(folder, process), json.dumps(values, indent=1) + "\n")
+        write_whole(_manifest_path(folder, process), json.dumps(values, indent=1) + "\n")
 
     def empty(self) -> "Manifest":
         """Return a manifest of the same cache that lists nothing yet."""
@@ -102,15 +102,15 @@ class Manifest:
 
     def next_number(self, part: Part) -> int:
         """Return the first number that no shard of a part has."""
-        return max((shard_number(shard) + 1 for shard in self.shards[part]), default=0)
+        return max((_shard_number(shard) + 1 for shard in self.shards[part]), default=0)
 
 
-def manifest_path(folder: Path, process: int) -> Path:
+def _manifest_path(folder: Path, process: int) -> Path:
     """Return the manifest that a process writes."""
     return folder / ("manifest.json" if process == 0 else f"manifest-{process}.json")
 
 
-def shard_number(shard: Mapping[str, Any]) -> int:
+def _shard_number(shard: Mapping[str, Any]) -> int:
     """Return the number in a shard's name; a shard with a greater one is newer."""
     return int(Path(shard["file"]).stem.rpartition("-")[2])
 
@@ -132,7 +132,7 @@ def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
     for part in PARTS:
         # A killed merge leaves shards that are listed twice.
         named = {shard["file"]: shard for manifest in manifests for shard in manifest.shards[part]}
-        merged.shards[part] = sorted(named.values(), key=shard_number)
+        merged.shards[part] = sorted(named.values(), key=_shard_number)
     for manifest in manifests:
         merged.unreadable.update(manifest.unreadable)
     merged.unreadable = {key: entry for key, entry in merged.unreadable.items() if entry}
@@ -159,7 +159,7 @@ def _part_paths(folder: Path) -> list[Path]:
 def _read(path: Path, identity: Identity) -> Manifest | None:
     try:
         values = json.loads(path.read_text())
-        known = values["format"] == FORMAT
+        known = values["format"] == _FORMAT
         found = {key: values[key] for key in identity.to_dict()}
         manifest = Manifest(
             identity=found,
@@ -173,11 +173,11 @@ def _read(path: Path, identity: Identity) -> Manifest | None:
         return None
     except (ValueError, KeyError, TypeError) as error:
         raise CacheError(
-            f"{path}: not a cache manifest of format {FORMAT}; delete the folder to build it again"
+            f"{path}: not a cache manifest of format {_FORMAT}; delete the folder to build it again"
         ) from error
     if not known:
         raise CacheError(
-            f"{path}: format {values['format']}, but this version reads format {FORMAT}; "
+            f"{path}: format {values['format']}, but this version reads format {_FORMAT}; "
             "set cache.folder to another folder"
         )
     _check(path.parent, found, identity.to_dict())

@@ -31,7 +31,7 @@ def row_digests(texts: Iterable[str]) -> NDArray[np.uint64]:
     return np.frombuffer(joined, "<u8").reshape(-1, 2).astype(np.uint64, copy=False)
 
 
-def quantise(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
+def _quantise(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
     """Round vectors ``[…, D]`` to int8 with one scale each, ``[…]``: max |x| / 127, symmetric."""
     largest = np.abs(embeddings).max(axis=-1)
     scales = (largest / _LARGEST_BYTE).astype(np.float32)
@@ -45,7 +45,7 @@ def save_shard(
     """Write a shard and what belongs to it, each under a temporary name first, itself last."""
     _save(path.with_suffix(".keys.npy"), keys)
     if dtype == "int8":
-        rounded, scales = quantise(embeddings)
+        rounded, scales = _quantise(embeddings)
         _save(path.with_suffix(".scales.npy"), scales)
         _save(path, rounded)
     else:

@@ -8,7 +8,7 @@ import open_clip
 import torch
 from transformers import BertConfig, BertTokenizer
 
-from distill.teacher.open_clip_towers import silent
+from distill.teacher._open_clip_towers import silent
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import safetensors.torch
 
-from distill.teacher.fingerprint import fingerprint, weight_files
+from distill.teacher._fingerprint import fingerprint, weight_files
 from distill.teacher.hf import load_hf_teacher
 
 

@@ -13,8 +13,8 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from distill.teacher._open_clip_towers import read_preprocessing, silent
 from distill.teacher.open_clip import load_open_clip_teacher
-from distill.teacher.open_clip_towers import read_preprocessing, silent
 from export.runtime.errors import BundleError, TeacherError
 from tests.distill.teacher.open_clip_models import CLIP, MODELS, random_weights, save_open_clip
 from tests.distill.teacher.openai_format import save_torchscript

@@ -12,7 +12,7 @@ import safetensors.torch
 import torch
 from torch import nn
 
-from distill.teacher.weights import is_torchscript, read_weights
+from distill.teacher._weights import is_torchscript, read_weights
 from export.runtime.errors import TeacherError
 from tests.distill.teacher.openai_format import save_torchscript
 

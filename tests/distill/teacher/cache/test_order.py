@@ -7,9 +7,9 @@ import pytest
 import torch
 
 from distill.data.shards.source import ShardsSource, open_shards
+from distill.teacher.cache._order import shard_ends, share_pictures
 from distill.teacher.cache.build import NOTHING_SHARED, Sharing, build_cache
 from distill.teacher.cache.cache import CachedTeacher
-from distill.teacher.cache.order import shard_ends, share_pictures
 from distill.teacher.cache.rows import row_digests
 from tests.distill.data.shards.tars import samples, write_tar, write_tars
 from tests.distill.teacher.cache.cache_pieces import SETTINGS, CountingTeacher, Pictures, silent

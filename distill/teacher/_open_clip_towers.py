@@ -14,8 +14,8 @@ from open_clip.model import get_input_dtype
 from open_clip.tokenizer import SimpleTokenizer
 from torch import Tensor, nn
 
-from distill.teacher.fingerprint import tensor_fingerprint
-from distill.teacher.frozen import Declared, FrozenTeacher
+from distill.teacher._fingerprint import tensor_fingerprint
+from distill.teacher._frozen import Declared, FrozenTeacher
 from export.runtime.errors import BundleError
 from export.runtime.preprocess import Preprocessing
 from students.messages import quiet

@@ -70,7 +70,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
         TeacherError: The file is damaged, holds no tensors by name, or wants to run code; one line.
     """
     with reading(file):
-        state = read_torchscript(file) if is_torchscript(file) else load_state_dict(str(file))
+        state = _read_torchscript(file) if is_torchscript(file) else load_state_dict(str(file))
         if not all(isinstance(value, Tensor) for value in state.values()):
             raise ValueError("it holds something else than tensors by name")
         return dict(state)
@@ -85,7 +85,7 @@ def is_torchscript(file: Path) -> bool:
     return "constants.pkl" in names and "data.pkl" in names
 
 
-def read_torchscript(file: Path) -> dict[str, Tensor]:
+def _read_torchscript(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a TorchScript archive by their dotted names.
 
     Raises:
