@@ -28,6 +28,7 @@ from distill.data.folder import open_folder
 from distill.data.sample import Sample, open_image
 from distill.data.tables.table import open_table
 from distill.evaluate.encoder import TeacherEncoder
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.zero_shot import label_pictures
 from distill.labels.label_set import LabelSet
 from distill.losses.terms import Embeddings, kl_divergence
@@ -104,7 +105,7 @@ def embed(data: Path, teacher: Teacher) -> Exact:
     pairs = [flickr[number] for number in range(len(flickr))]
     captions = [text for sample in pairs for text in sample.captions]
     counts = [len(sample.captions) for sample in pairs]
-    names, labels = label_pictures(caltech, classes=None, samples=None)
+    names, labels = label_pictures(EvaluationSet("caltech33", "zero_shot", caltech))
     classes = LabelSet(tuple(names), TEMPLATES).embed(TeacherEncoder(teacher).encode_texts)
     return Exact(
         images=_images(pairs, teacher),

@@ -7,50 +7,36 @@ import numpy as np
 
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder, encode_many
-from distill.evaluate.lend import Sides, borrowed, both_sides
-from distill.evaluate.metrics import Ids, rank, share_in_top
+from distill.evaluate.evaluation_set import EvaluationSet
+from distill.evaluate.lend import Sides, borrowed_sides, both_sides
+from distill.evaluate.metrics import Ids, Ranking, Rankings, rank
 from distill.evaluate.pictures import Options, choose, encode_pictures
-from distill.evaluate.result import Disagreement, Metrics, SetResult
+from distill.evaluate.result import Disagreement, SetResult
 from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError, RecipeError
 
-METRICS = ("agreement@1", "agreement@5")
-# As many pictures as a reader looks at.
+# As many pictures as a reader will look at.
 SHOWN = 24
 
 
-def agreement_on(
-    encoders: Sequence[Encoder],
-    source: Source,
-    *,
-    labels: LabelSet,
-    samples: int | None = None,
-    options: Options,
-) -> SetResult:
-    """Measure how often an encoder's first label of a picture is the teacher's.
+def agreement(encoders: Sequence[Encoder], entry: EvaluationSet, options: Options) -> SetResult:
+    """Rank the labels for each picture; the teacher's first label counts as the right one.
 
-    ``agreement@1`` is that share, ``agreement@5`` how often the teacher's first label is among the
-    encoder's first five. Pictures need no labels of their own. The ``disagreements`` begin with
-    the pictures where the teacher's label is furthest above the encoder's, in the teacher's view.
-
-    Args:
-        encoders: What to measure.
-        source: Any pictures.
-        labels: The candidates and their templates.
-        samples: How many pictures at most; all unless given.
-        options: Who the teacher is (``lender``), tolerance for unreadable pictures, progress.
+    The pictures need no labels of their own. ``disagreements`` begin with the pictures for which
+    the teacher prefers its own label to the encoder's most clearly. ``options.lender`` is the
+    teacher.
 
     Raises:
-        RecipeError: there is no teacher.
+        RecipeError: there is no teacher, or it lacks a tower.
         DataError: there are no pictures, or they cannot be read.
     """
-    teacher = options.lender
+    source, teacher = entry.source, options.lender
     if teacher is None:
-        raise RecipeError(f"{source.name}: agreement is with a teacher, and none is there")
-    indices = any_pictures(source, samples=samples)
+        raise RecipeError(f"{source.name}: agreement needs a teacher to compare with")
+    labels = LabelSet(tuple(entry.classes or ()), tuple(entry.templates))
     everyone = {encoder.name: encoder for encoder in (teacher, *encoders)}
     models = list(everyone.values())
-    pictures = encode_pictures(models, source, indices, options=options)
+    pictures = encode_pictures(models, source, any_pictures(entry), options=options)
     sides = both_sides(
         models,
         pictures,
@@ -61,64 +47,71 @@ def agreement_on(
     reference = sides[teacher.name]
     if reference is None:
         raise RecipeError(f"{source.name}: {teacher.name} lacks a tower, so there is no agreement")
-    chosen = _first(reference)
-    results: dict[str, Metrics] = {}
-    first: dict[str, tuple[Ids, ...] | None] = {}
-    disagreements = {}
-    for encoder in encoders:
-        found = sides[encoder.name]
-        if found is None:
-            results[encoder.name], first[encoder.name] = dict.fromkeys(METRICS), None
-            continue
-        ranking = rank(
-            found.images, found.texts, query_ids=chosen, candidate_ids=np.arange(len(labels.names))
-        )
-        shares = (share_in_top(ranking.ranks, 1), share_in_top(ranking.ranks, 5))
-        results[encoder.name] = dict(zip(METRICS, shares, strict=True))
-        first[encoder.name] = (ranking.first,)
-        if encoder.name != teacher.name:
-            disagreements[encoder.name] = [
-                Disagreement(
-                    index=pictures.indices[number],
-                    key=source[pictures.indices[number]].key,
-                    reference=labels.names[chosen[number]],
-                    found=labels.names[ranking.first[number]],
-                )
-                for number in _apart(reference, chosen, ranking.first)
-            ]
+    # There is no right label here, so -1 stands for it.
+    chosen = _rank_labels(reference, np.full(len(pictures.indices), -1, np.int64)).first
+    measured = {encoder.name: sides[encoder.name] for encoder in encoders}
+    rankings: dict[str, Rankings | None] = {
+        name: None if side is None else {"image_to_text": _rank_labels(side, chosen)}
+        for name, side in measured.items()
+    }
     return SetResult(
         "agreement",
-        len(pictures.indices),
-        results,
-        first,
-        pictures.skipped,
-        borrowed={name: side for name, side in borrowed(sides).items() if name in results},
-        disagreements=disagreements,
+        samples=len(pictures.indices),
+        rankings=rankings,
+        skipped=pictures.skipped,
+        borrowed=borrowed_sides(measured),
+        disagreements={
+            name: _disagreements(
+                source,
+                labels.names,
+                pictures.indices,
+                reference=reference,
+                chosen=chosen,
+                found=found["image_to_text"].first,
+            )
+            for name, found in rankings.items()
+            if found is not None and name != teacher.name
+        },
     )
 
 
-def any_pictures(source: Source, *, samples: int | None) -> list[int]:
+def any_pictures(entry: EvaluationSet) -> list[int]:
     """Return the indices of the pictures to measure.
 
     Raises:
-        DataError: there is none.
+        DataError: there are none.
     """
-    indices = choose(source, lambda _: True, samples)
+    indices = choose(entry.source, lambda _: True, entry.samples)
     if not indices:
-        raise DataError(f"{source.name}: there is no picture in it to compare anything on")
+        raise DataError(f"{entry.source.name}: there are no pictures to compare models on")
     return indices
 
 
-def _first(sides: Sides) -> Ids:
-    """Return the label of each picture, ``[N]``."""
-    none = np.full(len(sides.images), -1, np.int64)
-    numbers = np.arange(len(sides.texts))
-    return rank(sides.images, sides.texts, query_ids=none, candidate_ids=numbers).first
+def _rank_labels(sides: Sides, right: Ids) -> Ranking:
+    """Rank all labels for each picture; ``right`` ``[N]`` is the number of the right one."""
+    candidates = np.arange(len(sides.texts))
+    return rank(sides.images, sides.texts, query_ids=right, candidate_ids=candidates)
 
 
-def _apart(reference: Sides, chosen: Ids, found: Ids) -> list[int]:
-    """Return the pictures to show, those first where the reference is surest."""
+def _disagreements(
+    source: Source,
+    labels: Sequence[str],
+    indices: Sequence[int],
+    *,
+    reference: Sides,
+    chosen: Ids,
+    found: Ids,
+) -> list[Disagreement]:
+    """Return the pictures to show, first those for which the reference is surest."""
     rows = np.flatnonzero(chosen != found)
     lead = (reference.texts[chosen[rows]] - reference.texts[found[rows]]) * reference.images[rows]
     order = np.argsort(-lead.sum(axis=1), kind="stable")
-    return [int(row) for row in rows[order[:SHOWN]]]
+    return [
+        Disagreement(
+            index=indices[row],
+            key=source[indices[row]].key,
+            reference=labels[chosen[row]],
+            found=labels[found[row]],
+        )
+        for row in rows[order[:SHOWN]]
+    ]

@@ -1,63 +1,35 @@
 """Comparison: every encoder on every evaluation set, on the same samples."""
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, replace
 from typing import Any
 
-from distill.data.folder import DEFAULT_TEMPLATES
-from distill.data.sample import Skip, Source
-from distill.evaluate.agreement import agreement_on, any_pictures
+from distill.data.sample import Skip
 from distill.evaluate.encoder import Encoder
+from distill.evaluate.evaluation_set import EvaluationSet
+from distill.evaluate.metrics import Scores
 from distill.evaluate.pictures import Options
-from distill.evaluate.result import Metrics, SetResult
-from distill.evaluate.retrieval import captioned_pictures, retrieval
-from distill.evaluate.zero_shot import label_pictures, zero_shot
-from distill.labels.label_set import LabelSet
+from distill.evaluate.result import SetResult
+from distill.evaluate.tasks import task_named
 from export.runtime.errors import RecipeError
 
-FORMAT = 1
-HEADLINES = {"zero_shot": "top1", "retrieval": "mean_recall", "agreement": "agreement@1"}
+_FORMAT = 1
 
 
-@dataclass(frozen=True)
-class EvaluationSet:
-    """One data set to measure on; the task is ``zero_shot``, ``retrieval`` or ``agreement``.
-
-    ``classes`` and ``templates`` belong to zero_shot, which takes all labels of the source unless
-    given some, and to agreement.
-    """
-
-    name: str
-    task: str
-    source: Source
-    classes: Sequence[str] | None = None
-    templates: Sequence[str] = DEFAULT_TEMPLATES
-    samples: int | None = None
-
-    def limited(self, samples: int) -> "EvaluationSet":
-        """Return the same set with at most so many samples."""
-        return replace(self, samples=min(samples, self.samples or samples))
-
-
-def headline(task: str, metrics: Metrics) -> tuple[str, float | None]:
-    """Return name and value of the one number that stands for a task."""
-    name = HEADLINES[task]
-    return name, metrics[name]
+def headline(task: str, found: Scores) -> tuple[str, float | None]:
+    """Return name and value of the one metric that stands for a task."""
+    name = task_named(task).headline
+    return name, found[name]
 
 
 def check_set(entry: EvaluationSet) -> None:
-    """See that a set has what its task asks for, without reading a picture.
+    """Check that a set has what its task needs, without reading a picture.
 
     Raises:
-        DataError: it lacks labels or captions, or a label is none of its classes.
+        RecipeError: the task is unknown.
+        DataError: the set lacks labels or captions, or a label is not among its classes.
     """
-    match entry.task:
-        case "zero_shot":
-            label_pictures(entry.source, classes=entry.classes, samples=entry.samples)
-        case "agreement":
-            any_pictures(entry.source, samples=entry.samples)
-        case _:
-            captioned_pictures(entry.source, samples=entry.samples)
+    task_named(entry.task, of=f"evaluate.{entry.name}").check(entry)
 
 
 def measure(
@@ -66,34 +38,11 @@ def measure(
     """Measure encoders on one set.
 
     Raises:
-        RecipeError: the task is unknown.
-        DataError: the set has not what the task asks for, or cannot be read.
+        RecipeError: the task is unknown, or it needs a teacher and there is none.
+        DataError: the set lacks what the task needs, or cannot be read.
     """
-    match entry.task:
-        case "zero_shot":
-            return zero_shot(
-                encoders,
-                entry.source,
-                classes=entry.classes,
-                templates=entry.templates,
-                samples=entry.samples,
-                options=options,
-            )
-        case "retrieval":
-            return retrieval(encoders, entry.source, samples=entry.samples, options=options)
-        case "agreement":
-            return agreement_on(
-                encoders,
-                entry.source,
-                labels=LabelSet(tuple(entry.classes or ()), tuple(entry.templates)),
-                samples=entry.samples,
-                options=options or Options(),
-            )
-        case _:
-            raise RecipeError(
-                f"evaluate.{entry.name}: task is {entry.task!r}; "
-                f"it must be one of {', '.join(HEADLINES)}"
-            )
+    task = task_named(entry.task, of=f"evaluate.{entry.name}")
+    return task.measure(encoders, entry, options or Options())
 
 
 def compare(
@@ -103,22 +52,31 @@ def compare(
     reference: str = "teacher",
     options: Options | None = None,
 ) -> tuple[dict[str, Any], list[Skip]]:
-    """Return the content of ``report.json``, and the pictures that could not be read.
+    """Measure all encoders on all sets, and compare each with the reference.
 
-    ``retained`` is an encoder's headline divided by the reference's, ``agreement`` the share of
-    first hits that are the reference's. An encoder of one tower is compared with the reference's
-    other side, and ``borrowed`` says so. What does not exist is None: an encoder without both
-    sides, no reference, a reference at 0. Progress is shown unless ``options`` say otherwise.
+    ``retained`` is an encoder's headline divided by the reference's. ``agreement`` is how often
+    both have the same answer first. An encoder of one tower is compared with the reference's other
+    side, and ``borrowed`` says so. A number that does not exist is None: the encoder lacks a side,
+    there is no reference, or the reference is at 0.
+
+    Args:
+        encoders: The models; no two have the same name.
+        sets: What to measure on; no two have the same name.
+        reference: Name of the model that the others are compared with.
+        options: Shows progress bars unless it says otherwise. Its ``lender`` is the reference.
+
+    Returns:
+        The content of ``report.json``, and the pictures that could not be read.
 
     Raises:
         RecipeError: two sets or two encoders have the same name, or a task is unknown.
-        DataError: a set has not what its task asks for, or cannot be read.
+        DataError: a set lacks what its task needs, or cannot be read.
     """
     _check_names("evaluate", [entry.name for entry in sets])
     _check_names("models", [encoder.name for encoder in encoders])
     skipped: list[Skip] = []
     report: dict[str, Any] = {
-        "format": FORMAT,
+        "format": _FORMAT,
         "models": [
             {"name": encoder.name, "parameters": encoder.parameters, "bytes": encoder.bytes}
             for encoder in encoders
@@ -143,26 +101,27 @@ def compare(
                 "agreement": {
                     encoder.name: result.agreement(encoder.name, reference) for encoder in encoders
                 },
-                **_one_sided(result),
+                **_occasional(result),
             }
         )
     return report, skipped
 
 
-def _one_sided(result: SetResult) -> dict[str, Any]:
+def _occasional(result: SetResult) -> dict[str, Any]:
     """Return what only some sets have: borrowed sides, and pictures that models disagree on."""
-    apart = {
-        name: [asdict(entry) for entry in entries] for name, entries in result.disagreements.items()
-    }
-    return {
-        **({"borrowed": dict(result.borrowed)} if result.borrowed else {}),
-        **({"disagreements": apart} if apart else {}),
-    }
+    found: dict[str, Any] = {}
+    if result.borrowed:
+        found["borrowed"] = dict(result.borrowed)
+    if result.disagreements:
+        found["disagreements"] = {
+            name: [asdict(entry) for entry in entries]
+            for name, entries in result.disagreements.items()
+        }
+    return found
 
 
 def _retained(result: SetResult, name: str, reference: str) -> float | None:
-    # The reference agrees with itself whatever it is worth.
-    if reference not in result.results or result.task == "agreement":
+    if reference not in result.results or not task_named(result.task).retained:
         return None
     _, ours = headline(result.task, result.results[name])
     _, theirs = headline(result.task, result.results[reference])

@@ -1,7 +1,7 @@
 """What a model of one tower borrows: the teacher's texts for its pictures, or the reverse."""
 
 import hashlib
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -66,7 +66,7 @@ def both_sides(
     return sides
 
 
-def borrowed(sides: dict[str, Sides | None]) -> dict[str, str]:
+def borrowed_sides(sides: Mapping[str, Sides | None]) -> dict[str, str]:
     """Return which side each encoder has borrowed, for those that have."""
     return {name: found.borrowed for name, found in sides.items() if found and found.borrowed}
 

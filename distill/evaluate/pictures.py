@@ -10,8 +10,7 @@ from PIL import Image
 from distill.basis.draws import draw_permutation
 from distill.basis.progress import Bar, progress_bar
 from distill.data.sample import Sample, Skip, Source, check_skips, open_image
-from distill.evaluate.encoder import Encoder
-from distill.evaluate.metrics import Embeddings
+from distill.evaluate.encoder import Encoder, Vectors
 from export.runtime.errors import DataError
 
 # Decoded pictures held at a time, and captions between two steps of the bar.
@@ -43,7 +42,7 @@ class Pictures:
     """
 
     indices: list[int]
-    embeddings: dict[str, Embeddings | None]
+    embeddings: dict[str, Vectors | None]
     skipped: list[Skip]
 
 
@@ -81,7 +80,7 @@ def encode_pictures(
     """
     kept: list[int] = []
     skipped: list[Skip] = []
-    parts: dict[str, list[Embeddings]] = {encoder.name: [] for encoder in encoders}
+    parts: dict[str, list[Vectors]] = {encoder.name: [] for encoder in encoders}
     with _bar("pictures", len(indices), options) as bar:
         for start in range(0, len(indices), BATCH_SIZE):
             images = []
@@ -106,9 +105,7 @@ def encode_pictures(
     )
 
 
-def encode_captions(
-    encoder: Encoder, texts: Sequence[str], *, options: Options
-) -> Embeddings | None:
+def encode_captions(encoder: Encoder, texts: Sequence[str], *, options: Options) -> Vectors | None:
     """Embed captions ``[M, D]`` in their order, or None without a text tower.
 
     They are read by length, so that those of a batch need little padding.

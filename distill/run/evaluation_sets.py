@@ -6,7 +6,7 @@ from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.pairs import iterate
 from distill.data.sample import Source
 from distill.data.shards.source import stated_classes, stated_templates
-from distill.evaluate.compare import EvaluationSet
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.labels.label_set import LabelSet, knows, label_templates, name_labels
 from distill.recipe.config import RunConfig
 from distill.recipe.evaluate import EvaluationEntry

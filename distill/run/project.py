@@ -11,7 +11,7 @@ from distill.data.pairs import Captions
 from distill.data.sample import Skip, Source, check_source, limit_pixels, split_by_hash
 from distill.data.shards.source import shard_lengths
 from distill.data.views import ViewSettings
-from distill.evaluate.compare import EvaluationSet
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.labels.label_set import LabelSet, label_set
 from distill.labels.names import read_lines
 from distill.losses.terms import Term, WeightedLoss

@@ -9,8 +9,9 @@ from torch import Tensor
 from distill.basis.draws import draw_integers
 from distill.data.pairs import Captions, group_rows
 from distill.data.sample import Skip, Source, open_image
-from distill.evaluate.compare import EvaluationSet, headline, measure
+from distill.evaluate.compare import headline, measure
 from distill.evaluate.encoder import Encoder, StudentEncoder
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.lend import Remembered
 from distill.evaluate.pictures import Options
 from distill.evaluate.teachers import EnsembleEncoder

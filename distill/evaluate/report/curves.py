@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from distill.evaluate.result import METRIC_TITLES
+from distill.evaluate.metrics import metric_title
 
 # Colours that occur nowhere else stand for the page's own, so that its dark mode reaches the SVG.
 INK, GRID, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404"
@@ -57,7 +57,7 @@ def read_history(path: Path) -> History:
         if isinstance(best, dict):
             _note(headline, step, best.get("value"))
             metric = str(best.get("metric", ""))
-            name = f"{METRIC_TITLES.get(metric, metric)} on {best.get('set', '')}"
+            name = f"{metric_title(metric)} on {best.get('set', '')}"
     return History(sorted(loss.items()), sorted(validation.items()), sorted(headline.items()), name)
 
 

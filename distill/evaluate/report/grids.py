@@ -12,7 +12,7 @@ from distill.data.sample import Sample, open_image
 from export.runtime.errors import DataError
 
 if TYPE_CHECKING:
-    from distill.evaluate.compare import EvaluationSet
+    from distill.evaluate.evaluation_set import EvaluationSet
 
 # Pixels of a picture's longer side; a page of one file has to stay small.
 SIDE = 192

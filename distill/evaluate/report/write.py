@@ -13,18 +13,18 @@ from rich.table import Table
 from rich.text import Text
 
 from distill.basis.files import write_whole
+from distill.evaluate.report.columns import (
+    columns_of,
+    format_bytes,
+    format_count,
+    legend_of,
+    task_title,
+)
 from distill.evaluate.report.curves import draw_curves, read_history
 from distill.evaluate.report.grids import Grid
-from distill.evaluate.result import METRIC_TITLES
 
-MISSING = "–"
-# With so many numbers a set's table has narrow titles.
-MANY_COLUMNS = 4
-TASKS = {
-    "zero_shot": "zero-shot classification",
-    "retrieval": "retrieval",
-    "agreement": "agreement with the teacher about labels",
-}
+# A table with this many columns breaks its headings into lines.
+_MANY_COLUMNS = 4
 
 
 def write_report(
@@ -41,9 +41,9 @@ def write_report(
     Args:
         report: What `compare` returns.
         folder: An existing folder.
-        history: The run's ``metrics.jsonl`` for the curves; left out where it is missing.
-        grids: Pictures that stand below the tables of their sets.
-        notes: Sentences that stand above the tables.
+        history: The run's ``metrics.jsonl``; if it is missing, the page has no curves.
+        grids: Pictures to show below the tables of their sets.
+        notes: Sentences to show above the tables.
         title: The heading.
     """
     text = json.dumps(_finite(report), indent=2, ensure_ascii=False, allow_nan=False)
@@ -68,52 +68,22 @@ def render_page(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
+    sets = [
+        {
+            **_describe_set(entry, report["models"]),
+            "grids": [grid for grid in grids if grid.set_name == entry["name"]],
+        }
+        for entry in report["sets"]
+    ]
     page: str = environment.from_string(template).render(
         title=title,
         notes=notes,
         curves=curves,
-        sets=[
-            {
-                **_describe_set(entry, report["models"]),
-                "grids": [grid for grid in grids if grid.set_name == entry["name"]],
-            }
-            for entry in report["sets"]
-        ],
+        models=[model["name"] for model in report["models"]],
+        sets=sets,
+        legend=legend_of([described["columns"] for described in sets]),
     )
     return page
-
-
-def _describe_set(entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a set as a table for people: columns, and a row of finished cells per model."""
-    metrics = list(next(iter(entry["results"].values()), {}))
-    # Where agreement is what is measured, its share says all.
-    shares_shown = [] if entry["task"] == "agreement" else ["retained", "agreement"]
-    columns = [
-        *(METRIC_TITLES.get(name, name) for name in metrics),
-        *shares_shown,
-        "parameters",
-        "size",
-    ]
-    rows = []
-    for model in models:
-        name = model["name"]
-        shares = [
-            *(entry["results"][name][metric] for metric in metrics),
-            *(entry[share][name] for share in shares_shown),
-        ]
-        sizes = [format_count(model["parameters"]), format_bytes(model["bytes"])]
-        rows.append((name, [*(format_percent(share) for share in shares), *sizes]))
-    return {
-        "name": entry["name"],
-        "task": TASKS.get(entry["task"], entry["task"]),
-        "samples": f"{entry['samples']:,}",
-        "columns": columns,
-        "rows": rows,
-        "borrowed": [
-            f"{name}: the {side} are the teacher's"
-            for name, side in entry.get("borrowed", {}).items()
-        ],
-    }
 
 
 def print_report(report: Mapping[str, Any], console: Console) -> None:
@@ -136,44 +106,33 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
         )
         table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("model", overflow="fold", max_width=16)
-        shown = described["columns"][:-2]
-        gap = " " if len(shown) < MANY_COLUMNS else "\n"
+        shown = [column for column in described["columns"] if not column.is_size]
+        gap = " " if len(shown) < _MANY_COLUMNS else "\n"
         for column in shown:
-            table.add_column(column.replace(" ", gap), justify="right", no_wrap=True)
-        for name, cells in described["rows"]:
-            table.add_row(name, *cells[: len(shown)])
+            table.add_column(column.title.replace(" ", gap), justify="right", no_wrap=True)
+        for model in report["models"]:
+            table.add_row(model["name"], *(column.cells[model["name"]] for column in shown))
         console.print(table)
         for line in described["borrowed"]:
             console.print(Text(line))
 
 
-def format_percent(share: float | None) -> str:
-    """Return a fraction of 1 in percent with one decimal, a dash where there is none."""
-    return MISSING if share is None or not math.isfinite(share) else f"{100 * share:.1f}"
-
-
-def format_count(count: int | None) -> str:
-    """Return a number of weights in thousands, millions or billions."""
-    return MISSING if count is None else _scale(count).strip()
-
-
-def format_bytes(size: int | None) -> str:
-    """Return a size in B, kB, MB or GB, of 1,000 each."""
-    return MISSING if size is None else f"{_scale(size)}B"
-
-
-def _scale(value: int) -> str:
-    """Return a number with three digits and the letter of its unit."""
-    for unit, size in (("G", 1e9), ("M", 1e6), ("k", 1e3)):
-        if value >= size:
-            scaled = value / size
-            decimals = 2 if scaled < 10 else 1 if scaled < 100 else 0
-            return f"{scaled:.{decimals}f} {unit}"
-    return f"{value} "
+def _describe_set(entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return a set as people read it: its heading, its columns and what is borrowed."""
+    return {
+        "name": entry["name"],
+        "task": task_title(entry["task"]),
+        "samples": f"{entry['samples']:,}",
+        "columns": columns_of(entry, models),
+        "borrowed": [
+            f"{name}: the {side} are the teacher's"
+            for name, side in entry.get("borrowed", {}).items()
+        ],
+    }
 
 
 def _finite(value: Any) -> Any:
-    """Return the same values with None for what is no finite number."""
+    """Return the same values, with None for numbers that are not finite."""
     if isinstance(value, Mapping):
         return {key: _finite(inner) for key, inner in value.items()}
     if isinstance(value, list | tuple):

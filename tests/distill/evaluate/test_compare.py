@@ -4,7 +4,9 @@ import json
 
 import pytest
 
-from distill.evaluate.compare import EvaluationSet, compare, headline, measure
+from distill.evaluate.compare import check_set, compare, headline, measure
+from distill.evaluate.evaluation_set import EvaluationSet
+from distill.evaluate.metrics import metrics_of
 from distill.evaluate.pictures import Options
 from export.runtime.errors import DataError, RecipeError
 
@@ -36,13 +38,15 @@ def test_the_report_has_the_form_of_format_1(make_encoder, sets):
         "name": "classes",
         "task": "zero_shot",
         "samples": 2,
-        "results": {
-            "teacher": {"top1": 1.0, "top5": 1.0, "mean_per_class_recall": 1.0},
-            "student": {"top1": 0.5, "top5": 1.0, "mean_per_class_recall": 0.5},
-        },
+        "results": classes["results"],
         "retained": {"teacher": 1.0, "student": 0.5},
         "agreement": {"teacher": 1.0, "student": 0.5},
     }
+    assert list(classes["results"]) == ["teacher", "student"]
+    for name, values in (("teacher", (1.0, 1.0, 1.0)), ("student", (0.5, 1.0, 0.5))):
+        found = classes["results"][name]
+        assert list(found) == [metric.name for metric in metrics_of("zero_shot")]
+        assert (found["top1"], found["top5"], found["mean_per_class_recall"]) == values
     assert captions["task"] == "retrieval"
     # Pictures 0 and 1 are alike: one finds its caption, and no caption tells them apart.
     mean = (0.5 + 1 + 1 + 0 + 1 + 1) / 6
@@ -114,5 +118,9 @@ def test_names_are_given_once_and_tasks_are_known(make_encoder, sets):
         compare([student, student], sets)
     with pytest.raises(RecipeError, match=r"'classes'.*more than once"):
         compare([student], [sets[0], sets[0]])
-    with pytest.raises(RecipeError, match="zero_shot, retrieval"):
-        measure([student], EvaluationSet("x", "probe", sets[0].source))
+    unknown = EvaluationSet("x", "probe", sets[0].source)
+    message = r"evaluate\.x: task is 'probe'; it must be one of zero_shot, retrieval, agreement"
+    with pytest.raises(RecipeError, match=message):
+        measure([student], unknown)
+    with pytest.raises(RecipeError, match=message):
+        check_set(unknown)

@@ -4,14 +4,19 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from distill.evaluate.compare import measure
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.lend import Remembered
 from distill.evaluate.pictures import Options
-from distill.evaluate.retrieval import retrieval
-from distill.evaluate.zero_shot import zero_shot
 from export.runtime.errors import TeacherError
 
 ROWS = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 CAPTIONS = {"a": (1, 0, 0.1), "b": (0, 1, 0.1), "c": (0, 0.1, 1)}
+
+
+def retrieval(encoders, source, *, lender):
+    entry = EvaluationSet("set", "retrieval", source)
+    return measure(encoders, entry, options=Options(lender=lender))
 
 
 @pytest.fixture
@@ -27,7 +32,7 @@ def test_retrieval_against_the_teachers_other_side(captioned, make_encoder, side
     images = [ROWS[1], ROWS[0], ROWS[2]] if side == "images" else None
     student = make_encoder("student", images, swapped if side == "texts" else None)
     for together in ([teacher, student], [student]):
-        result = retrieval(together, captioned, options=Options(lender=teacher))
+        result = retrieval(together, captioned, lender=teacher)
         assert result.results["student"]["image_to_text_recall@1"] == pytest.approx(1 / 3)
         assert result.results["student"]["text_to_image_recall@1"] == pytest.approx(1 / 3)
         assert result.borrowed == {"student": lent}
@@ -40,13 +45,14 @@ def test_zero_shot_against_the_teachers_other_side(captioned, make_encoder, side
     student = make_encoder(
         "student", ROWS if side == "images" else None, prompts if side == "texts" else None
     )
-    result = zero_shot([student], captioned, options=Options(lender=teacher))
+    entry = EvaluationSet("set", "zero_shot", captioned)
+    result = measure([student], entry, options=Options(lender=teacher))
     assert result.results["student"]["top1"] == 1.0
 
 
 def test_a_model_with_both_towers_borrows_nothing(captioned, make_encoder):
     teacher, student = (make_encoder(name, ROWS, CAPTIONS) for name in ("teacher", "student"))
-    result = retrieval([student], captioned, options=Options(lender=teacher))
+    result = retrieval([student], captioned, lender=teacher)
     assert result.borrowed == {}
     assert teacher.seen == []
 

@@ -1,5 +1,6 @@
 """Metrics on matrices made by hand, and against the whole matrix."""
 
+import re
 import subprocess
 import sys
 
@@ -7,7 +8,20 @@ import numpy as np
 import pytest
 
 from distill.evaluate import metrics
-from distill.evaluate.metrics import agreement, mean_per_class_recall, rank, share_in_top
+from distill.evaluate.metrics import (
+    METRICS,
+    Metric,
+    Ranking,
+    Rankings,
+    mean_per_class_recall,
+    metric_title,
+    metrics_of,
+    rank,
+    scores,
+    share_equal,
+    share_in_top,
+)
+from distill.evaluate.tasks import TASKS
 
 
 def rank_scores(scores, query_ids, candidate_ids):
@@ -90,7 +104,7 @@ def test_tiles_give_what_the_whole_matrix_gives(monkeypatch):
 
 
 def test_agreement_is_the_share_of_equal_first_hits():
-    assert agreement(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 0])) == 0.5
+    assert share_equal(np.array([1, 2, 3, 4]), np.array([1, 2, 0, 0])) == 0.5
 
 
 @pytest.mark.slow
@@ -108,3 +122,67 @@ def test_large_sets_never_hold_the_whole_matrix():
         [sys.executable, "-c", code], capture_output=True, text=True, check=True
     )
     assert int(result.stdout) < 200_000
+
+
+# --- the rows
+
+ROWS = pytest.mark.parametrize("metric", METRICS, ids=[metric.name for metric in METRICS])
+# Three pictures with the captions 0, 0, 1 and 2; for classes and labels, the first direction.
+BY_HAND: Rankings = {
+    "image_to_text": Ranking(
+        ranks=np.array([0, 4, 9]), first=np.array([0, 2, 0]), labels=np.array([0, 1, 1])
+    ),
+    "text_to_image": Ranking(
+        ranks=np.array([0, 0, 1, 7]), first=np.array([0, 0, 2, 1]), labels=np.array([0, 0, 1, 2])
+    ),
+}
+# What each metric makes of them.
+EXPECTED = {
+    "top1": 1 / 3,
+    "top5": 2 / 3,
+    "mean_per_class_recall": (1 + 0) / 2,
+    "image_to_text_recall@1": 1 / 3,
+    "image_to_text_recall@5": 2 / 3,
+    "image_to_text_recall@10": 1.0,
+    "text_to_image_recall@1": 2 / 4,
+    "text_to_image_recall@5": 3 / 4,
+    "text_to_image_recall@10": 1.0,
+    "mean_recall": (1 / 3 + 2 / 3 + 1 + 2 / 4 + 3 / 4 + 1) / 6,
+    "agreement@1": 1 / 3,
+    "agreement@5": 2 / 3,
+}
+
+
+@ROWS
+def test_each_metric_of_rankings_made_by_hand(metric: Metric) -> None:
+    assert metric.name in EXPECTED, f"tests: EXPECTED lacks the value of {metric.name}"
+    value = metric.compute(BY_HAND)
+    assert type(value) is float
+    assert value == pytest.approx(EXPECTED[metric.name])
+
+
+@ROWS
+def test_each_row_is_complete(metric: Metric) -> None:
+    row = f"distill/evaluate/metrics.py: the row of {metric.name or metric}"
+    names = [other.name for other in METRICS]
+    assert metric.name, f"{row} has no name"
+    assert names.count(metric.name) == 1, f"{row} is there {names.count(metric.name)} times"
+    assert metric.title, f"{row} has no title"
+    same = [other.name for other in METRICS if other.title == metric.title]
+    assert same == [metric.name], f"{row} shares its title with another: {same}"
+    assert re.fullmatch(r"[A-Z][^.]*\.", metric.meaning), f"{row} needs a meaning of one sentence"
+    assert metric.tasks, f"{row} names no task"
+    known = {task.name for task in TASKS}
+    assert set(metric.tasks) <= known, f"{row} names tasks that do not exist; there are {known}"
+
+
+def test_values_go_by_name_in_the_order_of_the_columns() -> None:
+    found = scores("zero_shot", BY_HAND)
+    assert list(found) == [metric.name for metric in METRICS if "zero_shot" in metric.tasks]
+    assert found == {name: pytest.approx(EXPECTED[name]) for name in found}
+    assert scores("retrieval", None) == dict.fromkeys(m.name for m in metrics_of("retrieval"))
+
+
+def test_a_metric_without_a_row_is_called_by_its_name() -> None:
+    assert metric_title("top1") == "top-1"
+    assert metric_title("of_another_version") == "of_another_version"

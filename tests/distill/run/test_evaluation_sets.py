@@ -8,7 +8,7 @@ import pytest
 
 from distill.data.sample import Sample, Skip, Source, limit_pixels
 from distill.data.shards.source import open_shards
-from distill.evaluate.compare import EvaluationSet
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.labels.label_set import LabelSet
 from distill.recipe.config import RunConfig
 from distill.recipe.sources import SourceSection

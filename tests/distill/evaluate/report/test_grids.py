@@ -5,7 +5,8 @@ import io
 
 from PIL import Image
 
-from distill.evaluate.compare import EvaluationSet, compare
+from distill.evaluate.compare import compare
+from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.report.grids import SIDE, disagreement_grids
 from distill.evaluate.report.write import render_page
 

@@ -3,31 +3,30 @@
 import io
 import json
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 
 import pytest
 from rich.console import Console
 
-from distill.evaluate.report.curves import draw_curves, read_history, thin
-from distill.evaluate.report.write import (
+from distill.evaluate.metrics import metrics_of
+from distill.evaluate.report.columns import (
     format_bytes,
     format_count,
     format_percent,
-    print_report,
-    render_page,
-    write_report,
+    meaning_of,
 )
-from distill.evaluate.result import METRIC_TITLES
-from distill.evaluate.retrieval import METRICS as RETRIEVAL
-from distill.evaluate.zero_shot import METRICS as ZERO_SHOT
+from distill.evaluate.report.curves import draw_curves, read_history, thin
+from distill.evaluate.report.write import print_report, render_page, write_report
 
 MODELS = ["teacher", "student", "student_alone"]
+ZERO_SHOT, RETRIEVAL = metrics_of("zero_shot"), metrics_of("retrieval")
 
 
 @pytest.fixture
 def report():
     def numbers(metrics, value):
-        return dict.fromkeys(metrics, value)
+        return dict.fromkeys((metric.name for metric in metrics), value)
 
     return {
         "format": 1,
@@ -71,11 +70,12 @@ def history(tmp_path):
 
 
 class Tables(HTMLParser):
-    """Collects the rows of all tables, and whatever an element would load."""
+    """Collects the rows of all tables, the legend, and whatever an element would load."""
 
     def __init__(self):
         super().__init__()
         self.tables, self.loads, self._open = [], [], False
+        self.legend, self._term, self._part = {}, "", ""
 
     def handle_starttag(self, tag, attrs):
         self.loads += [value for name, value in attrs if name in ("src", "srcset", "data")]
@@ -84,7 +84,10 @@ class Tables(HTMLParser):
         ]
         if tag in ("script", "link", "img", "iframe"):
             self.loads.append(tag)
-        if tag == "table":
+        self._part = tag
+        if tag == "dt":
+            self._term = ""
+        elif tag == "table":
             self.tables.append([])
         elif tag == "tr":
             self.tables[-1].append([])
@@ -93,10 +96,15 @@ class Tables(HTMLParser):
             self._open = True
 
     def handle_endtag(self, tag):
+        self._part = ""
         if tag in ("td", "th"):
             self._open = False
 
     def handle_data(self, data):
+        if self._part == "dt":
+            self._term = data
+        elif self._part == "dd":
+            self.legend[self._term] = data
         if self._open:
             self.tables[-1][-1][-1] += data
 
@@ -134,14 +142,58 @@ def test_numbers_that_are_none_become_null(report, tmp_path):
 def test_the_page_shows_every_number_for_people(report):
     # Each set stands there twice: models in rows, and models in columns for narrow screens.
     wide, narrow, other_wide, _ = read_page(render_page(report)).tables
+    titles, count = [metric.title for metric in ZERO_SHOT], len(ZERO_SHOT)
     assert wide == [
-        ["model", "top-1", "top-5", "per class", "retained", "agreement", "parameters", "size"],
-        ["teacher", "99.6", "99.6", "99.6", "100.0", "100.0", "428 M", "1.71 GB"],
-        ["student", "86.4", "86.4", "86.4", "86.8", "81.2", "219 k", "880 kB"],
-        ["student_alone", "–", "–", "–", "–", "–", "–", "–"],
+        ["model", *titles, "retained", "agreement", "parameters", "size"],
+        ["teacher", *["99.6"] * count, "100.0", "100.0", "428 M", "1.71 GB"],
+        ["student", *["86.4"] * count, "86.8", "81.2", "219 k", "880 kB"],
+        ["student_alone", *["–"] * count, "–", "–", "–", "–"],
     ]
+    assert titles[:3] == ["top-1", "top-5", "per class"]
     assert [list(row) for row in zip(*narrow, strict=True)] == wide
-    assert other_wide[0][1:8] == [METRIC_TITLES[name] for name in RETRIEVAL]
+    assert other_wide[0][1:-4] == [metric.title for metric in RETRIEVAL]
+
+
+def test_numbers_go_to_their_column_by_name(report):
+    found = report["sets"][0]["results"]["student"]
+    found["top1"], found["top5"] = 0.25, 0.75
+    report["sets"][0]["results"]["student"] = dict(reversed(found.items()))
+    wide = read_page(render_page(report)).tables[0]
+    row = dict(zip(wide[0], wide[2], strict=True))
+    assert (row["model"], row["top-1"], row["top-5"]) == ("student", "25.0", "75.0")
+
+
+def test_a_number_without_a_row_keeps_its_name_and_a_missing_one_is_a_dash(report):
+    for found in report["sets"][0]["results"].values():
+        found["of_another_version"] = 0.5
+    del report["sets"][0]["results"]["student"]["top5"]
+    wide = read_page(render_page(report)).tables[0]
+    row = dict(zip(wide[0], wide[2], strict=True))
+    assert (row["top-5"], row["of_another_version"]) == ("–", "50.0")
+
+
+def test_the_legend_explains_the_columns_that_are_shown(report):
+    legend = read_page(render_page(report)).legend
+    for metric in (*ZERO_SHOT, *RETRIEVAL):
+        assert legend[metric.title] == metric.meaning
+    assert {"retained", "agreement"} <= set(legend)
+    assert "top-1 in zero-shot classification, mean R in retrieval" in legend["retained"]
+    report["sets"] = report["sets"][:1]
+    assert not {metric.title for metric in RETRIEVAL} & set(read_page(render_page(report)).legend)
+    report["sets"] = []
+    assert "<dl>" not in render_page(report)
+
+
+def test_agreement_has_no_shares_of_its_own(report):
+    report["sets"][0]["task"] = "agreement"
+    report["sets"] = report["sets"][:1]
+    page = read_page(render_page(report))
+    assert not {"retained", "agreement"} & {*page.tables[0][0], *page.legend}
+
+
+def test_the_legend_says_which_metric_is_better_low():
+    metric = replace(ZERO_SHOT[0], meaning="How far off it is.", more_is_better=False)
+    assert meaning_of(metric) == "How far off it is. Less is better."
 
 
 def test_the_page_loads_nothing(report, history):
@@ -212,8 +264,7 @@ def test_the_table_fits_80_columns(report):
     assert any(line.split() == ["teacher", "428", "M", "1.71", "GB"] for line in lines)
     student = [line.split() for line in lines if line.split()[:1] == ["student"]]
     assert student[1:] == [
-        ["student", "86.4", "86.4", "86.4", "86.8", "81.2"],
-        ["student", *["86.4"] * 7, "86.8", "81.2"],
+        ["student", *["86.4"] * len(metrics), "86.8", "81.2"] for metrics in (ZERO_SHOT, RETRIEVAL)
     ]
 
 

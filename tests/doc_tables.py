@@ -1,0 +1,62 @@
+"""Tables in the documentation that follow from rows in the code.
+
+After a change of such a row, write them anew:
+
+    .venv/bin/python -m tests.doc_tables
+"""
+
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+from tests.house import ROOT
+
+
+def metrics_table() -> str:
+    """Return the metrics of ``report.json``."""
+    from distill.evaluate.metrics import METRICS
+
+    rows = [
+        (
+            f"`{metric.name}`",
+            ", ".join(f"`{task}`" for task in metric.tasks),
+            metric.title,
+            metric.meaning,
+            "more" if metric.more_is_better else "less",
+        )
+        for metric in METRICS
+    ]
+    return _table(("metric", "task", "heading", "meaning", "better"), rows)
+
+
+# The page and the name of the markers, <!-- NAME --> and <!-- /NAME -->, that a table is between.
+TABLES: dict[tuple[str, str], Callable[[], str]] = {
+    ("docs/file-formats.md", "metrics"): metrics_table,
+}
+
+
+def split(page: Path, name: str) -> tuple[str, str, str]:
+    """Return what is before the table, the table and what is after it, markers left outside."""
+    start, end = f"<!-- {name} -->\n", f"<!-- /{name} -->"
+    text = page.read_text(encoding="utf-8")
+    if text.count(start) != 1 or text.count(end) != 1:
+        raise ValueError(f"{page}: needs the lines {start.strip()} and {end} once each")
+    before, rest = text.split(start)
+    table, after = rest.split(end)
+    return before + start, table, end + after
+
+
+def write() -> None:
+    """Write every table between its markers."""
+    for (path, name), table in TABLES.items():
+        page = ROOT / path
+        before, _, after = split(page, name)
+        page.write_text(f"{before}{table()}{after}", encoding="utf-8")
+
+
+def _table(heading: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
+    lines = [heading, ["---"] * len(heading), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
+
+
+if __name__ == "__main__":
+    write()
