@@ -31,7 +31,8 @@ from distill.evaluate.encoder import TeacherEncoder
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.zero_shot import label_pictures
 from distill.labels.label_set import LabelSet
-from distill.losses.terms import Embeddings, kl_divergence
+from distill.losses.distributions import kl_divergence
+from distill.losses.embeddings import Embeddings
 from distill.teacher.cache.rows import Rows, StoredAs, row_digests, save_shard
 from distill.teacher.hf import load_hf_teacher
 from distill.teacher.protocol import Teacher

@@ -28,8 +28,14 @@ from rich.console import Console
 from rich.table import Table
 from torch import Tensor
 
-from distill.losses import terms as losses
-from distill.losses.terms import Embeddings
+from distill.losses.contrastive import (
+    contrastive,
+    interactive_contrastive,
+    sigmoid_contrastive,
+    soft_target,
+)
+from distill.losses.distributions import kl_divergence, relational
+from distill.losses.embeddings import Embeddings
 
 Step = Callable[[Embeddings, Embeddings], Tensor]
 
@@ -284,22 +290,22 @@ def _plain_sigmoid(student: Embeddings, _: Embeddings) -> Tensor:
 
 
 TERMS: dict[str, dict[str, Step]] = {
-    "kl_divergence": {"tiled": losses.kl_divergence, "plain": _plain_kl},
+    "kl_divergence": {"tiled": kl_divergence, "plain": _plain_kl},
     "contrastive": {
-        "tiled": lambda student, _: losses.contrastive(student),
+        "tiled": lambda student, _: contrastive(student),
         "plain": _plain_contrastive,
     },
     "interactive_contrastive": {
-        "tiled": losses.interactive_contrastive,
+        "tiled": interactive_contrastive,
         "plain": _plain_interactive,
     },
-    "relational": {"tiled": losses.relational, "plain": _plain_relational},
+    "relational": {"tiled": relational, "plain": _plain_relational},
     "soft_target": {
-        "tiled": lambda student, _: losses.soft_target(student),
+        "tiled": lambda student, _: soft_target(student),
         "plain": _plain_soft_target,
     },
     "sigmoid_contrastive": {
-        "tiled": lambda student, _: losses.sigmoid_contrastive(student),
+        "tiled": lambda student, _: sigmoid_contrastive(student),
         "plain": _plain_sigmoid,
     },
 }

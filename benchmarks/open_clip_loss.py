@@ -8,8 +8,7 @@ import torch
 from torch import Tensor
 
 from distill.losses.embeddings import Embeddings
-from distill.losses.terms import WeightedLoss
-from distill.losses.weighted import Term
+from distill.losses.weighted import Term, WeightedLoss
 
 
 class OpenClipLoss(WeightedLoss):

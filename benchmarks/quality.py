@@ -44,7 +44,7 @@ from distill.evaluate.compare import measure
 from distill.evaluate.encoder import Encoder, StudentEncoder
 from distill.evaluate.teachers import EnsembleEncoder
 from distill.losses.presets import PRESETS
-from distill.losses.terms import WeightedLoss
+from distill.losses.weighted import WeightedLoss
 from distill.recipe.config import RunConfig
 from distill.recipe.load import resolve
 from distill.run.cache_stage import build_caches

@@ -27,7 +27,7 @@ from transformers import (
 from distill.basis.files import write_whole
 from distill.data.pairs import group_rows
 from distill.losses.embeddings import Embeddings
-from distill.losses.terms import Term, WeightedLoss
+from distill.losses.weighted import Term, WeightedLoss
 from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.protocol import Teacher
 from distill.train.batches import Batch

@@ -236,7 +236,7 @@ def _banks(project: ReadOnlyProject, width: int) -> int:
     """Return the bytes of the corpus samples that a step compares with."""
     terms = project.config.terms
     samples = max(
-        (term.options["samples"] for term in terms.values() if term.needs.corpus), default=0
+        (term.options["samples"] for term in terms.values() if term.row.needs_corpus), default=0
     )
     return samples * width * 4 * len(corpus_parts(project.towers, terms))
 

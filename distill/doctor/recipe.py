@@ -3,17 +3,16 @@
 from collections.abc import Sequence
 
 from distill.doctor.finding import Finding, fine, note, wrong
+from distill.losses.catalogue import TERMS
 from distill.recipe.config import RunConfig
 
-# Terms that compare each pair with the others of its batch and with nothing else.
-_CONTRASTIVE = ("contrastive", "interactive_contrastive", "sigmoid_contrastive", "soft_target")
-# The smallest batch that they work with.
+# The smallest batch that terms which compare within it work with.
 _LEAST_PAIRS = 64
 
 
 def examine_batch(batch_size: int, terms: Sequence[str]) -> list[Finding]:
     """Check that a batch has enough pairs for the terms that compare within it."""
-    told = [name for name in terms if name in _CONTRASTIVE]
+    told = [name for name in terms if TERMS[name].within_batch]
     if not told or batch_size >= _LEAST_PAIRS:
         return [fine("batch", f"{batch_size} pictures a step")]
     return [
@@ -38,7 +37,7 @@ def examine_length(config: RunConfig, *, steps: int, pictures: int) -> list[Find
                 "make the run longer or the warmup shorter",
             )
         )
-    others = [name for name in config.terms if name != "embedding_alignment"]
+    others = [name for name in config.terms if not TERMS[name].aligns]
     if others and train.alignment_first_steps >= steps:
         found.append(
             wrong(

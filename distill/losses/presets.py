@@ -1,46 +1,8 @@
-"""The terms of a loss and the presets that weigh them: data, shared by recipes and losses.
-
-The functions themselves stand in distill/losses/terms.py, the arguments' ranges in
-distill/recipe/losses.py. Nothing is imported here that a loss would not want to wait for.
-"""
+"""The presets of loss terms: published losses, and our own default."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
-
-
-@dataclass(frozen=True)
-class Needs:
-    """What a term cannot be computed without.
-
-    ``teacher``: a teacher's embeddings. ``pairs``: captions that truly belong to their picture;
-    rows with a borrowed caption are left out. ``texts``: captions at all, and a student that has
-    both towers. ``equal_width``: a student as wide as the teacher. ``images``: an image tower.
-    ``corpus``: the teacher's cache. ``captions``: captions at all, whatever towers there are.
-    """
-
-    teacher: bool = False
-    pairs: bool = False
-    texts: bool = False
-    equal_width: bool = False
-    images: bool = False
-    corpus: bool = False
-    captions: bool = False
-
-
-NEEDS: Mapping[str, Needs] = {
-    "kl_divergence": Needs(teacher=True, texts=True),
-    "embedding_alignment": Needs(teacher=True, equal_width=True),
-    "contrastive": Needs(pairs=True, texts=True),
-    "interactive_contrastive": Needs(teacher=True, pairs=True, texts=True, equal_width=True),
-    "relational": Needs(teacher=True),
-    "soft_target": Needs(texts=True),
-    "sigmoid_contrastive": Needs(pairs=True, texts=True),
-    "prompt_kl": Needs(teacher=True, equal_width=True, images=True),
-    "corpus_kl": Needs(teacher=True, equal_width=True, corpus=True, captions=True),
-    "corpus_contrastive": Needs(teacher=True, equal_width=True, corpus=True, captions=True),
-    "corpus_relational": Needs(teacher=True, equal_width=True, corpus=True),
-}
 
 
 @dataclass(frozen=True)

@@ -1,30 +1,36 @@
-"""The weighted sum of a recipe's terms, whatever functions they are."""
+"""The weighted sum of a recipe's loss terms."""
 
+import importlib
 import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, ClassVar, Literal, Self
+from typing import Any, Literal, Self
 
 import torch
 from torch import Tensor
 
-from distill.losses.embeddings import Embeddings, split, zero_of
-from distill.losses.presets import NEEDS
+from distill.losses._tensors import zero_of
+from distill.losses.catalogue import TERMS, Input
+from distill.losses.embeddings import Embeddings, split
 from distill.teacher.shares import Share
 
-# Their distributions over the batch need no common width, and each teacher has its own scale.
-_FOR_EACH_TEACHER = ("kl_divergence", "relational")
+# What an error says of an input that is missing; a term's function itself checks the others.
+_MISSING: Mapping[Input, str] = {
+    "student_image": "it needs images and the student has no image tower",
+    "teacher_image": "it needs images and the teacher has no image tower",
+    "bank": "it needs a bank of prompts and none is given",
+}
 
 
 @dataclass(frozen=True)
 class Term:
-    """A term of a recipe: its weight, the function's own arguments, and the weight's schedule.
+    """A term of a recipe: its weight, its function's own arguments, and its options.
 
     With a schedule the weight goes from ``weight`` at the start of the run to ``end`` at its end,
-    in a straight line or along half a cosine. ``options`` are what a recipe sets beside the
-    function's arguments: ``scale`` of kl_divergence ("own", or "teacher" for the teacher's scale
-    and bias on both sides), ``mask_ratio`` and ``mask_patch`` of embedding_alignment. What says
-    where a bank comes from is the trainer's, and passed over here.
+    in a straight line or along half a cosine. ``options`` are the recipe's fields that the term's
+    function does not take. `WeightedLoss` acts on ``scale`` ("own", "teacher" for the teacher's
+    scale and bias, or a factor of the teacher's scale), ``mask_ratio`` and ``mask_patch``; the
+    trainer acts on those that say where a bank comes from.
     """
 
     weight: float
@@ -51,12 +57,16 @@ class Term:
 
 @dataclass(frozen=True)
 class Banks:
-    """The teacher's embeddings beyond the batch, ``[M, D]`` each, None where no term needs them.
+    """The teacher's embeddings beyond the batch, ``[M, D]`` each; None if no term needs them.
 
-    ``prompts``: texts that stay the same for the run. ``corpus_image`` and ``corpus_text``:
-    pictures and captions of the corpus, or a sample of them. ``image_partners``: int64 ``[P, 2]``,
-    a picture of the batch and one of its captions in ``corpus_text``; ``text_partners``: a caption
-    of the batch and its picture in ``corpus_image``.
+    Attributes:
+        prompts: Texts that stay the same for the whole run.
+        corpus_image: Pictures of the corpus, or a sample of them.
+        corpus_text: Captions of the corpus, or a sample of them.
+        image_partners: Int64 ``[P, 2]``: a row of the batch and the row of one of its picture's
+            captions in ``corpus_text``.
+        text_partners: Int64 ``[P, 2]``: a row of the batch and the row of its caption's picture in
+            ``corpus_image``.
     """
 
     prompts: Tensor | None = None
@@ -68,42 +78,47 @@ class Banks:
 
 @dataclass(frozen=True)
 class Mask:
-    """What is hidden of a picture: a share of its square patches, of so many pixels a side."""
+    """What is hidden of a picture: a share of its square patches of ``patch`` pixels a side."""
 
     ratio: float
     patch: int
 
 
-class WeightedTerms:
-    """The weighted sum of terms; `distill.losses.terms.WeightedLoss` knows their functions."""
+def term_function(name: str) -> Callable[..., Tensor]:
+    """Return the function of a term, from the module that the catalogue names."""
+    module = importlib.import_module(f"distill.losses.{TERMS[name].family}")
+    function: Callable[..., Tensor] = getattr(module, name)
+    return function
 
-    functions: ClassVar[Mapping[str, Callable[..., Tensor]]] = {}
+
+class WeightedLoss:
+    """The weighted sum of a recipe's terms."""
 
     def __init__(self, terms: Mapping[str, Term], *, shares: Sequence[Share] = ()) -> None:
-        """Take the terms by name, and the shares of the teachers where there are several.
+        """Take the terms by name, and the shares of the teachers if there are several.
 
-        The embeddings of several teachers come joined (`distill.teacher.shares.join`). A term
-        that compares distributions over the batch is then the weighted sum of the terms to each
-        teacher, which has the gradient of the term to their mean distribution; every other term
-        takes the teachers as the one that they are together.
+        The embeddings of several teachers come joined (`distill.teacher.shares.join`). A term that
+        the catalogue applies to each teacher is the weighted mean of its values for the single
+        teachers, which has the gradient of the term for their mean distribution. Every other term
+        takes the joined embeddings as those of one teacher.
 
         Raises:
             ValueError: there is no term, or one is unknown; the message lists the known ones.
         """
-        known = ", ".join(self.functions)
+        known = ", ".join(TERMS)
         if not terms:
             raise ValueError(f"losses: no term is given; known are {known}")
         for name in terms:
-            if name not in self.functions:
+            if name not in TERMS:
                 raise ValueError(f"losses: {name!r} is unknown; known are {known}")
         self.terms = dict(terms)
         self.shares = tuple(shares)
 
     def only(self, *names: str) -> Self:
-        """Return the sum of those of its terms that are named.
+        """Return the weighted sum of the named terms alone.
 
         Raises:
-            ValueError: none is left.
+            ValueError: it has none of them.
         """
         kept = {name: term for name, term in self.terms.items() if name in names}
         if not kept:
@@ -114,18 +129,33 @@ class WeightedTerms:
         return type(self)(kept, shares=self.shares)
 
     @property
+    def alignment(self) -> Self:
+        """The weighted sum of the terms that may train alone in the first steps.
+
+        Raises:
+            ValueError: it has none of them.
+        """
+        return self.only(*(row.name for row in TERMS.values() if row.aligns))
+
+    @property
+    def held_out(self) -> Self | None:
+        """The weighted sum of the terms that can be measured on held-out data, None without any."""
+        kept = [name for name in self.terms if not TERMS[name].needs_partners]
+        return self.only(*kept) if kept else None
+
+    @property
     def needs_teacher(self) -> bool:
         """Whether any term compares the student with a teacher."""
-        return any(NEEDS[name].teacher for name in self.terms)
+        return any(TERMS[name].needs_teacher for name in self.terms)
 
     @property
     def mask(self) -> Mask | None:
-        """What the alignment term hides of the student's pictures; None where nothing."""
-        term = self.terms.get("embedding_alignment")
-        ratio = 0.0 if term is None else float(term.options.get("mask_ratio", 0.0))
-        if term is None or ratio == 0.0:
-            return None
-        return Mask(ratio, int(term.options.get("mask_patch", 16)))
+        """How much of the student's pictures a term hides; None if no term hides anything."""
+        for name, term in self.terms.items():
+            ratio = float(term.options.get("mask_ratio", 0.0)) if TERMS[name].masked else 0.0
+            if ratio:
+                return Mask(ratio, int(term.options.get("mask_patch", 16)))
+        return None
 
     def __call__(
         self,
@@ -137,19 +167,20 @@ class WeightedTerms:
         banks: Banks | None = None,
         masked: Tensor | None = None,
     ) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and each term before its weight, detached.
+        """Return the weighted sum, and each term's value before its weight, detached.
 
-        A term whose weight is 0 at this moment is not computed, and not among the values. The
-        gradients by the student's scale and bias are zeros where no term asks for them.
+        A term whose weight is 0 at this moment is not computed and has no value. The gradients by
+        the student's scale and bias are zeros if no term depends on them.
 
         Args:
             student: The student's embeddings of the batch.
-            teacher: The teacher's of the same rows; None where no term needs one.
-            groups: Integers ``[B]`` as `contrastive` takes them, or None where each row is a pair.
+            teacher: The teacher's embeddings of the same rows; None if no term needs a teacher.
+            groups: Integers ``[B]`` as `distill.losses.contrastive.contrastive` takes them, or None
+                if each row is a pair of its own.
             progress: Share of the run, 0 to 1, for the weights' schedules.
-            banks: The teacher's embeddings that prompt_kl and corpus_kl need.
-            masked: The student's embeddings ``[B, D]`` of the pictures in part hidden; the
-                alignment term takes them in the place of ``student.image``.
+            banks: The teacher's embeddings beyond the batch, for the terms that need them.
+            masked: The student's embeddings ``[B, D]`` of the partly hidden pictures, for the terms
+                that take them in place of ``student.image``.
 
         Raises:
             ValueError: a term needs a teacher, a tower or a bank that is missing.
@@ -174,8 +205,8 @@ class WeightedTerms:
     def _teachers(
         self, name: str, teacher: Embeddings | None
     ) -> list[tuple[float, Embeddings | None]]:
-        """Return whom a term compares the student with, and the shares of its value."""
-        if teacher is None or len(self.shares) < 2 or name not in _FOR_EACH_TEACHER:
+        """Return the teachers that a term compares the student with, and their weights."""
+        if teacher is None or len(self.shares) < 2 or not TERMS[name].each_teacher:
             return [(1.0, teacher)]
         weights = [share.weight for share in self.shares]
         return list(zip(weights, split(teacher, self.shares), strict=True))
@@ -189,44 +220,39 @@ class WeightedTerms:
         banks: Banks,
         masked: Tensor | None,
     ) -> Tensor:
-        """Return a term before its weight."""
-        inputs = self._inputs(name, student, teacher, banks, masked)
-        arguments = dict(self.terms[name].arguments)
-        if NEEDS[name].pairs:
-            arguments["groups"] = groups
-        return self.functions[name](*inputs, **arguments)
+        """Return a term's value before its weight."""
+        row, term = TERMS[name], self.terms[name]
+        if row.needs_teacher:
+            if teacher is None:
+                raise ValueError(f"{name}: it needs a teacher and none is given")
+            student = _rescaled(student, teacher, term.options.get("scale", "own"))
+        if row.masked and masked is not None:
+            student = replace(student, image=masked)
+        given = _inputs(student, teacher, groups, banks)
+        for wanted in row.inputs:
+            if given[wanted] is None and wanted in _MISSING:
+                raise ValueError(f"{name}: {_MISSING[wanted]}")
+        return term_function(name)(*(given[wanted] for wanted in row.inputs), **term.arguments)
 
-    def _inputs(
-        self,
-        name: str,
-        student: Embeddings,
-        teacher: Embeddings | None,
-        banks: Banks,
-        masked: Tensor | None,
-    ) -> list[Embeddings | Tensor | None]:
-        """Return what a term's function takes before its own arguments."""
-        if not NEEDS[name].teacher:
-            return [student]
-        if teacher is None:
-            raise ValueError(f"{name}: it needs a teacher and none is given")
-        student = _rescaled(student, teacher, self.terms[name].options.get("scale", "own"))
-        match name:
-            case "embedding_alignment" if masked is not None:
-                return [replace(student, image=masked), teacher]
-            case "prompt_kl":
-                if student.image is None or teacher.image is None:
-                    model = "student" if student.image is None else "teacher"
-                    raise ValueError(f"{name}: it needs images and the {model} has no image tower")
-                if banks.prompts is None:
-                    raise ValueError(f"{name}: it needs a bank of prompts and none is given")
-                return [student.image, teacher.image, banks.prompts, student.scale, teacher.scale]
-            case "corpus_contrastive":
-                partners = [banks.image_partners, banks.text_partners]
-                return [student, banks.corpus_image, banks.corpus_text, *partners]
-            case "corpus_kl" | "corpus_relational":
-                return [student, teacher, banks.corpus_image, banks.corpus_text]
-            case _:
-                return [student, teacher]
+
+def _inputs(
+    student: Embeddings, teacher: Embeddings | None, groups: Tensor | None, banks: Banks
+) -> dict[Input, Embeddings | Tensor | None]:
+    """Return everything that a term's function may take."""
+    return {
+        "student": student,
+        "teacher": teacher,
+        "student_image": student.image,
+        "teacher_image": None if teacher is None else teacher.image,
+        "student_scale": student.scale,
+        "teacher_scale": None if teacher is None else teacher.scale,
+        "groups": groups,
+        "bank": banks.prompts,
+        "corpus_image": banks.corpus_image,
+        "corpus_text": banks.corpus_text,
+        "image_partners": banks.image_partners,
+        "text_partners": banks.text_partners,
+    }
 
 
 def _rescaled(student: Embeddings, teacher: Embeddings, scale: str | float) -> Embeddings:

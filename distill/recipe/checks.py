@@ -4,8 +4,9 @@ from collections import Counter
 from collections.abc import Iterator
 from typing import TYPE_CHECKING
 
-from distill.losses.presets import NEEDS, PRESETS
-from distill.recipe.losses import EmbeddingAlignmentEntry, LossesField, TermEntry, expand
+from distill.losses.catalogue import TERMS
+from distill.losses.presets import PRESETS
+from distill.recipe.losses import LossesField, TermEntry, expand
 from distill.recipe.student import StudentHf, StudentTowers
 
 if TYPE_CHECKING:
@@ -132,9 +133,9 @@ def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
         yield f"losses.{name}.weight", "missing, must be a number ≥ 0, as no preset gives one"
         return
     if not terms:
-        yield "losses", f"no term is left; give one of {', '.join(NEEDS)} a weight above 0"
+        yield "losses", f"no term is left; give one of {', '.join(TERMS)} a weight above 0"
     taught = bool(config.teachers) and config.train.teacher != "absent"
-    lonely = [name for name in terms if NEEDS[name].teacher]
+    lonely = [name for name in terms if TERMS[name].needs_teacher]
     if lonely and not taught:
         why = "train.teacher is absent" if config.teachers else "the recipe has no teacher"
         names = " and ".join(lonely)
@@ -144,7 +145,7 @@ def _losses(config: "RunConfig") -> Iterator[tuple[str, str]]:
         )
         yield "losses", f"{names} cannot do without a teacher, and {why}; {ways_out}"
     if taught and config.train.teacher != "cached":
-        yield from _corpus(config, [name for name in terms if NEEDS[name].corpus])
+        yield from _corpus(config, [name for name in terms if TERMS[name].needs_corpus])
     if isinstance(config.student, StudentTowers) and config.student.start is None:
         yield from _terms_of_towers(config.student, terms, named=_named(config.losses))
 
@@ -163,7 +164,7 @@ def _corpus(config: "RunConfig", drawing: list[str]) -> Iterator[tuple[str, str]
         others = [
             name
             for name, other in PRESETS.items()
-            if not any(NEEDS[term].corpus for term in other.terms)
+            if not any(TERMS[term].needs_corpus for term in other.terms)
         ]
         names = " and ".join(of_preset)
         found = f"{names} of the preset {preset} draw from the teacher's cache, and train.teacher"
@@ -180,12 +181,13 @@ def _terms_of_towers(
 ) -> Iterator[tuple[str, str]]:
     for name, term in terms.items():
         way_out = "remove it" if name in named else "set it to 0"
-        if student.single and NEEDS[name].texts:
+        if student.single and TERMS[name].needs_texts:
             yield f"losses.{name}", f"it needs both towers, and the student has one; {way_out}"
-        if student.image is None and NEEDS[name].images:
+        if student.image is None and TERMS[name].needs_images:
             yield f"losses.{name}", f"it needs an image tower, and the student has none; {way_out}"
-        if student.image is None and isinstance(term, EmbeddingAlignmentEntry) and term.mask_ratio:
-            found = f"found {term.mask_ratio:g}, but the student has no image tower"
+        ratio = getattr(term, "mask_ratio", 0.0) if TERMS[name].masked else 0.0
+        if student.image is None and ratio:
+            found = f"found {ratio:g}, but the student has no image tower"
             yield f"losses.{name}.mask_ratio", f"{found}; set it to 0"
 
 
@@ -194,11 +196,10 @@ def _alignment_first(config: "RunConfig") -> Iterator[tuple[str, str]]:
         terms = expand(config.losses)
     except KeyError:
         return  # reported as a missing weight
-    if config.train.alignment_first_steps and "embedding_alignment" not in terms:
-        yield (
-            "train.alignment_first_steps",
-            "given, but losses has no embedding_alignment; add it, or leave this out",
-        )
+    aligning = [name for name, row in TERMS.items() if row.aligns]
+    if config.train.alignment_first_steps and terms.keys().isdisjoint(aligning):
+        found = f"given, but losses has no {' or '.join(aligning)}"
+        yield "train.alignment_first_steps", f"{found}; add it, or leave this out"
 
 
 def _locked(config: "RunConfig") -> Iterator[tuple[str, str]]:

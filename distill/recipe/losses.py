@@ -1,23 +1,28 @@
-"""The losses section of a recipe: a preset, or terms over a preset, and what they come to."""
+"""The losses section of a recipe: a preset, or terms over a preset, and what they come to.
+
+The section has one field for each row of the losses' catalogue.
+"""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, ClassVar, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
-from pydantic import Field, Strict
+from pydantic import BeforeValidator, Field, Strict, create_model
 
-from distill.losses.presets import NEEDS, PRESETS, Needs
-from distill.recipe.base import Count, NonNegative, Positive, Section, Text, by_type
+from distill.losses.catalogue import (
+    TERMS,
+    Choice,
+    ChoiceOrNumber,
+    Line,
+    Number,
+    TermField,
+    TermRow,
+    Whole,
+)
+from distill.losses.presets import PRESETS
+from distill.recipe.base import NonNegative, Section, Text, by_type, whole
 
 PresetName = Literal["default", "clip_kd", "tinyclip", "mobileclip", "dime"]
-Scale = Annotated[
-    Literal["own", "teacher"] | Positive,
-    by_type(
-        "own, teacher, or how many times the teacher's scale it is",
-        {str: Literal["own", "teacher"], int: Positive, float: Positive},
-    ),
-]
-BelowOne = Annotated[float, Strict(), Field(ge=0, lt=1, allow_inf_nan=False)]
 
 
 class Schedule(Section):
@@ -30,10 +35,7 @@ class Schedule(Section):
 
 
 class TermEntry(Section):
-    """What every term has beside its own arguments."""
-
-    # Fields that are no arguments of the term's function.
-    options: ClassVar[frozenset[str]] = frozenset()
+    """What every term has besides its own fields."""
 
     weight: NonNegative | None = None
     """Factor of the term; 0 removes it; null: the preset's."""
@@ -41,159 +43,68 @@ class TermEntry(Section):
     """How the weight goes from its value at the start to another; null: it stays."""
 
 
-class KlDivergenceEntry(TermEntry):
-    """Matches the teacher's distributions over the batch, both ways."""
-
-    options = frozenset({"scale"})
-
-    temperature: Positive = 1.0
-    """What both models' logits are divided by."""
-    scale: Scale = "own"
-    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
+def _number(number: Number) -> Any:
+    limits = Field(gt=number.above, ge=number.least, lt=number.below, allow_inf_nan=False)
+    return Annotated[float, Strict(), limits]
 
 
-class EmbeddingAlignmentEntry(TermEntry):
-    """Pulls each embedding to the teacher's of the same picture or text."""
-
-    options = frozenset({"mask_ratio", "mask_patch"})
-
-    kind: Literal["cosine", "mse", "smooth_l1"] = "cosine"
-    """One minus the cosine, the squared error, or the Huber error."""
-    mask_ratio: BelowOne = 0.0
-    """Share of each picture hidden from the student for this term (MFD); 0: nothing."""
-    mask_patch: Count = 16
-    """Side of the squares that are hidden, in the student's pixels."""
-
-
-class ContrastiveEntry(TermEntry):
-    """Tells true pairs from all others (InfoNCE)."""
-
-
-class InteractiveContrastiveEntry(TermEntry):
-    """Tells the teacher's partners of the student's rows from all others (ICL)."""
-
-    options = frozenset({"scale"})
-
-    scale: Scale = "own"
-    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
+def _annotation(field: TermField) -> Any:
+    """Return the type that pydantic checks a field of a term by."""
+    match field.values:
+        case Number() as number:
+            return _number(number)
+        case Whole(least):
+            return Annotated[int, Strict(), Field(ge=least), BeforeValidator(whole)]
+        case Line():
+            return Text | None
+        case Choice(names):
+            return Literal[names]
+        case ChoiceOrNumber(names, limits, expected):
+            number = _number(limits)
+            types = {str: Literal[names], int: number, float: number}
+            return Annotated[Literal[names] | number, by_type(expected, types)]
 
 
-class RelationalEntry(TermEntry):
-    """Matches how the teacher relates pictures to each other, and texts."""
-
-    temperature: Positive = 1.0
-    """What both models' logits are divided by."""
-
-
-class SoftTargetEntry(TermEntry):
-    """Contrasts with a target that knows which rows of the batch resemble each other."""
-
-    temperature: Positive = 1.0
-    """What the target's logits are divided by."""
-
-
-class SigmoidContrastiveEntry(TermEntry):
-    """Judges every picture and caption of the batch by itself: a pair or not (SigLIP)."""
-
-
-class PromptKlEntry(TermEntry):
-    """Matches the teacher's distribution of each picture over a fixed bank of texts."""
-
-    options = frozenset({"bank", "bank_size"})
-
-    temperature: Positive = 1.0
-    """What both models' logits are divided by."""
-    bank: Text | None = None
-    """A file with one text a line; null: data.labels, or captions of the training data."""
-    bank_size: Count = 1024
-    """How many captions are drawn where no file and no labels are given."""
-
-
-class CorpusContrastiveEntry(TermEntry):
-    """Tells a row's true partners in the teacher's cache from everything else there."""
-
-    options = frozenset({"samples", "scale"})
-
-    scale: Scale = "own"
-    """The student's logit scale: its own, the teacher's, or so many times the teacher's."""
-    samples: Count = 16384
-    """How many captions, and how many pictures, are drawn anew for each step."""
-
-
-class CorpusKlEntry(CorpusContrastiveEntry):
-    """Matches the teacher's distributions over its cached captions and pictures."""
-
-    temperature: Positive = 1.0
-    """What both models' logits are divided by."""
-
-
-class CorpusRelationalEntry(CorpusKlEntry):
-    """Matches how the teacher relates pictures to its cached pictures, and captions to captions."""
-
-
-ENTRIES: Mapping[str, type[TermEntry]] = {
-    "kl_divergence": KlDivergenceEntry,
-    "embedding_alignment": EmbeddingAlignmentEntry,
-    "contrastive": ContrastiveEntry,
-    "interactive_contrastive": InteractiveContrastiveEntry,
-    "relational": RelationalEntry,
-    "soft_target": SoftTargetEntry,
-    "sigmoid_contrastive": SigmoidContrastiveEntry,
-    "prompt_kl": PromptKlEntry,
-    "corpus_kl": CorpusKlEntry,
-    "corpus_contrastive": CorpusContrastiveEntry,
-    "corpus_relational": CorpusRelationalEntry,
-}
-
-
-def _weight_or(entry: type[TermEntry]) -> Any:
-    return by_type(
-        "a weight, or a map with weight, schedule and the term's own arguments",
-        {dict: entry, int: NonNegative, float: NonNegative},
+def _entry(row: TermRow) -> type[TermEntry]:
+    """Return the section that a term's row describes."""
+    fields: dict[str, Any] = {
+        field.name: (_annotation(field), Field(default=field.default, description=field.sentence))
+        for field in row.fields
+    }
+    name = "".join(part.capitalize() for part in row.name.split("_"))
+    return create_model(
+        f"{name}Entry", __base__=TermEntry, __doc__=row.title, __module__=__name__, **fields
     )
 
 
-class Losses(Section):
+ENTRIES: Mapping[str, type[TermEntry]] = {name: _entry(row) for name, row in TERMS.items()}
+
+
+def _term_fields() -> dict[str, Any]:
+    """Return the fields of the section: for each term a weight, or a map."""
+    fields = {}
+    for name, entry in ENTRIES.items():
+        types = {dict: entry, int: NonNegative, float: NonNegative}
+        expected = "a weight, or a map with weight, schedule and the term's own arguments"
+        either: Any = NonNegative | entry | None
+        annotation = Annotated[either, by_type(expected, types)]
+        fields[name] = (annotation, Field(default=None, description=TERMS[name].title))
+    return fields
+
+
+class _Losses(Section):
     """The terms of the loss; each replaces the preset's of the same name field by field."""
 
     preset: PresetName | None = None
     """The terms to begin with; null: none."""
-    kl_divergence: Annotated[
-        NonNegative | KlDivergenceEntry | None, _weight_or(KlDivergenceEntry)
-    ] = None
-    """Matches the teacher's distributions over the batch, both ways."""
-    embedding_alignment: Annotated[
-        NonNegative | EmbeddingAlignmentEntry | None, _weight_or(EmbeddingAlignmentEntry)
-    ] = None
-    """Pulls each embedding to the teacher's of the same picture or text."""
-    contrastive: Annotated[NonNegative | ContrastiveEntry | None, _weight_or(ContrastiveEntry)] = (
-        None
+
+
+if TYPE_CHECKING:
+    Losses = _Losses
+else:
+    Losses = create_model(
+        "Losses", __base__=_Losses, __doc__=_Losses.__doc__, __module__=__name__, **_term_fields()
     )
-    """Tells true pairs from all others (InfoNCE)."""
-    interactive_contrastive: Annotated[
-        NonNegative | InteractiveContrastiveEntry | None, _weight_or(InteractiveContrastiveEntry)
-    ] = None
-    """Tells the teacher's partners of the student's rows from all others (ICL)."""
-    relational: Annotated[NonNegative | RelationalEntry | None, _weight_or(RelationalEntry)] = None
-    """Matches how the teacher relates pictures to each other, and texts."""
-    soft_target: Annotated[NonNegative | SoftTargetEntry | None, _weight_or(SoftTargetEntry)] = None
-    """Contrasts with a target that knows which rows of the batch resemble each other."""
-    sigmoid_contrastive: Annotated[
-        NonNegative | SigmoidContrastiveEntry | None, _weight_or(SigmoidContrastiveEntry)
-    ] = None
-    """Judges every picture and caption of the batch by itself: a pair or not (SigLIP)."""
-    prompt_kl: Annotated[NonNegative | PromptKlEntry | None, _weight_or(PromptKlEntry)] = None
-    """Matches the teacher's distribution of each picture over a fixed bank of texts."""
-    corpus_kl: Annotated[NonNegative | CorpusKlEntry | None, _weight_or(CorpusKlEntry)] = None
-    """Matches the teacher's distributions over its cached captions and pictures."""
-    corpus_contrastive: Annotated[
-        NonNegative | CorpusContrastiveEntry | None, _weight_or(CorpusContrastiveEntry)
-    ] = None
-    """Tells a row's true partners in the teacher's cache from everything else there."""
-    corpus_relational: Annotated[
-        NonNegative | CorpusRelationalEntry | None, _weight_or(CorpusRelationalEntry)
-    ] = None
-    """Matches how the teacher relates pictures to its cached pictures, and captions to captions."""
 
 
 LossesField = Annotated[
@@ -204,27 +115,17 @@ LossesField = Annotated[
 
 @dataclass(frozen=True)
 class ResolvedTerm:
-    """A term with every value filled in.
+    """A term with every value filled in, and its row of the catalogue.
 
-    ``arguments`` are the function's own, ``options`` what a recipe sets beside them.
+    ``arguments`` are those of the term's function, ``options`` its other fields in the recipe.
     """
 
+    row: TermRow
     weight: float
     schedule: Literal["none", "linear", "cosine"]
     end: float
     arguments: Mapping[str, Any]
     options: Mapping[str, Any]
-    needs: Needs
-
-    @property
-    def needs_texts(self) -> bool:
-        """Whether it needs captions and both towers."""
-        return self.needs.texts
-
-    @property
-    def needs_equal_width(self) -> bool:
-        """Whether student and teacher must be equally wide."""
-        return self.needs.equal_width
 
 
 def expand(losses: str | Losses) -> dict[str, TermEntry]:
@@ -256,12 +157,12 @@ def resolve_terms(losses: str | Losses) -> dict[str, ResolvedTerm]:
     """Return the terms of a recipe as the loss takes them."""
     return {
         name: ResolvedTerm(
+            row=TERMS[name],
             weight=float(entry.weight or 0.0),
             schedule="none" if entry.schedule is None else entry.schedule.kind,
             end=0.0 if entry.schedule is None else entry.schedule.end,
-            arguments=entry.model_dump(exclude={"weight", "schedule", *entry.options}),
-            options=entry.model_dump(include=set(entry.options)),
-            needs=NEEDS[name],
+            arguments=entry.model_dump(include=set(TERMS[name].arguments)),
+            options=entry.model_dump(include=set(TERMS[name].options)),
         )
         for name, entry in expand(losses).items()
     }

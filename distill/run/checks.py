@@ -17,17 +17,17 @@ def check_student(project: Project) -> None:
     width, teacher = project.student.width, project.teacher
     single = project.student.tokenizer is None or project.student.image_processor is None
     for name, term in project.config.terms.items():
-        if teacher is not None and term.needs_equal_width and width != teacher.width:
+        if teacher is not None and term.row.equal_width and width != teacher.width:
             raise StudentError(
                 f"losses.{name}: needs equal widths, but the student has {width} and the "
                 f"teacher {teacher.widths}; remove the term or set student.width: "
                 f"{teacher.width} (kind: towers)"
             )
-        if term.needs_texts and single:
+        if term.row.needs_texts and single:
             raise StudentError(
                 f"losses.{name}: needs both towers, but the student has one; remove the term"
             )
-        if (term.needs_texts or term.needs.captions) and project.captions.total == 0:
+        if term.row.needs_captions and project.captions.total == 0:
             raise DataError(
                 f"losses.{name}: needs captions, but no picture of data.train has one; "
                 "add a source with captions, or leave the term out"

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from distill.labels.label_set import DEFAULT_TEMPLATES, label_set, label_templates, name_labels
+from distill.losses.catalogue import TERMS
 from distill.recipe.base import Section
 from distill.recipe.config import RunConfig
 from distill.recipe.losses import Losses, expand
@@ -100,11 +101,14 @@ def expanded_losses(config: RunConfig) -> Losses:
 def _loss_values(config: RunConfig) -> dict[str, Any]:
     """Return the terms, and with the name of a bank's file what it holds."""
     values: dict[str, Any] = expanded_losses(config).model_dump(mode="json", exclude_none=True)
-    bank = values.get("prompt_kl", {}).get("bank")
-    if bank is not None and Path(bank).is_file():
-        values["prompt_kl"]["bank_sha256"] = hashlib.sha256(Path(bank).read_bytes()).hexdigest()
-    if bank is None and "prompt_kl" in values and config.data.labels is not None:
-        values["prompt_kl"]["labels"] = _label_values(config)
+    for name, term in values.items():
+        if not TERMS[name].needs_prompts:
+            continue
+        bank = term.get("bank")
+        if bank is not None and Path(bank).is_file():
+            term["bank_sha256"] = hashlib.sha256(Path(bank).read_bytes()).hexdigest()
+        if bank is None and config.data.labels is not None:
+            term["labels"] = _label_values(config)
     return values
 
 

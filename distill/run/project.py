@@ -14,8 +14,9 @@ from distill.data.views import ViewSettings
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.labels.label_set import LabelSet, label_set
 from distill.labels.names import read_lines
-from distill.losses.terms import Term, WeightedLoss
+from distill.losses.weighted import Term, WeightedLoss
 from distill.recipe.config import RunConfig
+from distill.recipe.losses import ResolvedTerm
 from distill.recipe.sources import SourceSection
 from distill.recipe.student import StudentTowers
 from distill.run.evaluation_sets import evaluation_sets
@@ -80,27 +81,32 @@ class Project:
         """The captions of the training corpus."""
         return Captions(self.sources, seed=self.config.seed)
 
+    @property
+    def _prompted_term(self) -> ResolvedTerm | None:
+        terms = self.config.terms.values()
+        return next((term for term in terms if term.row.needs_prompts), None)
+
     @cached_property
     def bank_texts(self) -> tuple[str, ...]:
-        """The texts that prompt_kl compares pictures with; none where the recipe lacks it."""
-        term = self.config.terms.get("prompt_kl")
+        """The bank of texts that a term compares pictures with; empty if no term needs one."""
+        term = self._prompted_term
         if term is None:
             return ()
         if term.options["bank"] is not None:
-            return read_lines(Path(term.options["bank"]), field="losses.prompt_kl.bank")
+            return read_lines(Path(term.options["bank"]), field=f"losses.{term.row.name}.bank")
         if self.labels is not None:
             return self.labels.prompts
         if self.captions.total == 0:
             raise DataError(
-                "losses.prompt_kl.bank: missing, and no picture of data.train has a caption to "
-                "take instead; name a file with one text a line, or labels in data.labels"
+                f"losses.{term.row.name}.bank: missing, and no picture of data.train has a caption "
+                "to take instead; name a file with one text a line, or labels in data.labels"
             )
         return self.captions.draw(term.options["bank_size"])
 
     @property
     def bank_templates(self) -> int:
         """How many texts of the bank make one row of it: the prompts of a label."""
-        term = self.config.terms.get("prompt_kl")
+        term = self._prompted_term
         own = term is not None and term.options["bank"] is not None
         return 1 if own or self.labels is None else len(self.labels.templates)
 

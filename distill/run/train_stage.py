@@ -10,6 +10,7 @@ from distill.run.cache_stage import build_caches, teacher_encoder
 from distill.run.folder import RunFolder
 from distill.run.project import Project
 from distill.run.ridge_start import solve_projections
+from distill.run.settings import fill
 from distill.run.student import student_preprocessing
 from distill.run.validation import StudentValidator
 from distill.teacher.cache.cache import CachedTeacher
@@ -53,7 +54,14 @@ def train_stage(
         project.rest_teacher()
     trainer = Trainer(
         work,
-        _loop_settings(project),
+        fill(
+            LoopSettings,
+            project.config.train,
+            seed=project.config.seed,
+            steps=project.steps,
+            workers=project.config.data.workers,
+            max_skipped=project.config.data.max_skipped,
+        ),
         folder=folder.path,
         accelerator=accelerator,
     )
@@ -147,7 +155,7 @@ def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) 
             tokenizer=student.tokenizer,
             tokenizing={"context_length": student.context_length, "padding": student.padding},
             mask=project.loss.mask,
-            find_partners="corpus_contrastive" in config.terms,
+            find_partners=any(term.row.needs_partners for term in config.terms.values()),
             piece_rows=config.train.micro_batch_size,
         ),
         # Every W-th row: these are the lanes of shards that no other process reads.
@@ -181,7 +189,7 @@ def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) 
         teacher=teacher,
         loss=project.loss,
         banks=banks,
-        optimizer=_optimizer_settings(project),
+        optimizer=fill(OptimizerSettings, config.train),
         validate=validate if accelerator.is_main_process else None,
     )
 
@@ -190,11 +198,12 @@ def _banks(project: Project, teacher: Teaching | None, device: torch.device) -> 
     """Return what the recipe's terms compare with beyond the batch; None where none does."""
     terms, prompts = project.config.terms, None
     samples = max(
-        (term.options["samples"] for term in terms.values() if term.needs.corpus), default=0
+        (term.options["samples"] for term in terms.values() if term.row.needs_corpus), default=0
     )
-    if teacher is None or not (samples or "prompt_kl" in terms):
+    prompted = any(term.row.needs_prompts for term in terms.values())
+    if teacher is None or not (samples or prompted):
         return None
-    if "prompt_kl" in terms:
+    if prompted:
         rows = teacher.encode_texts(project.bank_texts).cpu().numpy()
         prompts = torch.from_numpy(average_prompts(rows, project.bank_templates)).to(device)
     return TeacherBanks(
@@ -204,42 +213,4 @@ def _banks(project: Project, teacher: Teaching | None, device: torch.device) -> 
         cached=teacher.cached if samples else None,
         samples=samples,
         parts=corpus_parts(project.towers, terms),
-    )
-
-
-def _loop_settings(project: Project) -> LoopSettings:
-    config = project.config
-    train = config.train
-    return LoopSettings(
-        seed=config.seed,
-        steps=project.steps,
-        batch_size=train.batch_size,
-        workers=config.data.workers,
-        max_skipped=config.data.max_skipped,
-        gradient_clip=train.gradient_clip,
-        tile_rows=train.tile_rows,
-        alignment_first_steps=train.alignment_first_steps,
-        freeze_image_steps=train.freeze_image_steps,
-        freeze_text_steps=train.freeze_text_steps,
-        ema_decay=train.ema_decay,
-        channels_last=train.channels_last,
-        log_every=train.log_every,
-        validate_every=train.validate_every,
-        save_every=train.save_every,
-    )
-
-
-def _optimizer_settings(project: Project) -> OptimizerSettings:
-    train = project.config.train
-    return OptimizerSettings(
-        optimizer=train.optimizer,
-        learning_rate=train.learning_rate,
-        muon_learning_rate=train.muon_learning_rate,
-        weight_decay=train.weight_decay,
-        betas=train.betas,
-        warmup_steps=train.warmup_steps,
-        schedule=train.schedule,
-        image_learning_rate=train.image_learning_rate,
-        text_learning_rate=train.text_learning_rate,
-        layer_decay=train.layer_decay,
     )

@@ -15,7 +15,8 @@ from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.lend import Remembered
 from distill.evaluate.pictures import Options
 from distill.evaluate.teachers import EnsembleEncoder
-from distill.losses.terms import Embeddings, WeightedLoss
+from distill.losses.embeddings import Embeddings
+from distill.losses.weighted import WeightedLoss
 from distill.train.banks import TeacherBanks
 from distill.train.towers import BOTH, Towers
 from export.runtime.errors import DataError
@@ -48,8 +49,7 @@ class StudentValidator:
         """Read the validation rows and embed them by the teacher, where there is one."""
         self._headline_set = headline_set
         # What is held out has no true partners in the corpus of training.
-        kept = [name for name in loss.terms if name != "corpus_contrastive"]
-        self._loss = loss.only(*kept) if kept else None
+        self._loss = loss.held_out
         self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
         self._batch_size = batch_size
         self._max_skipped = max_skipped

@@ -18,8 +18,7 @@ from distill.data.order.position import Position
 from distill.data.pairs import group_rows
 from distill.data.sample import Skip, check_skips
 from distill.losses.embeddings import Embeddings
-from distill.losses.terms import WeightedLoss
-from distill.losses.weighted import Banks
+from distill.losses.weighted import Banks, WeightedLoss
 from distill.teacher.teaching import Teaching
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Batch, StepDataset, batches
@@ -112,8 +111,7 @@ class Trainer:
         self.folder = folder
         self.accelerator = accelerator
         self.skipped: dict[str, Skip] = {}
-        if settings.alignment_first_steps:
-            self.alignment = work.loss.only("embedding_alignment")
+        self.alignment = work.loss.alignment if settings.alignment_first_steps else work.loss
         model = work.trainable
         self.frozen_norms = prepare_norms(model, accelerator)
         model.to(accelerator.device)

@@ -11,9 +11,8 @@ from torch import Tensor, nn
 from torch.optim import Optimizer
 
 from distill.losses.embeddings import Embeddings
-from distill.losses.terms import WeightedLoss
 from distill.losses.tiled.tiles import tiling
-from distill.losses.weighted import Banks
+from distill.losses.weighted import Banks, WeightedLoss
 from distill.train.gradient_cache import backward_in_pieces
 from distill.train.piece import Piece
 from students.encoder import embed_images, embed_texts, logit_bias, logit_scale

@@ -3,6 +3,7 @@
 from collections.abc import Collection
 from dataclasses import dataclass
 
+from distill.losses.catalogue import TERMS
 from distill.teacher.cache.manifest import Part
 
 
@@ -15,20 +16,17 @@ class Towers:
 
 
 BOTH = Towers()
-_OWN: dict[Part, Part] = {"images": "images", "captions": "captions"}
-_OTHER: dict[Part, Part] = {"images": "captions", "captions": "images"}
-# The part of the corpus that each term compares a tower's rows with.
+# The part of the corpus that a tower's rows are compared with, as the catalogue of losses says.
 _COMPARED: dict[str, dict[Part, Part]] = {
-    "corpus_kl": _OTHER,
-    "corpus_contrastive": _OTHER,
-    "corpus_relational": _OWN,
+    "own": {"images": "images", "captions": "captions"},
+    "other": {"images": "captions", "captions": "images"},
 }
 
 
 def corpus_parts(towers: Towers, terms: Collection[str]) -> frozenset[Part]:
     """Return the parts of the corpus that the named terms compare a student's rows with."""
-    compared = (_COMPARED[term] for term in terms if term in _COMPARED)
-    return frozenset(other[part] for other in compared for part in own_parts(towers))
+    compared = [which for term in terms if (which := TERMS[term].compared) is not None]
+    return frozenset(_COMPARED[which][part] for which in compared for part in own_parts(towers))
 
 
 def teacher_parts(towers: Towers, terms: Collection[str]) -> frozenset[Part]:

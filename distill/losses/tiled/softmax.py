@@ -1,9 +1,9 @@
 """Losses over the softmax of logits, tile by tile.
 
-A constant that is added to all logits cancels in a softmax, so that there is no bias here. Losses
-of rows alone stand in distill/losses/tiled/rows.py. Where columns count too, one pass forward keeps
-running statistics of them, log-sum-exp and a weighted mean, and the gradient of any tile has to
-wait for the last one: it is a second pass.
+A constant that is added to all logits cancels in a softmax, so there is no bias here. Losses that
+take the softmax of rows alone are in distill/losses/tiled/_rows.py. A softmax of columns is known
+only after the last tile. One pass forward keeps running statistics of each column, its log-sum-exp
+and a weighted mean; the gradient takes a second pass over the tiles.
 """
 
 import math
@@ -15,8 +15,8 @@ import torch.distributed as dist
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from distill.losses.embeddings import zero_of
-from distill.losses.tiled.rows import row_loss
+from distill.losses._tensors import zero_of
+from distill.losses.tiled._rows import row_loss
 from distill.losses.tiled.tiles import (
     Gradients,
     Logits,

@@ -2,7 +2,7 @@
 
 A matrix of logits is a product: ``scale · rows · columnsᵀ`` of ``[N, D]`` and ``[M, D]``. It is
 computed in tiles of some rows and all columns. Where a row says all of its own gradient, one pass
-is enough: rows.py and sigmoid.py. Where columns have a softmax too, the tiles are computed once
+is enough: _rows.py and sigmoid.py. Where columns have a softmax too, the tiles are computed once
 more backward, or kept where all is one tile: softmax.py.
 `tiling` sets the size of a tile, and spreads the tiles over the processes of ``torch.distributed``.
 """

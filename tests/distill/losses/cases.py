@@ -1,19 +1,31 @@
 """Every term as a function of student and teacher alone, beside its reference."""
 
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
 
-from distill.losses import terms as losses
+from distill.losses.catalogue import TERMS
+from distill.losses.weighted import term_function
 from tests.distill.losses import references
-from tests.distill.losses.references import GROUPS, make
+from tests.distill.losses.references import ARGUMENTS, GROUPS, make
+
+# Rows of the batch and of the corpus that belong together; rows 1 and 5 have no partner.
+IMAGE_PARTNERS = ((0, 1), (0, 6), (2, 3), (3, 9), (4, 0), (4, 5), (6, 6))
+TEXT_PARTNERS = ((0, 2), (2, 10), (3, 0), (4, 7), (6, 7))
 
 
 def banks(*, dtype=torch.float64, grad=False):
     """Return the teacher's pictures and texts of a small corpus; it is no batch's size."""
     corpus = make(7, rows=11, dtype=dtype)
     return corpus.image.requires_grad_(grad), corpus.text[:10].requires_grad_(grad)
+
+
+def partners(pairs, *, rows):
+    """Return the partners of the first rows as a tensor ``[P, 2]``."""
+    kept = [pair for pair in pairs if pair[0] < rows]
+    return torch.tensor(kept, dtype=torch.int64).reshape(-1, 2)
 
 
 @dataclass(frozen=True)
@@ -34,48 +46,46 @@ class Case:
 
     @property
     def needs_teacher(self):
-        return self.term not in ("contrastive", "soft_target", "sigmoid_contrastive")
+        return TERMS[self.term].needs_teacher
 
-    def __call__(self, student, teacher, *, module=losses):
-        function = getattr(module, self.term)
-        arguments = dict(self.arguments)
-        if self.groups is not None:
-            ids = self.groups[: len(student.image)]
-            arguments["groups"] = ids if module is references else torch.tensor(ids)
-        corpus_image, corpus_text = banks(dtype=self.bank_dtype or teacher.image.dtype)
-        if self.term == "prompt_kl":
-            inputs = [student.image, teacher.image, corpus_text, student.scale, teacher.scale]
-        elif self.term.startswith("corpus_"):
-            inputs = [student, teacher, corpus_image, corpus_text]
-        else:
-            inputs = [student, teacher] if self.needs_teacher else [student]
-        return function(*inputs, **arguments)
+    def inputs(self, student, teacher, *, corpus=None):
+        """Return what the term takes before its own arguments, as its row says."""
+        corpus_image, corpus_text = corpus or banks(dtype=self.bank_dtype or teacher.image.dtype)
+        rows = len(student.image)
+        groups = None if self.groups is None else torch.tensor(self.groups[:rows])
+        given = {
+            "student": student,
+            "teacher": teacher,
+            "student_image": student.image,
+            "teacher_image": teacher.image,
+            "student_scale": student.scale,
+            "teacher_scale": teacher.scale,
+            "groups": groups,
+            "bank": corpus_text,
+            "corpus_image": corpus_image,
+            "corpus_text": corpus_text,
+            "image_partners": partners(IMAGE_PARTNERS, rows=rows),
+            "text_partners": partners(TEXT_PARTNERS, rows=rows),
+        }
+        return [given[name] for name in TERMS[self.term].inputs]
+
+    def call(self, function: Callable[..., Any], student, teacher, *, corpus=None):
+        return function(*self.inputs(student, teacher, corpus=corpus), **self.arguments)
+
+    def __call__(self, student, teacher, *, corpus=None):
+        return self.call(term_function(self.term), student, teacher, corpus=corpus)
 
     def reference(self, student, teacher):
-        return self(student, teacher, module=references)
+        return self.call(getattr(references, self.term), student, teacher)
+
+    def in_plain_torch(self, student, teacher):
+        return self.call(getattr(references, f"torch_{self.term}"), student, teacher)
 
 
 CASES = [
-    Case("kl_divergence", {}),
-    Case("kl_divergence", {"temperature": 3.0}),
-    Case("embedding_alignment", {}),
-    Case("embedding_alignment", {"kind": "mse"}),
-    Case("embedding_alignment", {"kind": "smooth_l1"}),
-    Case("contrastive", {}),
-    Case("contrastive", {}, tuple(GROUPS)),
-    Case("interactive_contrastive", {}),
-    Case("interactive_contrastive", {}, tuple(GROUPS)),
-    Case("relational", {}),
-    Case("relational", {"temperature": 0.5}),
-    Case("soft_target", {}),
-    Case("soft_target", {"temperature": 2.0}),
-    Case("sigmoid_contrastive", {}),
-    Case("sigmoid_contrastive", {}, tuple(GROUPS)),
-    Case("prompt_kl", {}),
-    Case("prompt_kl", {"temperature": 2.0}),
-    Case("corpus_kl", {}),
-    Case("corpus_kl", {"temperature": 2.0}),
-    Case("corpus_relational", {}),
-    Case("corpus_relational", {"temperature": 2.0}),
+    Case(term, arguments, groups)
+    for term, tested in ARGUMENTS.items()
+    for arguments in tested
+    for groups in ((None, tuple(GROUPS)) if "groups" in TERMS[term].inputs else (None,))
 ]
 NAMES = [str(case) for case in CASES]

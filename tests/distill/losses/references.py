@@ -1,11 +1,16 @@
-"""The terms' formulas written out in NumPy, one number at a time, in float64."""
+"""The terms' formulas, written out twice, and the arguments that each term is tested with.
+
+``NAME`` is the formula in NumPy, one number at a time, in float64; ``torch_NAME`` is the formula in
+plain torch, with whole matrices and torch's own losses.
+"""
 
 import math
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 
-from distill.losses.terms import Embeddings
+from distill.losses.embeddings import Embeddings
 
 GROUPS = [3, 5, 3, -1, 7, 5, 3]
 ROWS = len(GROUPS)
@@ -179,3 +184,152 @@ def corpus_kl(student, teacher, corpus_image, corpus_text, temperature=1.0):
 
 def corpus_relational(student, teacher, corpus_image, corpus_text, temperature=1.0):
     return corpus_kl(student, teacher, corpus_text, corpus_image, temperature)
+
+
+def corpus_contrastive(student, corpus_image, corpus_text, image_partners, text_partners):
+    towers = []
+    for mine, bank, partners in (
+        (student.image, corpus_text, image_partners),
+        (student.text, corpus_image, text_partners),
+    ):
+        matrix, rows = scores(mine, bank, student.scale), []
+        for row in sorted({row for row, _ in partners.tolist()}):
+            chances = log_softmax(list(matrix[row]))
+            own = [chances[column] for number, column in partners.tolist() if number == row]
+            rows.append(-sum(own) / len(own))
+        towers.append(sum(rows) / len(rows) if rows else 0.0)
+    return sum(towers) / 2
+
+
+# --- the same in plain torch
+
+
+def row_kl(target, logits):
+    return F.kl_div(
+        logits.log_softmax(-1),
+        target.detach().log_softmax(-1),
+        reduction="batchmean",
+        log_target=True,
+    )
+
+
+def torch_logits(model):
+    return model.scale * model.image @ model.text.T
+
+
+def torch_kl_divergence(student, teacher, temperature=1.0):
+    ours, theirs = torch_logits(student) / temperature, torch_logits(teacher) / temperature
+    return temperature**2 * (row_kl(theirs, ours) + row_kl(theirs.T, ours.T)) / 2
+
+
+def torch_embedding_alignment(student, teacher, kind="cosine"):
+    def distance(a, b):
+        if kind == "cosine":
+            return (1 - F.cosine_similarity(a, b.detach())).mean()
+        function = {"mse": F.mse_loss, "smooth_l1": F.smooth_l1_loss}[kind]
+        return function(a, b.detach()) * a.shape[1]
+
+    return (distance(student.image, teacher.image) + distance(student.text, teacher.text)) / 2
+
+
+def torch_info_nce(matrix, groups):
+    if groups is None:
+        return F.cross_entropy(matrix, torch.arange(len(matrix)))
+    kept = groups != -1
+    same = (groups[kept][:, None] == groups[kept]).to(matrix)
+    return F.cross_entropy(matrix[kept][:, kept], same / same.sum(dim=1, keepdim=True))
+
+
+def torch_contrastive(student, groups=None):
+    matrix = torch_logits(student)
+    return (torch_info_nce(matrix, groups) + torch_info_nce(matrix.T, groups)) / 2
+
+
+def torch_interactive_contrastive(student, teacher, groups=None):
+    to_text = student.scale * student.image @ teacher.text.detach().T
+    to_image = student.scale * student.text @ teacher.image.detach().T
+    return (torch_info_nce(to_text, groups) + torch_info_nce(to_image, groups)) / 2
+
+
+def torch_relational(student, teacher, temperature=1.0):
+    def others(model, tower):
+        matrix = model.scale * tower @ tower.T / temperature
+        off = ~torch.eye(len(tower), dtype=torch.bool)
+        return matrix[off].reshape(len(tower), -1)
+
+    images = row_kl(others(teacher, teacher.image), others(student, student.image))
+    texts = row_kl(others(teacher, teacher.text), others(student, student.text))
+    return temperature**2 * (images + texts) / 2
+
+
+def torch_soft_target(student, temperature=1.0):
+    image, text = student.image, student.text
+    alike = student.scale * (image @ image.T + text @ text.T) / 2 / temperature
+    target, matrix = alike.detach().softmax(-1), torch_logits(student)
+    return (F.cross_entropy(matrix, target) + F.cross_entropy(matrix.T, target)) / 2
+
+
+def torch_sigmoid_contrastive(student, groups=None):
+    matrix = torch_logits(student)
+    groups = torch.arange(len(matrix)) if groups is None else groups
+    kept = groups != -1
+    sign = torch.where(groups[kept][:, None] == groups[kept], 1.0, -1.0).to(matrix)
+    return -F.logsigmoid(sign * matrix[kept][:, kept]).sum(dim=1).mean()
+
+
+def torch_prompt_kl(
+    student_image, teacher_image, bank, student_scale, teacher_scale, temperature=1.0
+):
+    ours = student_scale * student_image @ bank.detach().T / temperature
+    return temperature**2 * row_kl(teacher_scale * teacher_image @ bank.T / temperature, ours)
+
+
+def torch_corpus_kl(student, teacher, corpus_image, corpus_text, temperature=1.0):
+    scales = (student.scale, teacher.scale, temperature)
+    images = torch_prompt_kl(student.image, teacher.image, corpus_text, *scales)
+    return (images + torch_prompt_kl(student.text, teacher.text, corpus_image, *scales)) / 2
+
+
+def torch_corpus_relational(student, teacher, corpus_image, corpus_text, temperature=1.0):
+    return torch_corpus_kl(student, teacher, corpus_text, corpus_image, temperature)
+
+
+def torch_corpus_contrastive(student, corpus_image, corpus_text, image_partners, text_partners):
+    def one(rows, bank, partners):
+        chances = (student.scale * rows @ bank.detach().T).log_softmax(-1)
+        own = [
+            chances[row, partners[partners[:, 0] == row, 1]].mean()
+            for row in sorted(set(partners[:, 0].tolist()))
+        ]
+        return -torch.stack(own).mean() if own else 0 * chances.sum()
+
+    images = one(student.image, corpus_text, image_partners)
+    return (images + one(student.text, corpus_image, text_partners)) / 2
+
+
+# --- what the terms are tested with
+
+# Each term with each of these; a term that takes groups is tested with and without them.
+ARGUMENTS = {
+    "kl_divergence": [{}, {"temperature": 3.0}],
+    "embedding_alignment": [{}, {"kind": "mse"}, {"kind": "smooth_l1"}],
+    "contrastive": [{}],
+    "interactive_contrastive": [{}],
+    "relational": [{}, {"temperature": 0.5}],
+    "soft_target": [{}, {"temperature": 2.0}],
+    "sigmoid_contrastive": [{}],
+    "prompt_kl": [{}, {"temperature": 2.0}],
+    "corpus_kl": [{}, {"temperature": 2.0}],
+    "corpus_contrastive": [{}],
+    "corpus_relational": [{}, {"temperature": 2.0}],
+}
+# Those with a softmax over rows alone, or none: one pass over the tiles is enough.
+ONE_PASS_TERMS = {
+    "interactive_contrastive",
+    "relational",
+    "sigmoid_contrastive",
+    "prompt_kl",
+    "corpus_kl",
+    "corpus_contrastive",
+    "corpus_relational",
+}

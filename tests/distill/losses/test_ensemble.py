@@ -5,15 +5,10 @@ import pytest
 import torch
 import torch.nn.functional as F
 
-from distill.losses.embeddings import split
-from distill.losses.terms import (
-    Banks,
-    Embeddings,
-    Term,
-    WeightedLoss,
-    embedding_alignment,
-    prompt_kl,
-)
+from distill.losses.alignment import embedding_alignment
+from distill.losses.embeddings import Embeddings, split
+from distill.losses.prompts import prompt_kl
+from distill.losses.weighted import Banks, Term, WeightedLoss
 from distill.teacher.shares import Share, join, mean_scale
 
 WIDTHS, WEIGHTS = (6, 10), (0.3, 0.7)

@@ -6,17 +6,16 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.losses.terms import (
+from distill.losses.alignment import embedding_alignment
+from distill.losses.contrastive import (
     contrastive,
-    corpus_kl,
-    embedding_alignment,
     interactive_contrastive,
-    kl_divergence,
-    prompt_kl,
-    relational,
     sigmoid_contrastive,
     soft_target,
 )
+from distill.losses.corpus import corpus_kl
+from distill.losses.distributions import kl_divergence, relational
+from distill.losses.prompts import prompt_kl
 from tests.distill.losses.cases import banks
 from tests.distill.losses.references import make
 

@@ -3,9 +3,11 @@
 import pytest
 import torch
 
-from distill.losses.terms import TERMS, Banks, Embeddings, Term, WeightedLoss, soft_target
+from distill.losses.contrastive import soft_target
+from distill.losses.embeddings import Embeddings
 from distill.losses.tiled.softmax import distribution_loss
 from distill.losses.tiled.tiles import Product, tiling
+from distill.losses.weighted import Banks, Term, WeightedLoss
 from tests.distill.losses.cases import CASES, NAMES, banks
 from tests.distill.losses.references import make
 
@@ -44,15 +46,7 @@ def test_gradcheck_of_a_soft_target_that_stays_where_it_is(rows):
 def test_no_gradient_reaches_the_teacher_even_where_it_asks_for_one(case):
     student, teacher = make(0, bias=1.0, grad=True), make(1, bias=2.0, grad=True)
     corpus = banks(grad=True)
-    value = TERMS[case.term](
-        *{
-            "prompt_kl": [student.image, teacher.image, corpus[1], student.scale, teacher.scale],
-            "corpus_kl": [student, teacher, *corpus],
-            "corpus_relational": [student, teacher, *corpus],
-        }.get(case.term, [student, teacher] if case.needs_teacher else [student]),
-        **case.arguments,
-    )
-    value.backward()
+    case(student, teacher, corpus=corpus).backward()
     assert student.image.grad.abs().max() > 0
     for tensor in (teacher.image, teacher.text, teacher.scale, teacher.bias):
         assert tensor.grad is None

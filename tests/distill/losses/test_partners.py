@@ -4,9 +4,10 @@ import numpy as np
 import pytest
 import torch
 
-from distill.losses.terms import Embeddings, Term, WeightedLoss, corpus_contrastive
+from distill.losses.corpus import corpus_contrastive
+from distill.losses.embeddings import Embeddings
 from distill.losses.tiled.tiles import tiling
-from distill.losses.weighted import Banks
+from distill.losses.weighted import Banks, Term, WeightedLoss
 
 IMAGE_PARTNERS = torch.tensor([[0, 1], [0, 6], [2, 3], [4, 0], [4, 5]])
 TEXT_PARTNERS = torch.tensor([[1, 2], [3, 0]])

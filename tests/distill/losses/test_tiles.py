@@ -2,32 +2,23 @@
 
 import subprocess
 import sys
-from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
 from torch.utils.flop_counter import FlopCounterMode
 
-from distill.losses.terms import contrastive, kl_divergence
+from distill.losses.contrastive import contrastive
+from distill.losses.distributions import kl_divergence
 from distill.losses.tiled.tiles import tiling
-from tests.distill.losses import plain
 from tests.distill.losses.cases import CASES, NAMES
-from tests.distill.losses.references import ROWS, make
-
-# Those without a softmax over columns.
-ONE_PASS_TERMS = (
-    "interactive_contrastive",
-    "relational",
-    "sigmoid_contrastive",
-    "prompt_kl",
-    "corpus_kl",
-    "corpus_relational",
-)
+from tests.distill.losses.references import ONE_PASS_TERMS, ROWS, make
 
 MEMORY = """
 import resource, sys, torch
-from distill.losses.terms import *
+from distill.losses.catalogue import TERMS
+from distill.losses.embeddings import Embeddings
+from distill.losses.weighted import term_function
 torch.set_num_threads(1)
 torch.manual_seed(0)
 def model(rows):
@@ -35,24 +26,18 @@ def model(rows):
     return Embeddings(image.requires_grad_(), text.requires_grad_(), torch.tensor(20.0))
 def step(rows):
     student, teacher = model(rows), model(rows)
-    groups = torch.arange(rows) // 2
-    function = TERMS.get(sys.argv[1])
-    match sys.argv[1]:
-        case "a whole matrix":
-            return student.image @ student.text.T
-        case "contrastive" | "sigmoid_contrastive":
-            value = function(student, groups)
-        case "interactive_contrastive":
-            value = function(student, teacher, groups)
-        case "soft_target":
-            value = function(student)
-        case "prompt_kl":
-            scales = student.scale, teacher.scale
-            value = function(student.image, teacher.image, teacher.text, *scales)
-        case "corpus_kl" | "corpus_relational":
-            value = function(student, teacher, teacher.image, teacher.text)
-        case _:
-            value = function(student, teacher)
+    if sys.argv[1] == "a whole matrix":
+        return student.image @ student.text.T
+    partners = torch.arange(rows)[:, None].expand(-1, 2)
+    given = dict(
+        student=student, teacher=teacher, groups=torch.arange(rows) // 2,
+        student_image=student.image, teacher_image=teacher.image,
+        student_scale=student.scale, teacher_scale=teacher.scale,
+        bank=teacher.text, corpus_image=teacher.image, corpus_text=teacher.text,
+        image_partners=partners, text_partners=partners,
+    )
+    row = TERMS[sys.argv[1]]
+    value = term_function(row.name)(*(given[name] for name in row.inputs))
     value.backward()
 step(256)
 # What is resident says little of what is asked for where the system takes idle pages back.
@@ -70,10 +55,6 @@ def gradients(function, *, dtype, **arguments):
     return [torch.zeros(()) if tensor is None else tensor for tensor in found]
 
 
-def in_plain_torch(case):
-    return partial(case, module=plain)
-
-
 @pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
 @pytest.mark.parametrize("rows", [1, 2, 3, ROWS, 100])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
@@ -82,7 +63,7 @@ def test_tiles_of_any_size_are_plain_torch(case, rows, dtype, tolerance):
         with tiling(rows=rows):
             return case(student, teacher)
 
-    expected = gradients(in_plain_torch(case), dtype=dtype)
+    expected = gradients(case.in_plain_torch, dtype=dtype)
     for ours, theirs in zip(gradients(tiled, dtype=dtype), expected, strict=True):
         largest = max(1.0, theirs.abs().max().item())
         torch.testing.assert_close(ours, theirs, rtol=0, atol=tolerance * largest)
@@ -96,7 +77,7 @@ def test_rows_far_apart_take_an_exponential_of_their_own(case, scale):
             return case(student, teacher)
 
     arguments = {"dtype": torch.float64, "scale": scale}
-    expected = gradients(in_plain_torch(case), **arguments)
+    expected = gradients(case.in_plain_torch, **arguments)
     for ours, theirs in zip(gradients(tiled, **arguments), expected, strict=True):
         torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-9)
 
@@ -118,7 +99,7 @@ def test_rows_alone_take_no_more_products_than_whole_matrices(case, rows):
         with tiling(rows=rows):
             return operations(lambda: function(student, teacher).backward())
 
-    assert 0 < step(case) <= step(in_plain_torch(case))
+    assert 0 < step(case) <= step(case.in_plain_torch)
 
 
 @pytest.mark.parametrize("rows", [2, None])
@@ -130,7 +111,7 @@ def test_nothing_is_done_for_a_gradient_that_nobody_asks_for(case, rows):
             return operations(lambda: case(student, teacher))
 
     with torch.no_grad():
-        expected = operations(lambda: in_plain_torch(case)(make(0), make(1)))
+        expected = operations(lambda: case.in_plain_torch(make(0), make(1)))
         assert 0 < forward(grad=True) <= expected
     assert 0 < forward(grad=False) <= expected
 

@@ -6,20 +6,13 @@ from dataclasses import replace
 import pytest
 import torch
 
-from distill.losses.terms import (
-    Banks,
-    Embeddings,
-    Mask,
-    Term,
-    WeightedLoss,
-    contrastive,
-    corpus_kl,
-    corpus_relational,
-    embedding_alignment,
-    interactive_contrastive,
-    kl_divergence,
-    prompt_kl,
-)
+from distill.losses.alignment import embedding_alignment
+from distill.losses.contrastive import contrastive, interactive_contrastive
+from distill.losses.corpus import corpus_kl, corpus_relational
+from distill.losses.distributions import kl_divergence
+from distill.losses.embeddings import Embeddings
+from distill.losses.prompts import prompt_kl
+from distill.losses.weighted import Banks, Mask, Term, WeightedLoss
 from tests.distill.losses.cases import banks
 from tests.distill.losses.references import GROUPS, make
 

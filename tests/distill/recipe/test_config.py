@@ -8,7 +8,7 @@ from typing import Any, get_args
 import pytest
 from pydantic import BaseModel, ValidationError
 
-from distill.losses.presets import NEEDS
+from distill.losses.catalogue import TERMS
 from distill.recipe.config import RunConfig
 from distill.recipe.evaluate import EvaluationEntry
 from distill.recipe.sources import ScenesSection, TableSection
@@ -216,19 +216,15 @@ def test_a_student_of_one_tower_takes_only_terms_of_one() -> None:
     config(student={"text": None}, losses={"preset": "default", "kl_divergence": 0})
 
 
-ONE_TOWER = ("embedding_alignment", "relational", "prompt_kl", "corpus_kl", "corpus_contrastive")
-
-
 @pytest.mark.parametrize("absent", ["image", "text"])
-@pytest.mark.parametrize("term", sorted(NEEDS))
+@pytest.mark.parametrize("term", sorted(TERMS))
 def test_every_term_fits_one_tower_or_is_refused_in_one_line(term: str, absent: str) -> None:
     values: dict[str, Any] = {"student": {absent: None}, "losses": {term: 1}}
-    fits = term in (*ONE_TOWER, "corpus_relational") and (term, absent) != ("prompt_kl", "image")
-    if fits:
+    if TERMS[term].towers not in ("both", absent):
         assert set(config(**values).terms) == {term}
         return
     (line,) = mistakes(**values)
-    needed = "an image tower" if term == "prompt_kl" else "both towers"
+    needed = "an image tower" if TERMS[term].towers == "image" else "both towers"
     assert line.startswith(f"r.yaml: losses.{term}: it needs {needed}, and the student has ")
 
 

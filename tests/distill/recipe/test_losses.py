@@ -5,17 +5,18 @@ from typing import Any, get_args
 
 import pytest
 
-from distill.losses.presets import NEEDS, PRESETS
-from distill.losses.terms import TERMS
+from distill.losses.catalogue import TERMS
+from distill.losses.presets import PRESETS
+from distill.losses.weighted import term_function
 from distill.recipe.losses import ENTRIES, PresetName, expand
 from tests.distill.recipe.config_pieces import config, mistakes
 
 
 def test_tables_of_terms_name_the_same_terms() -> None:
-    assert set(NEEDS) == set(ENTRIES) == set(TERMS)
+    assert set(ENTRIES) == set(TERMS)
     assert set(get_args(PresetName)) == set(PRESETS)
     for preset in PRESETS.values():
-        assert set(preset.terms) <= set(NEEDS)
+        assert set(preset.terms) <= set(TERMS)
         assert preset.source
 
 
@@ -34,8 +35,8 @@ def test_a_preset_by_name() -> None:
     }
     assert dict(terms["kl_divergence"].arguments) == {"temperature": 1.0}
     assert dict(terms["embedding_alignment"].arguments) == {"kind": "mse"}
-    assert terms["embedding_alignment"].needs_equal_width
-    assert terms["kl_divergence"].needs_texts
+    assert terms["embedding_alignment"].row.equal_width
+    assert terms["kl_divergence"].row.needs_texts
     assert terms["kl_divergence"].schedule == "none"
 
 
@@ -93,15 +94,15 @@ def test_the_published_presets() -> None:
     assert weights("mobileclip") == {"contrastive": 0.25, "kl_divergence": 0.75}
     assert weights("tinyclip") == {"kl_divergence": 1.0}
     assert set(weights("dime")) == {"kl_divergence", "prompt_kl", "relational"}
-    assert not any(NEEDS[name].pairs for name in weights("dime"))
+    assert not any(TERMS[name].needs_pairs for name in weights("dime"))
     assert config(losses="tinyclip").terms["kl_divergence"].options == {"scale": "teacher"}
 
 
 def test_a_terms_arguments_are_its_functions_own_and_options_are_not() -> None:
-    for name, term in config(losses=dict.fromkeys(NEEDS, 1)).terms.items():
-        known = inspect.signature(TERMS[name]).parameters
+    for name, term in config(losses=dict.fromkeys(TERMS, 1)).terms.items():
+        known = inspect.signature(term_function(name)).parameters
         assert set(term.arguments) <= set(known)
-    terms = config(losses=dict.fromkeys(NEEDS, 1)).terms
+    terms = config(losses=dict.fromkeys(TERMS, 1)).terms
     assert terms["kl_divergence"].options == {"scale": "own"}
     assert terms["embedding_alignment"].options == {"mask_ratio": 0.0, "mask_patch": 16}
     assert terms["prompt_kl"].options == {"bank": None, "bank_size": 1024}

@@ -8,8 +8,10 @@ from torch import nn
 from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
-from distill.losses.terms import TERMS, Banks, Embeddings, Term, WeightedLoss
+from distill.losses.catalogue import TERMS
+from distill.losses.embeddings import Embeddings
 from distill.losses.tiled.tiles import tiling
+from distill.losses.weighted import Banks, Term, WeightedLoss
 from distill.train.step import gather_rows
 
 # Rows of tiles of one, of two rows, and of a number that divides nothing.

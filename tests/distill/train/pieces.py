@@ -6,7 +6,8 @@ import torch
 from accelerate import Accelerator
 from torch.nn.functional import normalize
 
-from distill.losses.terms import Embeddings, Term, WeightedLoss
+from distill.losses.embeddings import Embeddings
+from distill.losses.weighted import Term, WeightedLoss
 from distill.train.piece import Piece
 from distill.train.step import GlobalLoss, TrainableStudent, training_step
 from students.config import StudentConfig

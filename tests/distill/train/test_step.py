@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.losses.terms import TERMS
+from distill.losses.catalogue import TERMS
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 Found = dict[str, dict[str, torch.Tensor]]
@@ -62,7 +62,8 @@ def test_several_processes_give_the_gradient_of_one(
 def test_a_process_without_rows_waits_for_nobody(tmp_path: Path) -> None:
     code = (
         "import torch, torch.distributed as dist\n"
-        "from distill.losses.terms import Embeddings, kl_divergence\n"
+        "from distill.losses.distributions import kl_divergence\n"
+        "from distill.losses.embeddings import Embeddings\n"
         "from distill.losses.tiled.tiles import tiling\n"
         "dist.init_process_group('gloo')\n"
         "assert dist.get_world_size() == 4\n"

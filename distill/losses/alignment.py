@@ -1,0 +1,65 @@
+"""Terms that pull the student's embeddings to the teacher's."""
+
+from collections.abc import Callable, Mapping
+from typing import Literal
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from distill.losses._checks import check_same_width, common_towers
+from distill.losses._tensors import full_precision
+from distill.losses.embeddings import Embeddings, detached
+
+
+def embedding_alignment(
+    student: Embeddings,
+    teacher: Embeddings,
+    kind: Literal["cosine", "mse", "smooth_l1"] = "cosine",
+) -> Tensor:
+    """Pull each of the student's vectors to the teacher's of the same row.
+
+    The mean over the towers that both models have, and over the batch, of ``1 − cos`` (cosine), of
+    the squared error summed over D (mse), or of the Huber error at beta 1 summed over D
+    (smooth_l1).
+
+    Raises:
+        ValueError: the models have no tower in common, their batches or widths differ, or the kind
+            is unknown.
+
+    Source: the FD term of CLIP-KD, https://arxiv.org/abs/2307.12732.
+    """
+    term = "embedding_alignment"
+    if kind not in _DISTANCES:
+        raise ValueError(f"{term}: kind is {kind!r}; it must be one of {', '.join(_DISTANCES)}")
+    distances = []
+    for tower, ours, theirs in common_towers(term, student, detached(teacher)):
+        check_same_width(term, ours, theirs, tower=tower)
+        with full_precision(ours):
+            lifted = [
+                rows.to(torch.promote_types(rows.dtype, torch.float32)) for rows in (ours, theirs)
+            ]
+            distances.append(_DISTANCES[kind](*lifted))
+    return torch.stack(distances).mean()
+
+
+def _cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Return one minus the cosine of each pair of rows, the mean."""
+    return (1 - F.cosine_similarity(student_BD, teacher_BD, dim=-1)).mean()
+
+
+def _squared_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Return the squared error of each pair of rows, summed over D, the mean."""
+    return (student_BD - teacher_BD).square().sum(dim=-1).mean()
+
+
+def _huber_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
+    """Return the Huber error at beta 1 of each pair of rows, summed over D, the mean."""
+    return F.smooth_l1_loss(student_BD, teacher_BD, reduction="none", beta=1.0).sum(dim=-1).mean()
+
+
+_DISTANCES: Mapping[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "cosine": _cosine_distance,
+    "mse": _squared_distance,
+    "smooth_l1": _huber_distance,
+}
