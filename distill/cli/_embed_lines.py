@@ -12,7 +12,7 @@ from PIL import Image
 
 from distill.basis.progress import progress_bar
 from distill.basis.words import shorten
-from distill.cli.embed import BATCH, Embedded
+from distill.cli._embedded import BATCH, Embedded
 from distill.data.tables.base64_lines import IMAGE_COLUMN, decode_field, numbered_lines
 from distill.data.tables.rows import unusable
 from distill.data.tables.schema import parse_schema

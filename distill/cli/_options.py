@@ -1,22 +1,18 @@
-"""The options that several commands share."""
+"""The arguments and options that several commands share."""
 
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-
-class Checkpoint(StrEnum):
-    """Which student of a run."""
-
-    LAST = "last"
-    BEST = "best"
-
+from distill.run.names import Checkpoint
 
 RecipePath = Annotated[Path, typer.Argument(metavar="RECIPE", help="YAML file with the recipe.")]
-RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="Folder of the run.")]
-BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="Folder of the bundle.")]
+RunPath = Annotated[Path, typer.Argument(metavar="RUN", help="The run folder.")]
+BundlePath = Annotated[Path, typer.Argument(metavar="BUNDLE", help="The bundle's folder.")]
+RunFolderToWrite = Annotated[
+    Path | None, typer.Option(metavar="FOLDER", help="The run folder to write.")
+]
 Overrides = Annotated[
     list[str] | None,
     typer.Option(
@@ -25,12 +21,12 @@ Overrides = Annotated[
         help="Override a value of the recipe, e.g. train.batch_size=64. Repeatable.",
     ),
 ]
-Which = Annotated[Checkpoint, typer.Option(help="The last student, or the best one.")]
+WhichCheckpoint = Annotated[Checkpoint, typer.Option(help="Use the last student or the best one.")]
 TeacherName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="hf:NAME_OR_FOLDER, as a bare name is; openai:, open_clip:, student:.",
+        help="KIND:NAME, of kind hf, openai, open_clip or student; a bare name is recognised.",
     ),
 ]
 StudentName = Annotated[
@@ -41,13 +37,13 @@ DataPath = Annotated[
     str | None,
     typer.Option(
         metavar="PATH",
-        help="A table, a folder with one, a folder of classes or of pictures, or tars.",
+        help="A table or its folder, a folder of classes or of pictures, or tars.",
     ),
 ]
 LabelFile = Annotated[
     str | None,
     typer.Option(
         metavar="FILE",
-        help="What to tell apart, one label a line; makes a student of images alone.",
+        help="Labels to tell apart, one per line; the student gets only an image tower.",
     ),
 ]

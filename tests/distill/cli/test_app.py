@@ -1,136 +1,19 @@
-"""The command line: what each command hands on, and one line for every mistake."""
+"""The command line as a whole: help, and one line for every mistake."""
 
 import signal
 import subprocess
 import sys
 import time
 from pathlib import Path
-from types import ModuleType
-from typing import Any
 
 import pytest
 
-from distill.cli import app as cli
-from distill.recipe.load import load_recipe
+from distill.cli import _errors
+from distill.cli.app import main
 from export.runtime.errors import CacheError
+from tests.distill.cli.pieces import Pipeline, answer
 
 ROOT = Path(__file__).parents[3]
-
-
-class Pipeline(ModuleType):
-    """Stands for distill.run.pipeline: remembers what it was asked, or fails."""
-
-    def __init__(self, error: BaseException | None = None) -> None:
-        super().__init__("distill.run.pipeline")
-        self.asked: list[tuple[str, tuple[Any, ...], dict[str, Any]]] = []
-        for name in ("run", "build_cache", "train", "evaluate", "export"):
-            setattr(self, name, self._function(name, error))
-
-    def _function(self, name: str, error: BaseException | None) -> Any:
-        def function(*arguments: Any, **options: Any) -> None:
-            self.asked.append((name, arguments, options))
-            if error is not None:
-                raise error
-
-        return function
-
-
-@pytest.fixture
-def pipeline(monkeypatch: pytest.MonkeyPatch) -> Pipeline:
-    stand_in = Pipeline()
-    monkeypatch.setitem(sys.modules, "distill.run.pipeline", stand_in)
-    return stand_in
-
-
-@pytest.fixture
-def recipe(tmp_path: Path) -> Path:
-    path = tmp_path / "r.yaml"
-    path.write_text("teacher: {model: a/b}\n")
-    return path
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
-    status = cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return status, out, err
-
-
-# --- handing on
-
-
-def test_run_with_a_recipe(
-    pipeline: Pipeline, recipe: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    options = ("--out", "runs/a: b", "--set", "seed=3", "--set", "train.steps=5")
-    assert answer(capsys, "run", recipe, *options) == (0, "", "")
-    ((name, (config,), rest),) = pipeline.asked
-    assert (name, rest) == ("run", {})
-    assert (config.output, config.seed, config.train.steps) == ("runs/a: b", 3, 5)
-
-
-def test_run_without_a_recipe(
-    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
-) -> None:
-    table = tmp_path / "pairs.csv"
-    table.write_text("image,caption\n")
-    options = (
-        "--teacher",
-        "hf:a/b",
-        "--student",
-        "resnet18",
-        "--data",
-        table,
-        "--out",
-        "runs/mine",
-    )
-    assert answer(capsys, "run", *options)[0] == 0
-    ((_, (config,), _),) = pipeline.asked
-    assert config.teachers[0].model == "a/b"
-    assert config.student.image.backbone == "resnet18"
-    assert config.train_sources[0].path == str(table)
-    assert config.output == "runs/mine"
-
-
-@pytest.mark.parametrize(("command", "function"), [("cache", "build_cache"), ("train", "train")])
-def test_stages_with_a_recipe(
-    pipeline: Pipeline,
-    recipe: Path,
-    capsys: pytest.CaptureFixture[str],
-    command: str,
-    function: str,
-) -> None:
-    assert answer(capsys, command, recipe, "--set", "seed=3") == (0, "", "")
-    assert pipeline.asked == [(function, (load_recipe(recipe, overrides=["seed=3"]),), {})]
-
-
-def test_stages_with_a_run(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
-    assert answer(capsys, "eval", "runs/a", "--checkpoint", "best")[0] == 0
-    assert answer(capsys, "export", "runs/a", "--out", "b/", "--set", "export.opset=20")[0] == 0
-    assert pipeline.asked == [
-        ("evaluate", (Path("runs/a"),), {"checkpoint": "best", "overrides": ()}),
-        (
-            "export",
-            (Path("runs/a"),),
-            {"out": Path("b"), "checkpoint": "last", "overrides": ["export.opset=20"]},
-        ),
-    ]
-
-
-def test_recipe_prints_one_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, err = answer(capsys, "recipe", "--teacher", "a/b", "--student", "fastvit_t8")
-    assert (status, err) == (0, "")
-    path = tmp_path / "r.yaml"
-    path.write_text(out, encoding="utf-8")
-    config = load_recipe(path)
-    assert config.teachers[0].model == "a/b"
-    assert config.student.image.backbone == "fastvit_t8"
-    assert out.startswith("# What all random choices follow from. [≥ 0]\nseed: 0\n")
-
-
-def test_recipe_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
-    status, out, _ = answer(capsys, "recipe", "--schema")
-    assert status == 0
-    assert out == (ROOT / "configs" / "schema.json").read_text(encoding="utf-8")
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -145,9 +28,6 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     assert "--labels" in answer(capsys, "classify", "--help")[1]
 
 
-# --- mistakes
-
-
 @pytest.mark.parametrize(
     ("arguments", "line"),
     [
@@ -159,7 +39,10 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
             "'--checkpoint': 'first' is not one of 'last', 'best'",
         ),
         (("run",), "run: give a RECIPE, or --data with the pictures to learn from"),
-        (("run", "r.yaml", "--data", "x"), "r.yaml: given beside --teacher, --student, --data or"),
+        (
+            ("run", "r.yaml", "--data", "x"),
+            "r.yaml: given together with --teacher, --student, --data",
+        ),
         (("run", "--data", "none"), "none: "),
         (("run", "none.yaml"), "none.yaml: there is no such recipe"),
         (("train", "none.yaml"), "none.yaml: there is no such recipe"),
@@ -215,13 +98,13 @@ def test_another_process_waits_for_the_main_one_to_speak_first(
 ) -> None:
     fails_with(monkeypatch, CacheError("once"))
     waited: list[float] = []
-    monkeypatch.setattr(cli.time, "sleep", waited.append)
+    monkeypatch.setattr(_errors.time, "sleep", waited.append)
     assert answer(capsys, "train", recipe) == (2, "", "once\n")
     assert waited == []
     monkeypatch.setenv("RANK", "1")
     # It is ended while it waits, unless it has failed alone.
     assert answer(capsys, "train", recipe) == (2, "", "once\n")
-    assert waited == [cli.SECONDS_FOR_THE_MAIN_PROCESS]
+    assert waited == [_errors.SECONDS_FOR_THE_MAIN_PROCESS]
 
 
 def test_only_the_main_process_says_that_it_was_stopped(
@@ -242,14 +125,14 @@ def test_a_full_disk_is_one_line_and_a_bug_is_a_traceback(
     assert err.startswith("runs/x/state.json: No space left on device")
     fails_with(monkeypatch, ZeroDivisionError("a bug"))
     with pytest.raises(ZeroDivisionError):
-        cli.main(["train", str(recipe)])
+        main(["train", str(recipe)])
 
 
 @pytest.mark.parametrize(
     ("text", "line"),
     [
         ("stopped at step 3 of 9, saved in runs/x", "stopped at step 3 of 9, saved in runs/x\n"),
-        ("", f"{cli.STOPPED}\n"),
+        ("", f"{_errors.STOPPED}\n"),
     ],
 )
 def test_ctrl_c_is_one_line_and_status_130(
@@ -292,7 +175,7 @@ def test_ctrl_c_from_a_terminal(tmp_path: Path) -> None:
         time.sleep(0.2)
         process.send_signal(signal.SIGINT)
         assert process.wait(20) == 130
-        assert process.stderr.read() == f"{cli.STOPPED}\n"
+        assert process.stderr.read() == f"{_errors.STOPPED}\n"
 
 
 @pytest.mark.parametrize("command", ["run", "recipe", "cache", "train", "eval", "export", "demo"])

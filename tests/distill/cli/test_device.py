@@ -9,15 +9,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.cli import app as cli
-from distill.cli.embed import find_pictures
+from distill.cli._embed import find_pictures
 from export.runtime.errors import DataError
-
-
-def answer(capsys: pytest.CaptureFixture[str], *arguments: Any) -> tuple[int, str, str]:
-    status = cli.main([str(argument) for argument in arguments])
-    out, err = capsys.readouterr()
-    return status, out, err
+from tests.distill.cli.pieces import answer
 
 
 class FakeModel:
@@ -46,7 +40,7 @@ def bundle(monkeypatch: pytest.MonkeyPatch) -> Path:
     import export.runtime
 
     monkeypatch.setattr(export.runtime, "EdgeModel", FakeModel, raising=False)
-    monkeypatch.setattr("distill.cli.embed.EdgeModel", FakeModel)
+    monkeypatch.setattr("distill.cli._embed.EdgeModel", FakeModel)
     return Path("bundle")
 
 
@@ -186,7 +180,10 @@ def test_a_schema_or_a_file_of_lines_beside_pictures(
     bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     end = ("--out", tmp_path / "f.npy")
-    assert "leave it out" in answer(capsys, "embed", bundle, photos, "--schema", "x:str:1", *end)[2]
+    assert (
+        "leave --schema out"
+        in answer(capsys, "embed", bundle, photos, "--schema", "x:str:1", *end)[2]
+    )
     (tmp_path / "a.tsv").write_text("x")
     assert "give it alone" in answer(capsys, "embed", bundle, photos, tmp_path / "a.tsv", *end)[2]
 

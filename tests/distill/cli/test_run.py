@@ -1,0 +1,85 @@
+"""The commands on a recipe: what each one hands to the pipeline."""
+
+from pathlib import Path
+
+import pytest
+
+from distill.recipe.load import load_recipe
+from tests.distill.cli.pieces import Pipeline, answer
+
+ROOT = Path(__file__).parents[3]
+
+
+def test_run_with_a_recipe(
+    pipeline: Pipeline, recipe: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    options = ("--out", "runs/a: b", "--set", "seed=3", "--set", "train.steps=5")
+    assert answer(capsys, "run", recipe, *options) == (0, "", "")
+    ((name, (config,), rest),) = pipeline.asked
+    assert (name, rest) == ("run", {})
+    assert (config.output, config.seed, config.train.steps) == ("runs/a: b", 3, 5)
+
+
+def test_run_without_a_recipe(
+    pipeline: Pipeline, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    table = tmp_path / "pairs.csv"
+    table.write_text("image,caption\n")
+    options = (
+        "--teacher",
+        "hf:a/b",
+        "--student",
+        "resnet18",
+        "--data",
+        table,
+        "--out",
+        "runs/mine",
+    )
+    assert answer(capsys, "run", *options)[0] == 0
+    ((_, (config,), _),) = pipeline.asked
+    assert config.teachers[0].model == "a/b"
+    assert config.student.image.backbone == "resnet18"
+    assert config.train_sources[0].path == str(table)
+    assert config.output == "runs/mine"
+
+
+@pytest.mark.parametrize(("command", "function"), [("cache", "build_cache"), ("train", "train")])
+def test_stages_with_a_recipe(
+    pipeline: Pipeline,
+    recipe: Path,
+    capsys: pytest.CaptureFixture[str],
+    command: str,
+    function: str,
+) -> None:
+    assert answer(capsys, command, recipe, "--set", "seed=3") == (0, "", "")
+    assert pipeline.asked == [(function, (load_recipe(recipe, overrides=["seed=3"]),), {})]
+
+
+def test_stages_with_a_run(pipeline: Pipeline, capsys: pytest.CaptureFixture[str]) -> None:
+    assert answer(capsys, "eval", "runs/a", "--checkpoint", "best")[0] == 0
+    assert answer(capsys, "export", "runs/a", "--out", "b/", "--set", "export.opset=20")[0] == 0
+    assert pipeline.asked == [
+        ("evaluate", (Path("runs/a"),), {"checkpoint": "best", "overrides": ()}),
+        (
+            "export",
+            (Path("runs/a"),),
+            {"out": Path("b"), "checkpoint": "last", "overrides": ["export.opset=20"]},
+        ),
+    ]
+
+
+def test_recipe_prints_one_that_loads(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, err = answer(capsys, "recipe", "--teacher", "a/b", "--student", "fastvit_t8")
+    assert (status, err) == (0, "")
+    path = tmp_path / "r.yaml"
+    path.write_text(out, encoding="utf-8")
+    config = load_recipe(path)
+    assert config.teachers[0].model == "a/b"
+    assert config.student.image.backbone == "fastvit_t8"
+    assert out.startswith("# What all random choices follow from. [≥ 0]\nseed: 0\n")
+
+
+def test_recipe_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:
+    status, out, _ = answer(capsys, "recipe", "--schema")
+    assert status == 0
+    assert out == (ROOT / "configs" / "schema.json").read_text(encoding="utf-8")
