@@ -40,9 +40,10 @@ from transformers import AutoTokenizer
 
 import distill.demo
 from benchmarks.towers import describe_run, write_json
-from distill.data.folder import is_picture, open_folder, walk
+from distill.data.folder import open_folder
 from distill.data.order.position import Position
 from distill.data.pairs import Captions
+from distill.data.pictures import is_picture, walk
 from distill.data.sample import Source
 from distill.data.shards.source import open_shards, shard_lengths
 from distill.data.shards.write import ShardSettings, write_shards

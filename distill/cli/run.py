@@ -136,7 +136,7 @@ def export(
 ) -> None:
     """Write the student as ONNX, verified against torch."""
     with needs_train_extra("export"):
-        from distill.labels.label_set import name_labels
+        from distill.labels.names import name_labels
         from distill.run.pipeline import export as write_bundle
     changes = list(overrides or ())
     if labels is not None:

@@ -1,23 +1,18 @@
 """Folders of classes: one folder for each class, its pictures anywhere inside."""
 
-import os
 from array import array
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
-from distill.basis.words import shorten
+from distill.data.pictures import PICTURE_SUFFIXES, is_picture, walk
 from distill.data.sample import Sample, Skip, Source
 from distill.data.texts import Texts
+from distill.labels.folders import class_folders, listed
 from distill.labels.names import name_folders
+from distill.labels.templates import DEFAULT_TEMPLATES, fill
 from export.runtime.errors import DataError, visible
 
-# Forms that this Pillow cannot read are listed too: they are counted as skipped, not passed over.
-_COMMON = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_RARE = (".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif")
-PICTURE_SUFFIXES = _COMMON + _RARE
-DEFAULT_TEMPLATES = ("a photo of a {}.",)
-SPLITS = frozenset({"train", "training", "val", "valid", "validation", "dev", "test", "testing"})
 SHOWN = 8
 
 
@@ -95,124 +90,3 @@ class FolderSource:
                 f"({', '.join(PICTURE_SUFFIXES)}); found there: {found or 'nothing'}; add some or "
                 "remove the folder"
             )
-
-
-def class_folders(path: Path) -> tuple[str, ...]:
-    """Return the names of the class folders, sorted.
-
-    Raises:
-        DataError: there is no such folder, or no folder in it, or they are splits, not classes.
-    """
-    if not path.is_dir():
-        found = "a file" if path.is_file() else "nothing"
-        raise DataError(f"{path}: a folder of class folders was expected, but there is {found}")
-    files, names = listed(path)
-    if not names:
-        found = ", ".join(shorten(name, limit=40) for name in files[:SHOWN])
-        more = f" and {len(files) - SHOWN} more files" if len(files) > SHOWN else ""
-        raise DataError(
-            f"{path}: there are no class folders in it; found {found or 'nothing'}{more}; "
-            "put the pictures of each class into a folder of its name"
-        )
-    if SPLITS.issuperset(name.lower() for name in names):
-        raise DataError(
-            f"{path}: its folders are {', '.join(names)}, which are parts of a data set and no "
-            f"classes; give one of them, such as {path / names[0]}"
-        )
-    return tuple(names)
-
-
-def fill(template: str, name: str) -> str:
-    """Return a template with the name of a class folder in its place, spoken as words.
-
-    Raises:
-        DataError: the template has no ``{}`` and no ``{c}``.
-    """
-    return insert(template, " ".join(name.replace("_", " ").replace("-", " ").split()))
-
-
-def insert(template: str, name: str) -> str:
-    """Return a template with a name in its place, as it is.
-
-    Raises:
-        DataError: the template has no ``{}`` and no ``{c}``.
-    """
-    if "{}" not in template and "{c}" not in template:
-        raise DataError(
-            f"templates: {shorten(template)} has no {{}} where the class goes; "
-            "write for example 'a photo of a {}.'"
-        )
-    return template.replace("{}", name).replace("{c}", name)
-
-
-def is_picture(name: str) -> bool:
-    """Tell by its suffix whether a file is a picture."""
-    return name.lower().endswith(PICTURE_SUFFIXES)
-
-
-def walk(folder: Path, *, outside: Path | None = None) -> Iterator[str]:
-    """Give the path of each file that is not hidden, relative to the folder, with "/".
-
-    Links to folders are followed; a folder that links lead to more than once is listed once, and
-    ``outside`` never.
-
-    Raises:
-        DataError: a folder may not be read.
-    """
-    seen = set() if outside is None else {_identity(outside)}
-    waiting = [""]
-    while waiting:
-        prefix = waiting.pop()
-        here = folder / prefix
-        identity = _identity(here)
-        if identity in seen:
-            continue
-        seen.add(identity)
-        files, folders = listed(here)
-        for name in files:
-            yield prefix + name
-        waiting += [f"{prefix}{name}/" for name in reversed(folders)]
-
-
-def _identity(folder: Path) -> tuple[int, int]:
-    try:
-        status = folder.stat()
-    except OSError as error:
-        raise DataError(
-            f"{visible(str(folder))}: the folder cannot be read: {error.strerror}"
-        ) from error
-    return status.st_dev, status.st_ino
-
-
-def listed(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the sorted names of a folder's files and of its folders, without the hidden ones.
-
-    A link that leads nowhere counts as a file; pipes and devices are neither.
-
-    Raises:
-        DataError: the folder is missing or may not be read.
-    """
-    files: list[str] = []
-    folders: list[str] = []
-    try:
-        with os.scandir(folder) as entries:
-            for entry in entries:
-                if entry.name.startswith("."):
-                    continue
-                if _is_folder(entry):
-                    folders.append(entry.name)
-                elif entry.is_symlink() or entry.is_file():
-                    files.append(entry.name)
-    except OSError as error:
-        raise DataError(
-            f"{visible(str(folder))}: the folder cannot be read: {error.strerror}"
-        ) from error
-    return sorted(files), sorted(folders)
-
-
-def _is_folder(entry: os.DirEntry[str]) -> bool:
-    try:
-        return entry.is_dir()
-    except OSError:
-        # A link to itself, for instance.
-        return False

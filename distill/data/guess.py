@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import Any
 
-from distill.data.folder import is_picture, listed, open_folder, walk
+from distill.data.folder import open_folder
 from distill.data.hub import SAVED, open_hub
 from distill.data.images import open_images
+from distill.data.pictures import is_picture, walk
 from distill.data.sample import Source
 from distill.data.scenes import render_scenes
 from distill.data.shards.paths import is_shards
@@ -13,6 +14,7 @@ from distill.data.shards.source import open_shards
 from distill.data.tables.base64_lines import open_base64
 from distill.data.tables.rows import ColumnNames
 from distill.data.tables.table import TABLE_SUFFIXES, Form, open_table
+from distill.labels.folders import listed
 from distill.recipe.sources import ScenesSection, SourceSection
 from export.runtime.errors import DataError
 

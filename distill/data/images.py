@@ -3,7 +3,8 @@
 from collections import Counter
 from pathlib import Path
 
-from distill.data.folder import PICTURE_SUFFIXES, SHOWN, is_picture, walk
+from distill.data.folder import SHOWN
+from distill.data.pictures import PICTURE_SUFFIXES, is_picture, walk
 from distill.data.sample import Sample, Skip, Source
 from distill.data.texts import Texts
 from export.runtime.errors import DataError

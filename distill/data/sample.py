@@ -135,6 +135,18 @@ def open_image(sample: Sample, *, draft: int | None = None) -> Image.Image:
     return decode(data, name=name, max_pixels=sample.max_pixels, draft=draft)
 
 
+def image_size(sample: Sample) -> int:
+    """Return the size of a sample's picture in bytes, 0 if its file is gone."""
+    if isinstance(sample.image, bytes):
+        return len(sample.image)
+    if not isinstance(sample.image, Path):
+        return sample.image.size
+    try:
+        return sample.image.stat().st_size
+    except OSError:
+        return 0
+
+
 def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset, Subset]:
     """Split a source into (kept, held out), each of them at least one sample.
 

@@ -11,7 +11,7 @@ from numpy.typing import NDArray
 from PIL import Image
 
 from distill.basis.words import shorten
-from distill.data.folder import is_picture
+from distill.data.pictures import is_picture
 from distill.doctor._samples import FEWEST, Drawn, ReadOnlyProject, draw_samples
 from distill.doctor.finding import Finding, attempt, fine, note, wrong
 from distill.doctor.recipe import examine_length

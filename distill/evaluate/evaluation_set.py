@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
-from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.sample import Source
+from distill.labels.templates import DEFAULT_TEMPLATES
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,6 @@ from functools import partial
 
 import numpy as np
 
-from distill.data.folder import fill
 from distill.data.sample import Source
 from distill.evaluate.encoder import Encoder, encode_many
 from distill.evaluate.evaluation_set import EvaluationSet
@@ -15,6 +14,7 @@ from distill.evaluate.metrics import rank
 from distill.evaluate.pictures import Options, choose, encode_pictures
 from distill.evaluate.result import SetResult
 from distill.labels.label_set import LabelSet
+from distill.labels.names import class_in_words
 from export.runtime.errors import DataError
 
 
@@ -101,4 +101,4 @@ def _class_of(source: Source, index: int, numbers: dict[str, int]) -> int:
 
 
 def _spoken(label: str) -> str:
-    return fill("{}", label)
+    return class_in_words(label)

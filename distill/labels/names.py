@@ -1,27 +1,44 @@
-"""Label sets and prompt templates: lists, files of them, and those that are known by name."""
+"""Names of labels and classes: lists, files of them, and the label set ``imagenet``."""
 
 import json
 import re
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from contextlib import suppress
 from pathlib import Path
 
 from distill.basis.words import shorten
+from distill.labels._open_clip import zero_shot_metadata
+from distill.labels.folders import class_folders
 from export.runtime.errors import DataError
 
-IMAGENET = "imagenet"
-OPENAI = "openai"
-# WordNet's number of a class, as lists of ImageNet's classes have it before the name.
+_IMAGENET = "imagenet"
+# The WordNet number of a class, which lists of ImageNet's classes have before the name.
 _SYNSET = re.compile(r"n[0-9]{8}\s+(?=\S)")
-# A name with such an ending is a file's and no label.
+# A text with one of these endings names a file and is not a label.
 _FILES = (".txt", ".json", ".csv", ".tsv", ".lst")
+
+
+def label_in_words(name: str) -> str:
+    """Return a label as people write it, with spaces for "_"."""
+    return " ".join(name.replace("_", " ").split())
+
+
+def class_in_words(name: str) -> str:
+    """Return the name of a class folder as people write it, with spaces for "_" and "-"."""
+    return " ".join(name.replace("_", " ").replace("-", " ").split())
+
+
+def are_labels(classes: Collection[str], labels: Collection[str]) -> bool:
+    """Tell whether every class is one of the labels, comparing them in words."""
+    known = {class_in_words(name) for name in labels}
+    return all(class_in_words(name) in known for name in classes)
 
 
 def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
     """Return the lines of a text file that are not empty.
 
     Raises:
-        DataError: the file cannot be read, or has none; the message names ``field``.
+        DataError: the file cannot be read or has no such line; the message names ``field``.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -40,23 +57,19 @@ def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
 
 
 def read_labels(name: str, *, field: str) -> tuple[str, ...]:
-    """Return a label set: ``imagenet``, a text file, a JSON list, or the names of a folder.
+    """Return a label set: ``imagenet``, a text file, a JSON list, or the names of class folders.
 
-    ``imagenet`` are OpenAI's 1,000 names in the order of the classes, from open_clip; a text file
-    has one a line, with or without WordNet's number before it; of a folder the names of the
-    folders in it are the labels, sorted.
+    ``imagenet`` means OpenAI's 1,000 names in the order of the classes, as open_clip ships them. A
+    text file has one label a line, which may begin with a WordNet number if all lines do. For a
+    folder, the labels are the sorted names of the folders in it.
 
     Raises:
-        DataError: it is nothing of these; the message names ``field``.
+        DataError: the labels cannot be read; the message names ``field``.
     """
     path = Path(name)
-    if name == IMAGENET:
-        from open_clip.zero_shot_metadata import IMAGENET_CLASSNAMES
-
-        return tuple(IMAGENET_CLASSNAMES)
+    if name == _IMAGENET:
+        return tuple(zero_shot_metadata().IMAGENET_CLASSNAMES)
     if path.is_dir():
-        from distill.data.folder import class_folders
-
         try:
             return class_folders(path)
         except DataError as error:
@@ -67,62 +80,59 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
         return tuple(_SYNSET.sub("", line, count=1) for line in lines) if numbered else lines
     values = _read_json(path, field=field)
     if not isinstance(values, list) or not values or not all(map(_is_name, values)):
-        raise DataError(f"{field}: {path} holds no list of texts, which a label set in JSON is")
+        raise DataError(f"{field}: {path} must hold a JSON list of texts, one for each label")
     return tuple(value.strip() for value in values)
 
 
 def listed_labels(given: str, *, field: str) -> tuple[str, ...]:
-    """Return labels as a command line gives them: ``cat,dog``, or what `read_labels` reads.
+    """Return the labels that a command line gives: ``cat,dog``, or what `read_labels` reads.
 
     Raises:
-        DataError: there is none, or the file that is named is not there.
+        DataError: there is no label, or the file is missing.
     """
-    place, there = Path(given), False
-    # A long list of labels is no name that a file could have.
+    place, exists = Path(given), False
+    # A long list of labels cannot be the name of a file.
     with suppress(OSError, ValueError):
-        there = place.exists()
-    if there or place.suffix.lower() in _FILES:
+        exists = place.exists()
+    if exists or place.suffix.lower() in _FILES:
         return read_labels(given, field=field)
     labels = tuple(name.strip() for name in given.split(",") if name.strip())
     if not labels:
-        raise DataError(f"{field} {given}: no label in it; give a,b or a file with one a line")
+        raise DataError(f"{field} {given}: it has no label; give a,b or a file with one a line")
     return labels
 
 
-def read_templates(name: str, *, field: str) -> tuple[str, ...]:
-    """Return prompt templates with ``{}`` for the class: ``openai``, or those of a text file.
-
-    ``openai`` are OpenAI's 80 templates for ImageNet, from open_clip. A file has one a line; it
-    may say ``{c}`` for ``{}``.
+def name_labels(given: tuple[str, ...] | str, *, field: str) -> tuple[str, ...]:
+    """Return the labels of a list, or those that `read_labels` reads by their name.
 
     Raises:
-        DataError: the file cannot be read, or a line has no place for the class.
+        DataError: they cannot be read, are fewer than two, or one is empty or given twice.
     """
-    if name == OPENAI:
-        from open_clip.zero_shot_metadata import OPENAI_IMAGENET_TEMPLATES
-
-        return tuple(template("{}") for template in OPENAI_IMAGENET_TEMPLATES)
-    templates = tuple(map(plain_template, read_lines(Path(name), field=field)))
-    for template in templates:
-        if "{}" not in template:
-            raise DataError(
-                f"{field}: {name}: {shorten(template)} is no template; each line needs a {{}} or "
-                "{c} where the name of the class goes"
-            )
-    return templates
-
-
-def plain_template(template: str) -> str:
-    """Return a template that says ``{}`` wherever it said ``{c}``."""
-    return template.replace("{c}", "{}")
+    names = read_labels(given, field=field) if isinstance(given, str) else given
+    where = f"{field}: {given}" if isinstance(given, str) else field
+    seen: dict[str, str] = {}
+    for name in names:
+        if not name.strip():
+            raise DataError(f"{where}: a label is empty; write what people call it")
+        spoken = label_in_words(name)
+        if spoken in seen:
+            as_well = "" if seen[spoken] == name else f", once as {seen[spoken]!r}"
+            raise DataError(f"{where}: the label {name!r} is given twice{as_well}; give it once")
+        seen[spoken] = name
+    if len(names) < 2:
+        raise DataError(
+            f"{where}: there is only one label, {names[0]!r}, and nothing to tell it apart from; "
+            "give two or more"
+        )
+    return tuple(names)
 
 
 def name_folders(folders: Sequence[str], names: str, *, field: str = "classes") -> tuple[str, ...]:
     """Return the class names of folders, in the order of the folders.
 
-    ``names`` is a JSON map of folder to class, a text file whose lines begin with WordNet's numbers
-    where these are the folders' names, or a label set with as many names as there are folders, in
-    their order.
+    ``names`` is one of three things: a JSON map of folder to class; a text file whose lines begin
+    with WordNet numbers, if the folders are named by these; or a label set with one name for each
+    folder, in their order.
 
     Raises:
         DataError: a folder has no name, or there are more or fewer names than folders.
@@ -136,7 +146,7 @@ def name_folders(folders: Sequence[str], names: str, *, field: str = "classes") 
                 f"folders, such as {shorten(unnamed[0])}; add them"
             )
         return tuple(values[folder].strip() for folder in folders)
-    if names != IMAGENET and path.is_file() and path.suffix.lower() != ".json":
+    if names != _IMAGENET and path.is_file() and path.suffix.lower() != ".json":
         lines = read_lines(path, field=field)
         named = dict(line.split(maxsplit=1) for line in lines if _SYNSET.match(line))
         if set(folders) <= set(named):

@@ -4,7 +4,7 @@ from typing import Annotated
 
 from pydantic import AfterValidator, Field, Strict
 
-from distill.labels.names import plain_template
+from distill.labels.templates import plain_template
 from distill.recipe.base import Text, by_type
 
 Template = Annotated[str, Strict(), Field(pattern=r"\{c?\}"), AfterValidator(plain_template)]

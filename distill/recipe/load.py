@@ -10,6 +10,8 @@ from typing import Any
 
 from pydantic import ValidationError
 
+from distill.labels.folders import class_folders
+from distill.labels.names import are_labels, name_labels
 from distill.recipe.base import kinds_of
 from distill.recipe.config import RunConfig
 from distill.recipe.errors import error_lines, models_at
@@ -229,18 +231,13 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str 
     values["losses"] = dict(PICTURES_ALONE)
     if labels is None:
         return
-    from distill.data.folder import class_folders
-    from distill.labels.label_set import LabelSet, knows, name_labels
-
     names = name_labels(labels, field="--labels")
     values["losses"] |= ABOUT_LABELS
     data = values.setdefault("data", {})
     data |= {"labels": labels, "templates": "openai"}
     train = data.get("train", {})
     # Folders of another name than a label's are an order of somebody's, and no classes.
-    if train.get("kind") == "folder" and not knows(
-        LabelSet(names), class_folders(Path(train["path"]))
-    ):
+    if train.get("kind") == "folder" and not are_labels(class_folders(Path(train["path"])), names):
         data["train"] = {"kind": "images", "path": train["path"]}
 
 

@@ -6,13 +6,15 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from distill.labels.label_set import DEFAULT_TEMPLATES, label_set, label_templates, name_labels
+from distill.labels.names import name_labels
+from distill.labels.templates import DEFAULT_TEMPLATES
 from distill.losses.catalogue import TERMS
 from distill.recipe.base import Section
 from distill.recipe.config import RunConfig
 from distill.recipe.losses import Losses, expand
 from distill.recipe.stages import Changes, Stage
 from distill.recipe.student import LOGIT_SCALE, StudentTowers
+from distill.run.labels import recipe_labels, recipe_templates
 
 
 def stage_digest(config: RunConfig, stage: Stage) -> str:
@@ -76,7 +78,7 @@ def _evaluate_values(config: RunConfig) -> dict[str, Any]:
     if not config.evaluation_entries:
         validation = config.data.validation
         values["validation"] = None if validation is None else validation.model_dump(mode="json")
-    templates = label_templates(config.data)
+    templates = recipe_templates(config.data)
     if templates is not None:
         values["templates"] = list(templates)
     if config.data.labels is not None:
@@ -122,7 +124,7 @@ def _student_values(config: RunConfig) -> dict[str, Any]:
 
 
 def _label_values(config: RunConfig) -> dict[str, Any]:
-    labels = label_set(config.data)
+    labels = recipe_labels(config.data)
     if labels is None:
         return {}
     return {"names": list(labels.names), "templates": list(labels.templates)}
@@ -147,7 +149,7 @@ def _export_values(config: RunConfig) -> dict[str, Any]:
 
 def bundle_templates(config: RunConfig) -> tuple[str, ...]:
     """Return the templates of the bundle: its own, those of the labels, or of the first set."""
-    given = config.export.templates or label_templates(config.data)
+    given = config.export.templates or recipe_templates(config.data)
     sets = config.evaluation_entries
     return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
 

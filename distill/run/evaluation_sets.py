@@ -2,15 +2,17 @@
 
 from collections.abc import Callable
 
-from distill.data.folder import DEFAULT_TEMPLATES
 from distill.data.pairs import iterate
 from distill.data.sample import Source
 from distill.data.shards.source import stated_classes, stated_templates
 from distill.evaluate.evaluation_set import EvaluationSet
-from distill.labels.label_set import LabelSet, knows, label_templates, name_labels
+from distill.labels.label_set import LabelSet
+from distill.labels.names import are_labels, name_labels
+from distill.labels.templates import DEFAULT_TEMPLATES
 from distill.recipe.config import RunConfig
 from distill.recipe.evaluate import EvaluationEntry
 from distill.recipe.sources import SourceSection
+from distill.run.labels import recipe_templates
 
 
 def evaluation_sets(
@@ -25,7 +27,7 @@ def evaluation_sets(
     Raises:
         DataError: data, labels or templates of a set cannot be used.
     """
-    templates = label_templates(config.data) or DEFAULT_TEMPLATES
+    templates = recipe_templates(config.data) or DEFAULT_TEMPLATES
     if config.evaluation_entries:
         return [
             EvaluationSet(
@@ -73,7 +75,9 @@ def _sets_of(
     found = {sample.label for sample in samples if sample.label is not None}
     captioned = captioned and any(sample.captions for sample in samples)
     classes = {
-        "zero_shot": labels.names if labels is not None and knows(labels, found) else None,
+        "zero_shot": labels.names
+        if labels is not None and are_labels(found, labels.names)
+        else None,
         "agreement": None if labels is None else labels.names,
     }
     there = {"zero_shot": len(found) > 1, "retrieval": captioned, "agreement": labels is not None}

@@ -6,7 +6,8 @@ from pathlib import Path
 
 from distill.basis.progress import make_console
 from distill.evaluate.encoder import StudentEncoder, Vectors, encode_many
-from distill.labels.label_set import LabelSet, name_labels
+from distill.labels.label_set import LabelSet
+from distill.labels.names import name_labels
 from distill.run.cache_stage import teacher_encoder
 from distill.run.digests import bundle_templates
 from distill.run.folder import RunFolder

@@ -15,11 +15,12 @@ from distill.basis.differences import differences
 from distill.basis.files import is_temporary, write_whole
 from distill.basis.progress import make_console
 from distill.data.sample import Skip
-from distill.labels.label_set import label_set, label_templates, name_labels
+from distill.labels.names import name_labels
 from distill.recipe.config import RunConfig
 from distill.recipe.stages import Stage
 from distill.recipe.text import inline, to_yaml
 from distill.run.digests import expanded_losses, stage_digest, stage_values
+from distill.run.labels import recipe_labels, recipe_templates
 from export.runtime.errors import RunError
 
 FORMAT = 1
@@ -197,9 +198,9 @@ class RunFolder:
 
 def _written_labels(config: RunConfig) -> dict[str, Any]:
     """Return the sections of a recipe that name files of labels, with what these hold."""
-    labels = label_set(config.data)
+    labels = recipe_labels(config.data)
     names = None if labels is None else labels.names
-    templates = label_templates(config.data)
+    templates = recipe_templates(config.data)
     given = config.export.labels
     own = None if given is None else name_labels(given, field="export.labels")
     return {

@@ -12,7 +12,7 @@ from distill.data.sample import Skip, Source, check_source, limit_pixels, split_
 from distill.data.shards.source import shard_lengths
 from distill.data.views import ViewSettings
 from distill.evaluate.evaluation_set import EvaluationSet
-from distill.labels.label_set import LabelSet, label_set
+from distill.labels.label_set import LabelSet
 from distill.labels.names import read_lines
 from distill.losses.weighted import Term, WeightedLoss
 from distill.recipe.config import RunConfig
@@ -20,6 +20,7 @@ from distill.recipe.losses import ResolvedTerm
 from distill.recipe.sources import SourceSection
 from distill.recipe.student import StudentTowers
 from distill.run.evaluation_sets import evaluation_sets
+from distill.run.labels import recipe_labels
 from distill.run.student import build_student, student_preprocessing
 from distill.teacher.cache.build import BuildSettings
 from distill.teacher.cache.manifest import Part
@@ -113,7 +114,7 @@ class Project:
     @cached_property
     def labels(self) -> LabelSet | None:
         """The labels that loss, evaluation and bundle share; None where the recipe has none."""
-        return label_set(self.config.data)
+        return recipe_labels(self.config.data)
 
     @property
     def towers(self) -> Towers:

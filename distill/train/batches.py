@@ -1,10 +1,9 @@
 """Batches: the rows of a step as tensors, made in worker processes."""
 
 import math
-import signal
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, TypeVar
+from typing import Any
 
 import numpy as np
 import torch
@@ -17,16 +16,15 @@ from distill.data.order.position import Place, Position
 from distill.data.pairs import Captions
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.views import ViewSettings, draw_view, render_view
+from distill.data.workers import from_workers, ignore_interrupts
 from distill.losses.weighted import Mask
 from distill.teacher.cache.cache import caption_ids, picture_ids
 from distill.teacher.cache.ensemble import CachedEnsemble
 from distill.train.piece import Piece
 from distill.train.towers import BOTH, Towers
-from export.runtime.errors import ClipDistillError, DataError
+from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
 from students.encoder import tokenize
-
-Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -243,28 +241,6 @@ def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> I
         worker_init_fn=ignore_interrupts if workers else None,
     )
     return from_workers(loader)
-
-
-def from_workers(loader: Iterable[Made]) -> Iterator[Made]:
-    """Yield what worker processes make; an error that one had is the one line that it was there.
-
-    Raises:
-        ClipDistillError: as the worker raised it.
-    """
-    try:
-        yield from loader
-    except ClipDistillError as error:
-        # torch puts the worker's traceback before the line.
-        head, _, line = str(error).rstrip().rpartition("\n")
-        if not head:
-            raise
-        raise type(error)(line.partition(": ")[2]) from error
-
-
-def ignore_interrupts(_worker: int) -> None:
-    """Leave Ctrl-C to the main process, which saves before it ends its workers."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    torch.set_num_threads(1)
 
 
 def hide_patches(

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from distill.data.folder import fill
 from distill.data.shards.paths import exists, is_remote, one_line, open_tar
+from distill.labels.templates import fill
 from export.runtime.errors import DataError
 
 CLASSNAMES = "classnames.txt"

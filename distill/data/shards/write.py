@@ -27,11 +27,10 @@ from torch.utils.data import DataLoader, Dataset
 
 from distill.basis.files import is_temporary, whole_file, write_whole
 from distill.basis.progress import progress_bar
-from distill.data.sample import Sample, Skip, Source, check_skips, open_image
+from distill.data.sample import Sample, Skip, Source, check_skips, image_size, open_image
 from distill.data.shards._indexing import index_beside
 from distill.data.shards._samples import LONGEST_TEXT
-from distill.teacher.cache.cache import image_size
-from distill.train.batches import ignore_interrupts
+from distill.data.workers import ignore_interrupts
 from export.runtime.errors import DataError, RunError
 
 _FORMAT = 1

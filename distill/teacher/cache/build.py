@@ -13,10 +13,11 @@ from numpy.typing import NDArray
 from torch.utils.data import DataLoader, Dataset
 
 from distill.basis.progress import make_console
-from distill.data.sample import Skip, Source, check_skips, open_image
+from distill.data.sample import Skip, Source, check_skips, image_size, open_image
 from distill.data.views import ViewSettings, draw_view, render_view
+from distill.data.workers import from_workers, ignore_interrupts
 from distill.teacher.cache._order import in_order, shard_ends, share_pictures
-from distill.teacher.cache.cache import Cache, Missing, image_size
+from distill.teacher.cache.cache import Cache, Missing
 from distill.teacher.cache.manifest import (
     PARTS,
     Identity,
@@ -27,7 +28,6 @@ from distill.teacher.cache.manifest import (
 )
 from distill.teacher.cache.rows import StoredAs, row_digests, save_shard
 from distill.teacher.protocol import Teacher
-from distill.train.batches import from_workers, ignore_interrupts
 from export.runtime.errors import DataError
 from export.runtime.preprocess import Preprocessing
 

@@ -21,25 +21,13 @@ import torch
 from numpy.typing import NDArray
 from torch import Tensor
 
-from distill.data.sample import Sample, Source
+from distill.data.sample import Sample, Source, image_size
 from distill.teacher.cache.manifest import Manifest, Part
 from distill.teacher.cache.rows import Rows, draw_numbers, draw_rows, row_digests
 from export.runtime.errors import CacheError
 
 # Samples that are looked up at a time; some sources hold the bytes of the picture in them.
 _AT_ONCE = 1024
-
-
-def image_size(sample: Sample) -> int:
-    """Return the size of a sample's picture in bytes, 0 where its file is gone."""
-    if isinstance(sample.image, bytes):
-        return len(sample.image)
-    if not isinstance(sample.image, Path):
-        return sample.image.size
-    try:
-        return sample.image.stat().st_size
-    except OSError:
-        return 0
 
 
 @dataclass(frozen=True)

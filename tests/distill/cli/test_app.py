@@ -47,7 +47,7 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
         (("run", "none.yaml"), "none.yaml: there is no such recipe"),
         (("train", "none.yaml"), "none.yaml: there is no such recipe"),
         (("recipe", "--teacher", "tf:x"), "--teacher tf:x: found the kind 'tf', must be one of"),
-        (("classify", "b", "p.jpg", "--labels", " , "), "--labels  , : no label in it"),
+        (("classify", "b", "p.jpg", "--labels", " , "), "--labels  , : it has no label"),
         (("classify", "b", "p.jpg"), "b: no such folder"),
         (("embed", "b", "p.jpg", "--out", "f.txt"), "--out f.txt: found the ending '.txt'"),
         (("embed", "b", "p.jpg", "--out", "none/f.npy"), "--out none/f.npy: there is no folder"),

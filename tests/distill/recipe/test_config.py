@@ -273,7 +273,7 @@ def test_templates_and_classes_from_a_list_or_a_file(tmp_path: Any) -> None:
         classes=str(names),
     )
     assert entry.class_list == ("red fox", "Hund")
-    with pytest.raises(DataError, match="'no place' is no template"):
+    with pytest.raises(DataError, match="'no place' is not a template"):
         _ = entry.template_list
     lists = entry.model_copy(update={"templates": ("{}",), "classes": None})
     assert (lists.template_list, lists.class_list) == (("{}",), None)
