@@ -28,9 +28,42 @@ def metrics_table() -> str:
     return _table(("metric", "task", "heading", "meaning", "better"), rows)
 
 
+def terms_table() -> str:
+    """Return the loss terms and what each of them needs."""
+    from distill.losses.catalogue import TERMS
+
+    towers = {
+        "both": "both towers",
+        "common": "the towers in common",
+        "own": "the student's towers",
+        "image": "an image tower",
+    }
+    rows = []
+    for row in TERMS.values():
+        bank = ", a bank of texts" if row.needs_prompts else ", the cache"
+        needs = towers[row.towers] + (bank if row.needs_prompts or row.needs_corpus else "")
+        rows.append(
+            (
+                f"`{row.name}`",
+                row.title.rstrip("."),
+                _yes(row.needs_teacher),
+                needs,
+                _yes(row.needs_pairs or row.needs_partners),
+                _yes(row.equal_width) if row.needs_teacher else "–",
+            )
+        )
+    heading = ("term", "what it does", "teacher", "needs", "true pairs", "equal widths")
+    return _table(heading, rows)
+
+
+def _yes(value: bool) -> str:
+    return "yes" if value else "no"
+
+
 # The page and the name of the markers, <!-- NAME --> and <!-- /NAME -->, that a table is between.
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/file-formats.md", "metrics"): metrics_table,
+    ("docs/losses.md", "terms"): terms_table,
 }
 
 
