@@ -1,17 +1,17 @@
-"""Texts: millions of strings in one buffer instead of as many objects."""
+"""Texts: millions of strings in one buffer, not in millions of objects."""
 
 from array import array
 
 
 class Texts:
-    """A list of strings in one buffer of UTF-8: small, and shared with forked workers as it is."""
+    """A list of strings in one UTF-8 buffer: small, and shared with forked workers."""
 
     def __init__(self) -> None:
         self._buffer = bytearray()
         self._ends = array("q", [0])
 
     def append(self, text: str) -> None:
-        """Add a string; names of files that are no Unicode (surrogate escapes) come back whole."""
+        """Add a string; file names that are not Unicode (surrogate escapes) are kept exactly."""
         self._buffer += text.encode("utf-8", "surrogateescape")
         self._ends.append(len(self._buffer))
 

@@ -1,4 +1,4 @@
-"""Columns: the texts of millions of samples in a few flat buffers instead of as many objects."""
+"""Columns: the texts of millions of samples in a few flat buffers, not in millions of objects."""
 
 from array import array
 
@@ -11,7 +11,7 @@ from distill.data.texts import Texts
 
 
 class SampleColumns:
-    """Keys, captions and labels of pictures, gathered row by row, then read by number."""
+    """Keys, captions, labels and groups of pictures, gathered row by row, then read by number."""
 
     def __init__(self) -> None:
         self._keys = Texts()
@@ -36,15 +36,15 @@ class SampleColumns:
         self._owners.append(number)
 
     def add_label(self, number: int, label: str) -> str:
-        """Give a picture its label and return the one that it has: the first that it was given."""
+        """Set a picture's label, unless it has one, and return the one that it has."""
         return self._labels.set(number, label)
 
     def add_group(self, number: int, group: str) -> str:
-        """Give a picture its group and return the one that it has: the first that it was given."""
+        """Set a picture's group, unless it has one, and return the one that it has."""
         return self._groups.set(number, group)
 
     def freeze(self) -> None:
-        """Group the captions by picture; to be called once, after the last row."""
+        """Group the captions by picture. Call it once, after the last row."""
         owners = np.array(self._owners, dtype=np.int64)
         self._order = np.argsort(owners, kind="stable")
         counts = np.bincount(owners, minlength=len(self))
@@ -56,7 +56,7 @@ class SampleColumns:
         return self._keys[number]
 
     def captions(self, number: int) -> tuple[str, ...]:
-        """Return a picture's captions in the order of the rows, each of them once."""
+        """Return a picture's captions in the order of the rows, each once."""
         rows = self._order[self._bounds[number] : self._bounds[number + 1]]
         return tuple(dict.fromkeys(self._captions[row] for row in rows))
 
@@ -70,7 +70,7 @@ class SampleColumns:
 
 
 def fill_row(columns: SampleColumns, number: int, row: Row) -> str | None:
-    """Add a row to its picture, or say why it does not fit."""
+    """Add a row to its picture; return why it does not fit, None if it does."""
     if row.label:
         label = columns.add_label(number, row.label)
         if label != row.label:
@@ -85,7 +85,7 @@ def fill_row(columns: SampleColumns, number: int, row: Row) -> str | None:
 
 
 class _Marks:
-    """A text at most for each picture, of which many have the same."""
+    """At most one text for each picture; many pictures share the same."""
 
     def __init__(self) -> None:
         self._numbers: dict[str, int] = {}
@@ -106,4 +106,4 @@ class _Marks:
 
 
 def _clash(what: str, mine: str, earlier: str) -> str:
-    return f"{what} {shorten(mine)} where an earlier row of the same picture has {shorten(earlier)}"
+    return f"{what} {shorten(mine)}, but an earlier row of the same picture has {shorten(earlier)}"

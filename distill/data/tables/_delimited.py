@@ -1,4 +1,4 @@
-"""CSV and TSV, read by Python's csv module: every field a string, nothing taken for missing."""
+"""CSV and TSV, read by Python's csv module: every field is a string, and none means missing."""
 
 import csv
 import itertools
@@ -14,8 +14,8 @@ from export.runtime.errors import DataError
 
 _SAVE_AGAIN = "save the table as UTF-8 text"
 _NO_HEADER = (
-    "; where the first line is no header, name the columns by columns: [...], or say kind: base64 "
-    "where pictures stand in it"
+    "; if the first line is not a header, name the columns with columns: [...]; if the file holds "
+    "the pictures themselves, use kind: base64"
 )
 
 
@@ -24,14 +24,14 @@ def read_delimited(
 ) -> Iterator[Row | Skip]:
     """Read a CSV (strict quotes), a TSV (no quotes at all), or a ``.txt`` that is one of them.
 
-    ``columns`` are the names of the columns where no header says them. A ``.csv`` whose first line
-    has no comma but tabs is a TSV, as open_clip's are, and one that has bars instead is parted by
-    these, without quotes either, as Flickr30k's is. A row with another number of fields than
-    there are columns comes out as a skip. Blank lines are passed over; white space around a field
-    is dropped.
+    ``columns`` are the names of the columns if the file has no header. A ``.csv`` whose first line
+    has tabs and no comma is a TSV, as open_clip's are. One that has bars instead is separated by
+    bars, also without quotes, as Flickr30k's is. A row with the wrong number of fields is a skip.
+    Blank lines are ignored, and white space around a field is dropped.
 
     Raises:
-        DataError: the table cannot be read, is empty or lacks a column; names file and line.
+        DataError: the table cannot be read, is empty or lacks a column; the message names file
+            and line.
     """
     try:
         with path.open(encoding="utf-8-sig", errors="surrogateescape", newline="") as file:
@@ -62,19 +62,19 @@ def _read(
         if len(fields) == len(header):
             swallowed = _swallowed(fields, len(header), places.image) if quotes else []
             for name in swallowed:
-                reason = f"the row of {shorten(name)} stands within its quotes; is one missing?"
+                reason = f"the row of {shorten(name)} is inside its quotes; is a quote missing?"
                 yield Skip(f"{path}:{line}", reason, kind="row")
-            # Which of them a caption belongs to is not known.
+            # There is no telling which row a caption belongs to.
             yield (
-                Skip(f"{path}:{line}", "its quotes hold other rows", kind="row")
+                Skip(f"{path}:{line}", "its quotes contain other rows", kind="row")
                 if swallowed
                 else _row(path, line, fields, places)
             )
         else:
-            way_out = "; a field that holds a comma or a quote stands in quotes" if quotes else ""
+            way_out = "; a field with a comma or a quote must be in quotes" if quotes else ""
             yield Skip(
                 f"{path}:{line}",
-                f"{len(fields)} fields where the header has {len(header)}{way_out}"
+                f"{len(fields)} fields, but the header has {len(header)}{way_out}"
                 if columns is None
                 else f"{len(fields)} fields for {len(header)} columns{way_out}",
                 kind="row",
@@ -88,9 +88,9 @@ def _read(
 
 
 def _swallowed(fields: list[str], columns: int, image: int) -> list[str]:
-    """Return the pictures of the rows that a stray quote has made a part of another row's field.
+    """Return the pictures of rows that a stray quote has made part of another row's field.
 
-    Such a row is a line within a field that has all columns, and a picture's name in its place.
+    Such a row is a line of a field that has all columns and a picture's name in the right one.
     """
     lines = [line.split(",") for field in fields for line in field.splitlines()[1:]]
     names = [line[image].strip(' "') for line in lines if len(line) >= columns]
@@ -103,7 +103,7 @@ def _empty(path: Path, columns: Sequence[str] | None) -> str:
 
 
 def _separator(path: Path, first: str, columns: Sequence[str] | None) -> str:
-    """Tell by a table's name and first line what parts its columns: a comma, tabs or bars."""
+    """Return what separates the columns, by a table's name and first line: comma, tab or bar."""
     suffix = path.suffix.lower()
     if suffix == ".tsv" or (suffix == ".txt" and "\t" in first):
         return "\t"
@@ -111,7 +111,7 @@ def _separator(path: Path, first: str, columns: Sequence[str] | None) -> str:
         return ","
     if columns is None:
         return next((mark for mark in ",\t|" if mark in first), ",")
-    # A caption with bars in it is likelier than one with tabs.
+    # Captions contain bars more often than tabs.
     fits = (mark for mark in "\t,|" if mark in first and first.count(mark) == len(columns) - 1)
     return next(fits, ",")
 
@@ -127,10 +127,10 @@ def _row(path: Path, line: int, fields: list[str], places: ColumnPlaces) -> Row 
 
 
 def _lines(path: Path, file: TextIO) -> Iterator[str]:
-    """Give the lines, their ends kept, and stop at what is no text."""
+    """Yield the lines with their ends, and stop at anything that is not text."""
     for number, line in enumerate(file, start=1):
         if "\0" in line:
-            raise DataError(f"{path}: line {number} holds a NUL byte; {_SAVE_AGAIN}")
+            raise DataError(f"{path}: line {number} contains a NUL byte; {_SAVE_AGAIN}")
         if not line.isascii():
             try:
                 line.encode("utf-8")
@@ -146,7 +146,7 @@ def _lines(path: Path, file: TextIO) -> Iterator[str]:
 def _records(
     path: Path, lines: Iterator[str], *, separator: str
 ) -> Iterator[tuple[int, list[str]]]:
-    """Give the fields of each record that is not blank, with the number of its first line."""
+    """Yield the fields of each record that is not blank, with the number of its first line."""
     quotes = separator == ","
     if quotes:
         reader = csv.reader(lines, strict=True, skipinitialspace=True)
@@ -171,10 +171,10 @@ def _records(
 def _reason(error: csv.Error, *, quotes: bool) -> str:
     limit = csv.field_size_limit()
     if "field larger" in str(error):
-        quote = "; is a quote missing its partner?" if quotes else ""
+        quote = "; is a closing quote missing?" if quotes else ""
         return f"a field of more than {limit} characters{quote}"
     if "expected after" in str(error):
-        return 'text after a closing quote; inside a field in quotes a quote is written ""'
+        return 'text after a closing quote; write a quote inside a quoted field as ""'
     if "unexpected end" in str(error):
         return "its quote is never closed"
     return shorten(str(error))

@@ -1,4 +1,4 @@
-"""JSON as tables: lines of objects, a list of them, Karpathy's splits and COCO's captions."""
+"""JSON tables: lines of objects, a list of objects, Karpathy's splits and COCO's captions."""
 
 import itertools
 import json
@@ -12,13 +12,13 @@ from distill.data.sample import Skip
 from distill.data.tables.rows import ColumnNames, Row, find_columns, unusable
 from export.runtime.errors import DataError
 
-# Objects that are looked at for the names of the columns.
+# The number of objects that are searched for the names of the columns.
 _FIRST = 1000
 
 
 @dataclass(frozen=True)
 class _Keys:
-    """The keys of an object that a row is made of."""
+    """The keys of an object that make up a row."""
 
     image: str
     caption: str | None
@@ -27,17 +27,17 @@ class _Keys:
 
 
 class _UnusableError(Exception):
-    """Why a row is skipped."""
+    """The reason for skipping a row."""
 
 
 def read_json_lines(path: Path, names: ColumnNames) -> Iterator[Row | Skip]:
-    """Read a file with one JSON object a line; a line that is none comes out as a skip.
+    """Read a file with one JSON object a line; any other line is a skip.
 
-    A caption is a text or a list of them, a label or id a text or a whole number, and null or a
-    missing key is nothing.
+    A caption is a text or a list of texts; a label or id is a text or an integer. A null and a
+    missing key count as nothing.
 
     Raises:
-        DataError: the file cannot be read, has no object, or none has a key that is asked for.
+        DataError: the file cannot be read, has no object, or no object has one of the keys.
     """
     try:
         with path.open("rb") as file:
@@ -49,10 +49,10 @@ def read_json_lines(path: Path, names: ColumnNames) -> Iterator[Row | Skip]:
 def read_json(path: Path, names: ColumnNames, *, split: str | None) -> Iterator[Row | Skip]:
     """Read a JSON file: Karpathy's splits, COCO's captions, or a list of objects.
 
-    ``split`` picks of Karpathy's splits, several joined by "+"; all unless given.
+    ``split`` names the splits to read from Karpathy's JSON, joined by "+"; None reads all.
 
     Raises:
-        DataError: the file is nothing of these, or a split or key is not there.
+        DataError: the file is none of these, or a split or key is missing.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))
@@ -80,7 +80,7 @@ def read_json(path: Path, names: ColumnNames, *, split: str | None) -> Iterator[
         )
 
 
-# A row's number with its object, or what is no object.
+# A row's number and its object, or the skip of a row that is not an object.
 _Numbered = Iterator[tuple[int, dict[str, Any]] | Skip]
 
 
@@ -93,12 +93,12 @@ def _objects(path: Path, lines: Iterator[bytes]) -> _Numbered:
             value = json.loads(text.decode("utf-8"))
         except (ValueError, RecursionError) as error:
             reason = " ".join(str(error).split())[:120]
-            yield Skip(f"{path}:{number}", f"it is no JSON ({reason})", kind="row")
+            yield Skip(f"{path}:{number}", f"it is not JSON ({reason})", kind="row")
             continue
         if isinstance(value, dict):
             yield number, value
         else:
-            yield Skip(f"{path}:{number}", "it is no JSON object", kind="row")
+            yield Skip(f"{path}:{number}", "it is not a JSON object", kind="row")
 
 
 def _numbered(path: Path, values: Sequence[Any]) -> _Numbered:
@@ -106,7 +106,7 @@ def _numbered(path: Path, values: Sequence[Any]) -> _Numbered:
         if isinstance(value, dict):
             yield number, value
         else:
-            yield Skip(f"{path}: row {number}", "it is no JSON object", kind="row")
+            yield Skip(f"{path}: row {number}", "it is not a JSON object", kind="row")
 
 
 def _rows(path: Path, entries: _Numbered, names: ColumnNames) -> Iterator[Row | Skip]:
@@ -115,7 +115,7 @@ def _rows(path: Path, entries: _Numbered, names: ColumnNames) -> Iterator[Row | 
     if not columns:
         skips = [item for item in first if isinstance(item, Skip)]
         why = f"; the first row is {skips[0].where}: {skips[0].reason}" if skips else ""
-        raise DataError(f"{path}: there is no JSON object with a key in it{why}")
+        raise DataError(f"{path}: no JSON object in it has a key{why}")
     called = list(columns)
     places = find_columns(called, names, table=str(path))
     keys = _Keys(
@@ -152,7 +152,7 @@ def _karpathy(
     for name in wanted or ():
         if name not in there:
             raise DataError(
-                f"{path}: split: there is no {shorten(name)}; there are "
+                f"{path}: split: there is no {shorten(name)}; found "
                 f"{', '.join(map(shorten, there)) or 'none'}"
             )
     if not images:
@@ -195,9 +195,11 @@ def _coco(
         try:
             key = _id(_map(annotation), "image_id")
             if key not in names:
-                _refuse(f"its image_id {shorten(str(key))} is no image's")
+                _refuse(f"its image_id {shorten(str(key))} is not the id of an image")
             if "caption" not in annotation:
-                _refuse("it has no caption; give the captions' file, or caption_column: null")
+                _refuse(
+                    "it has no caption; use the file with the captions, or set caption_column: null"
+                )
             captions.setdefault(key, []).append(_text(annotation, "caption"))
         except _UnusableError as error:
             yield Skip(f"{path}: annotation {number}", str(error), kind="row")
@@ -207,7 +209,7 @@ def _coco(
 
 def _map(value: Any) -> dict[str, Any]:
     if not isinstance(value, dict):
-        raise _UnusableError("it is no JSON object")
+        raise _UnusableError("it is not a JSON object")
     return value
 
 
@@ -219,7 +221,7 @@ def _id(values: Mapping[str, Any], key: str) -> int | str:
 
 
 def _text(values: Mapping[str, Any], key: str, *, numbers: bool = False) -> str:
-    """Return a text without white space around it, '' where there is none."""
+    """Return a text without white space around it, '' if there is none."""
     return _checked(values.get(key), key, numbers=numbers)
 
 
@@ -235,9 +237,9 @@ def _checked(value: Any, key: str, *, numbers: bool = False) -> str:
     if numbers and isinstance(value, int) and not isinstance(value, bool):
         return str(value)
     if not isinstance(value, str):
-        raise _UnusableError(f"its {shorten(key)} is a {type(value).__name__}, no text")
+        raise _UnusableError(f"its {shorten(key)} is a {type(value).__name__}, not a text")
     if (reason := unusable(value)) is not None:
-        raise _UnusableError(f"its {shorten(key)} is no text to use: {reason}")
+        raise _UnusableError(f"its {shorten(key)} cannot be used: {reason}")
     return value.strip()
 
 

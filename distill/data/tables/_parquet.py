@@ -14,13 +14,13 @@ _MAGIC = b"PAR1"
 
 
 class Parquet:
-    """A Parquet file, its columns found and of types that can be read."""
+    """A Parquet file with columns that exist and have readable types."""
 
     def __init__(self, path: Path, names: ColumnNames) -> None:
-        """Read the schema alone.
+        """Read only the schema.
 
         Raises:
-            DataError: no Parquet file, or a column missing or of another type.
+            DataError: the file is not Parquet, or a column is missing or has the wrong type.
         """
         self.path = path
         _check_magic(path)
@@ -29,10 +29,10 @@ class Parquet:
         self.image = self._columns.image
 
     def rows(self) -> Iterator[Row | Skip]:
-        """Give the rows, numbered from 1; an embedded picture may have '' for a name.
+        """Yield the rows, numbered from 1; the name of an embedded picture may be ''.
 
         Raises:
-            DataError: a damaged file, or no rows.
+            DataError: the file is damaged or has no rows.
         """
         with self._one_line():
             if self.embedded:
@@ -42,7 +42,7 @@ class Parquet:
             yield from self._columns.rows(data)
 
     def pictures(self) -> Any:
-        """Return a Dataset of what is read, memory-mapped; embedded pictures stay undecoded."""
+        """Return the columns as a memory-mapped Dataset; embedded pictures stay undecoded."""
         with self._one_line():
             data = self._load(streaming=False, columns=self._columns.all)
             return self._columns.undecoded(data)
@@ -72,6 +72,6 @@ def _check_magic(path: Path) -> None:
         raise DataError(f"{path}: the table cannot be read: {error.strerror}") from error
     if head != _MAGIC or tail != _MAGIC:
         raise DataError(
-            f"{path}: this is no Parquet file, or one that is cut off (a whole one begins and ends "
+            f"{path}: it is not a Parquet file, or it is cut off (a whole file begins and ends "
             f"with {_MAGIC.decode()}); write it again"
         )

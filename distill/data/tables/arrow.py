@@ -1,4 +1,4 @@
-"""Columns of Arrow tables, as the Hugging Face datasets library shows them, read as rows."""
+"""Rows and embedded pictures of Arrow tables, read by the Hugging Face datasets library."""
 
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -15,17 +15,17 @@ _BATCH_ROWS = 4096
 
 
 class ArrowColumns:
-    """The columns to read of a table, found and of types that can be read.
+    """The columns to read from a table; they exist and have readable types.
 
-    Pictures are names of files, or embedded: binary, or the ``{bytes, path}`` that datasets
-    writes. A caption is a string or a list of them, a label a string or a whole number.
+    Pictures are file names, or embedded: binary, or the ``{bytes, path}`` that datasets writes. A
+    caption is a string or a list of strings; a label is a string or an integer.
     """
 
     def __init__(self, features: Mapping[str, Any], names: ColumnNames, *, table: str) -> None:
-        """Look at names and types alone.
+        """Check names and types only.
 
         Raises:
-            DataError: a column is missing or of another type.
+            DataError: a column is missing or has the wrong type.
         """
         self._table = table
         columns = list(features)
@@ -38,7 +38,7 @@ class ArrowColumns:
             features, self.image, "image_column", ("text", "picture", "bytes", "null")
         )
         self.embedded = kind in ("picture", "bytes")
-        # The column with the name of the picture, once {bytes, path} became two columns.
+        # The column with the name of the picture, after {bytes, path} is split into two columns.
         self._name = {"picture": f"{self.image}.path", "bytes": None}.get(kind, self.image)
         self._label_names: list[str] = []
         if self._caption is not None:
@@ -51,36 +51,36 @@ class ArrowColumns:
 
     @property
     def texts(self) -> list[str]:
-        """The columns that rows are made of, each once, where ``{bytes, path}`` is flattened."""
+        """The columns that make up rows, each once, after ``{bytes, path}`` is flattened."""
         return self._present(self._name)
 
     @property
     def all(self) -> list[str]:
-        """The columns that are read, that of the pictures among them, each once."""
+        """The columns that are read, including the pictures, each once."""
         return self._present(self.image)
 
     def rows(self, data: Any) -> Iterator[Row | Skip]:
-        """Give the rows of a dataset, numbered from 1; an embedded picture may have '' for a name.
+        """Yield the rows of a dataset, numbered from 1; the name of an embedded picture may be ''.
 
         Raises:
             DataError: there are no rows.
         """
         number = 0
         texts = self.texts
-        # Without a column of texts there is still one row for each picture.
+        # Without any text column there is still one row for each picture.
         batches = data.select_columns(texts).iter(_BATCH_ROWS) if texts else [{}] * len(data)
         for batch in batches:
             for place in range(len(batch[texts[0]]) if texts else 1):
                 number += 1
                 yield self._row(number, {name: batch[name][place] for name in texts})
         if not number:
-            raise DataError(f"{self._table}: the table has columns and no rows")
+            raise DataError(f"{self._table}: the table has columns but no rows")
 
     def undecoded(self, data: Any) -> Any:
-        """Return a dataset of what is read, its pictures left as they are."""
+        """Return a dataset of the columns that are read, with undecoded pictures."""
         from datasets import Image
 
-        # A saved copy, or one put together, may show some columns alone, or as tensors.
+        # A saved or concatenated dataset may be formatted: some columns only, or as tensors.
         data = data.with_format(None).select_columns(self.all)
         if isinstance(data.features[self.image], Image):
             data = data.cast_column(self.image, Image(decode=False))
@@ -115,40 +115,40 @@ class ArrowColumns:
         kind = _kind_of(features[column])
         if kind not in allowed:
             raise DataError(
-                f"{self._table}: column {shorten(column)} ({field}) holds {kind}, where only "
-                f"{' or '.join(name for name in allowed if name != 'null')} can be read"
+                f"{self._table}: column {shorten(column)} ({field}) has the type {kind}, must be "
+                f"{' or '.join(name for name in allowed if name != 'null')}"
             )
         return kind
 
 
 class Embedded(Protocol):
-    """A table with pictures inside."""
+    """A table that contains its pictures."""
 
     def rows(self) -> Iterator[Row | Skip]:
-        """Give the rows, numbered from 1; a picture may have '' for a name."""
+        """Yield the rows, numbered from 1; the name of a picture may be ''."""
         ...
 
     def pictures(self) -> Any:
-        """Return a dataset of the rows, memory-mapped, with the pictures undecoded."""
+        """Return a memory-mapped dataset of the rows, with undecoded pictures."""
         ...
 
     @property
     def image(self) -> str:
-        """The column of the pictures."""
+        """The name of the picture column."""
         ...
 
 
 class EmbeddedSource:
-    """The pictures inside of a table, one for each row."""
+    """The pictures inside a table, one for each row."""
 
     def __init__(self, name: str, table: Embedded) -> None:
-        """Read all rows, and no picture."""
+        """Read all rows but no picture."""
         self.name = name
         self._image = table.image
         self._columns = SampleColumns()
         seen: set[str] = set()
         for row in table.rows():
-            # A row is only ever skipped for the name of its picture, which is not needed here.
+            # A row is skipped only if its picture has no name, which embedded pictures do not need.
             assert isinstance(row, Row)
             key = row.image or f"row-{row.number}"
             key = f"{key}#row-{row.number}" if key in seen else key
@@ -175,7 +175,7 @@ class EmbeddedSource:
 
 @contextmanager
 def one_line(what: str) -> Iterator[None]:
-    """Turn what the library raises for a damaged file or an odd type into one line."""
+    """Turn the library's exceptions for damaged files and odd types into one line."""
     from datasets.exceptions import DatasetsError
 
     try:
@@ -187,7 +187,7 @@ def one_line(what: str) -> Iterator[None]:
 
 @contextmanager
 def no_log() -> Iterator[None]:
-    """Keep the library from printing a line of its own before it raises an error."""
+    """Keep the library from logging an error before it raises it."""
     from datasets import logging
 
     before = logging.get_verbosity()
@@ -199,14 +199,14 @@ def no_log() -> Iterator[None]:
 
 
 def reason(error: BaseException) -> str:
-    """Return what the library says, or what it was caused by, in one line."""
+    """Return an exception's cause, or else its own message, in one line."""
     cause = error.__cause__ or error
     return shorten(" ".join(str(cause).split()) or type(cause).__name__, limit=160)
 
 
 def _picture(value: Any) -> bytes | Path:
     if isinstance(value, dict):
-        # The library's own folders of pictures name the files, from the root on.
+        # The library's image folders store absolute paths of files.
         path = Path(value["path"] or "")
         if value["bytes"] is None and path.is_absolute():
             return path
@@ -219,7 +219,7 @@ def _plain(value: Any) -> str:
 
 
 def _kind_of(feature: Any) -> str:
-    """Name the type of a column: text, texts, number, picture, bytes, null or what it is."""
+    """Return the type of a column: text, texts, number, picture, bytes, null or another name."""
     from datasets import ClassLabel, Image, LargeList, List, Value
 
     if isinstance(feature, Image) or (

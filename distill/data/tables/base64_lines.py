@@ -1,4 +1,4 @@
-"""Pictures in base64 in a text file of lines with tabs, as EasyNLP's data sets are."""
+"""Text files with base64 pictures and tab-separated fields, as in EasyNLP's data sets."""
 
 import binascii
 import hashlib
@@ -21,7 +21,7 @@ from export.runtime.errors import DataError
 _SCHEMA = "text:str:1,image:str:1"
 IMAGE_COLUMN = "image"
 CAPTION_COLUMN = "text"
-# No picture is that large; a line beyond it is passed over in pieces.
+# No picture is that large; a longer line is read in pieces and skipped.
 _LONGEST_LINE = 256 * 2**20
 _DIGEST_BYTES = 16
 _STANDARD = bytes.maketrans(b"-_", b"+/")
@@ -35,14 +35,14 @@ def open_base64(
     caption_column: str | None = CAPTION_COLUMN,
     label_column: str | None = LABEL_COLUMN,
 ) -> Source:
-    """Open a file of lines whose fields, parted by tabs, are the columns of a schema.
+    """Open a file whose lines have tab-separated fields, the columns of a schema.
 
-    There is no header and no quoting. The picture is in base64, of the standard or the URL-safe
+    There is no header and no quoting. The picture is in base64, in the standard or the URL-safe
     alphabet, padded or not. The columns ``text`` and ``label`` may be missing. Lines with the same
-    picture are one sample with several captions; its key is a digest of what stands in the file.
+    picture are one sample with several captions; its key is a digest of the base64 text.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or no line of it can be used.
+        DataError: the file cannot be read, lacks a column, or has no line that can be used.
     """
     try:
         names = parse_schema(input_schema)
@@ -62,7 +62,7 @@ def open_base64(
 
 @dataclass(frozen=True)
 class _Columns:
-    """How many columns there are, and the places of those that are read."""
+    """The number of columns, and the places of those that are read."""
 
     count: int
     image: int
@@ -72,10 +72,10 @@ class _Columns:
 
 @dataclass(frozen=True)
 class _StoredLine:
-    """A picture in base64: file, line, and the place and digest of its field.
+    """A base64 picture: its file and line, and the place and digest of its field.
 
-    ``version`` is the file's size and when it was written to, by which one that was not changed is
-    known.
+    ``version`` is the file's size and modification time; if both are the same, the file has not
+    changed.
     """
 
     path: Path
@@ -92,14 +92,14 @@ class _StoredLine:
 
     @property
     def size(self) -> int:
-        """Number of bytes, nearly: three for four characters."""
+        """Approximate number of bytes: three for four characters."""
         return self.length * 3 // 4
 
     def read(self) -> bytes:
         """Return the picture's bytes.
 
         Raises:
-            DataError: the file is gone or was changed, or the field is no base64.
+            DataError: the file is missing or has changed, or the field is not base64.
         """
         try:
             with self.path.open("rb") as file:
@@ -109,15 +109,15 @@ class _StoredLine:
         except OSError as error:
             raise DataError(f"{self.name}: it cannot be read: {error.strerror}") from error
         if not same and _digest(field) != self.digest:
-            raise DataError(f"{self.name}: the file was changed after it was opened")
+            raise DataError(f"{self.name}: the file has changed since it was opened")
         return decode_field(field, name=self.name)
 
 
 def decode_field(field: bytes, *, name: str) -> bytes:
-    """Return the bytes of a picture in base64, of either alphabet, padded or not.
+    """Return the bytes of a base64 picture, in either alphabet, padded or not.
 
     Raises:
-        DataError: it is no base64; the message begins with ``name``.
+        DataError: it is not base64; the message begins with ``name``.
     """
     digits = field.strip().rstrip(b"=")
     if b"-" in digits or b"_" in digits:
@@ -125,11 +125,11 @@ def decode_field(field: bytes, *, name: str) -> bytes:
     try:
         return pybase64.b64decode(digits + b"=" * (-len(digits) % 4), validate=True)
     except binascii.Error as error:
-        raise DataError(f"{name}: its picture is no base64 ({error})") from error
+        raise DataError(f"{name}: its picture is not base64 ({error})") from error
 
 
 class _Base64Source:
-    """The pictures of a file of lines: their places and texts in memory, the rest on disk."""
+    """The pictures of a file of lines; places and texts are in memory, the rest stays on disk."""
 
     def __init__(self, path: Path, columns: _Columns) -> None:
         """Read the file once, to find every line."""
@@ -153,7 +153,7 @@ class _Base64Source:
             first = skipped[0]
             raise DataError(
                 f"{path}: no line can be used; the first is {first.where}: {first.reason}; name "
-                f"the columns of the file by input_schema, such as {_SCHEMA} or image:str:1"
+                f"the columns in input_schema, such as {_SCHEMA} or image:str:1"
             )
 
     def __len__(self) -> int:
@@ -189,7 +189,7 @@ class _Base64Source:
 
 
 def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
-    """Give number, offset and content of each line that is not blank; None for one too long."""
+    """Yield number, offset and content of each line that is not blank; None if it is too long."""
     number = begin = 0
     while line := file.readline(_LONGEST_LINE):
         number += 1
@@ -210,13 +210,13 @@ def numbered_lines(file: BinaryIO) -> Iterator[tuple[int, int, bytes | None]]:
 def _row(number: int, line: bytes | None, columns: _Columns) -> tuple[Row, int, int] | str:
     """Return a row with offset and length of its picture in the line, or why there is none.
 
-    The digest of the picture stands for its name.
+    The name of the picture is its digest.
     """
     if line is None:
         return f"it is longer than {_LONGEST_LINE} bytes"
     fields = line.split(b"\t")
     if len(fields) != columns.count:
-        return f"{len(fields)} fields where the schema has {columns.count}"
+        return f"{len(fields)} fields, but the schema has {columns.count}"
     image = fields[columns.image]
     if not image.strip():
         return "it has no picture"
@@ -251,7 +251,6 @@ def _place(names: tuple[str, ...], field: str, name: str | None, *, optional: bo
         return None
     if name not in names:
         raise DataError(
-            f"{field}: there is no column {shorten(name)} in the schema; there are "
-            f"{', '.join(names)}"
+            f"{field}: the schema has no column {shorten(name)}; it has {', '.join(names)}"
         )
     return names.index(name)

@@ -1,4 +1,4 @@
-"""Rows: what every form of table is read into, and how its columns are found."""
+"""Rows, which every form of table is read into, and the lookup of their columns."""
 
 import difflib
 from collections.abc import Sequence
@@ -10,16 +10,16 @@ from export.runtime.errors import DataError
 IMAGE_COLUMN = "image"
 CAPTION_COLUMN = "caption"
 LABEL_COLUMN = "label"
-# What open_clip and those after it call them.
+# What open_clip calls these columns.
 _OTHER_NAMES = {IMAGE_COLUMN: "filepath", CAPTION_COLUMN: "title"}
 _SHOWN_COLUMNS = 12
 
 
 @dataclass(frozen=True)
 class Row:
-    """One row: where it stands, the picture as written, its captions, its label and id ('': none).
+    """One row: its number, the picture as written, its captions, label and id ('' for none).
 
-    ``number`` is the line in CSV, TSV and JSON lines, else the row; both begin at 1.
+    ``number`` is the line in CSV, TSV and JSON lines, otherwise the row; both begin at 1.
     """
 
     number: int
@@ -31,10 +31,10 @@ class Row:
 
 @dataclass(frozen=True)
 class ColumnNames:
-    """The names of the columns to read; None where a column is not to be read.
+    """The names of the columns to read; None for a column that is not read.
 
-    The label column of the name that is the default (``label``) may be missing from a table. For
-    the defaults ``image`` and ``caption`` a table may say ``filepath`` and ``title``.
+    A label column with the default name, ``label``, may be missing from a table. If the default
+    ``image`` or ``caption`` is missing, ``filepath`` or ``title`` is read instead.
     """
 
     image: str = IMAGE_COLUMN
@@ -45,7 +45,7 @@ class ColumnNames:
 
 @dataclass(frozen=True)
 class ColumnPlaces:
-    """The places of the columns in a table; None where there is no such column."""
+    """The places of the columns in a table; None for a column that is not read."""
 
     image: int
     caption: int | None
@@ -59,7 +59,7 @@ def find_columns(
     """Return the places of the named columns; ``header_hint`` ends the message of a missing one.
 
     Raises:
-        DataError: a column is missing or stands there twice; the message lists the columns.
+        DataError: a column is missing or appears twice; the message lists the columns.
     """
     label = names.label
     if label == LABEL_COLUMN and LABEL_COLUMN not in columns:
@@ -92,14 +92,14 @@ def find_columns(
 
 
 def unusable(text: str) -> str | None:
-    """Return why a text can be no caption, label or name, None where it can."""
+    """Return why a text cannot be a caption, label or name; None if it can."""
     if "\0" in text:
-        return "it holds a NUL byte"
+        return "it contains a NUL byte"
     if not text.isascii():
         try:
             text.encode("utf-8")
         except UnicodeEncodeError:
-            return "it holds half a character (a lone surrogate)"
+            return "it contains half a character (a lone surrogate)"
     return None
 
 
@@ -123,6 +123,6 @@ def _find(columns: Sequence[str], name: str, *, field: str, table: str, hint: st
     nearest = difflib.get_close_matches(name.casefold(), folded, n=1)
     guess = f" (the nearest is {shorten(folded[nearest[0]])})" if nearest else ""
     raise DataError(
-        f"{table}: there is no column {shorten(name)}; its columns are {shown}{more}{guess}; "
+        f"{table}: it has no column {shorten(name)}; it has {shown}{more}{guess}; "
         f"set {field} to one of these{hint}"
     )

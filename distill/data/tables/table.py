@@ -1,4 +1,4 @@
-"""Tables: a column of pictures, one of captions and perhaps labels, in any form of file."""
+"""Tables: files with a column of pictures, one of captions and perhaps one of labels."""
 
 import posixpath
 from array import array
@@ -23,10 +23,10 @@ _PICTURE_FOLDERS = ("images", "Images")
 
 @dataclass(frozen=True)
 class Form:
-    """What a file does not say by itself.
+    """What cannot be read from a file itself.
 
-    ``columns`` are the names of the columns of a CSV or TSV without a header; ``split`` is which
-    of Karpathy's splits to read, several joined by "+".
+    ``columns`` are the column names of a CSV or TSV without a header. ``split`` names the splits
+    to read from Karpathy's JSON, joined by "+".
     """
 
     columns: tuple[str, ...] | None = None
@@ -43,25 +43,26 @@ def open_table(
     image_root: str | Path | None = None,
     form: Form | None = None,
 ) -> Source:
-    """Open a table: several rows of one picture are one sample with several captions.
+    """Open a table: all rows with the same picture are one sample with several captions.
 
-    Pictures are looked for beside the table, then in ``images/`` or ``Images/`` beside it; under
-    ``image_root`` alone where that is given. Those that are missing, and rows that cannot be
-    used, are in the source's ``skipped``. An empty caption is none; ``caption_column=None`` leaves
-    all of them out. The column ``label`` is read where there is one, any other must be there.
-    Pictures of one ``id_column`` are held out together.
+    Pictures are looked up in the folder of the table, then in its subfolders ``images/`` and
+    ``Images/``; if ``image_root`` is given, only there. Missing pictures and rows that cannot be
+    used are in the source's ``skipped``. An empty caption counts as none;
+    ``caption_column=None`` ignores all captions. The column ``label`` is optional; a label column
+    of any other name must exist. Pictures with the same value in ``id_column`` are held out
+    together.
 
     Raises:
-        DataError: the table or a column of it cannot be read, or none of its pictures is there.
+        DataError: the table or one of its columns cannot be read, or all pictures are missing.
     """
     path = Path(path)
     suffix = path.suffix.lower()
     if not path.is_file():
         found = "a folder" if path.is_dir() else "nothing"
-        raise DataError(f"{path}: a table was expected here, but there is {found}")
+        raise DataError(f"{path}: must be a table; found {found}")
     if suffix not in TABLE_SUFFIXES:
         raise DataError(
-            f"{path}: tables end in {', '.join(TABLE_SUFFIXES)}, not in {shorten(suffix)}"
+            f"{path}: a table must end in {', '.join(TABLE_SUFFIXES)}, not in {shorten(suffix)}"
         )
     names = ColumnNames(image_column, caption_column, label_column, id_column)
     form = form or Form()
@@ -90,10 +91,10 @@ def _rows(path: Path, names: ColumnNames, form: Form) -> Iterator[Row | Skip]:
 
 
 class TableSource:
-    """The pictures that the rows of a table name, each in one of the folders ``roots``."""
+    """The pictures that are named in the rows of a table, each in one of the folders ``roots``."""
 
     def __init__(self, path: Path, rows: Iterator[Row | Skip], *, roots: list[Path]) -> None:
-        """Read all rows and look for every picture, without opening one."""
+        """Read all rows and look up every picture, without opening any."""
         self.name = str(path)
         self._roots = roots
         self._places = array("b")
@@ -101,7 +102,7 @@ class TableSource:
         self._gather(path, rows)
         self._columns.freeze()
         if not len(self):
-            raise DataError(_nothing_there(self.name, self.skipped))
+            raise DataError(_no_pictures(self.name, self.skipped))
 
     def __len__(self) -> int:
         return len(self._columns)
@@ -142,11 +143,11 @@ class TableSource:
         self.skipped = tuple(skipped)
 
     def _add(self, key: str, by_file: dict[str, int]) -> int | None:
-        """Return the number of a picture, a new one for a new file; None where it is missing."""
+        """Return the number of a picture, a new one for a new file; None if it is missing."""
         for place, root in enumerate(self._roots):
             file = root / key
             if _is_file(file):
-                # images/a.jpg beside the table, and a.jpg in images/, are the same picture.
+                # images/a.jpg in the table's folder and a.jpg in images/ are the same picture.
                 name = posixpath.normpath(file.as_posix())
                 if name not in by_file:
                     by_file[name] = self._columns.add(key)
@@ -157,11 +158,11 @@ class TableSource:
 
 def _roots(path: Path, image_root: str | Path | None) -> list[Path]:
     if image_root is None:
-        beside = [path.parent / name for name in _PICTURE_FOLDERS]
-        return [path.parent, *(folder for folder in beside if folder.is_dir())]
+        subfolders = [path.parent / name for name in _PICTURE_FOLDERS]
+        return [path.parent, *(folder for folder in subfolders if folder.is_dir())]
     root = Path(image_root)
     if not root.is_dir():
-        raise DataError(f"{root}: image_root is no folder; it is where {path.name}'s pictures are")
+        raise DataError(f"{root}: image_root must be the folder with the pictures of {path.name}")
     return [root]
 
 
@@ -169,7 +170,7 @@ def _is_file(file: Path) -> bool:
     try:
         return file.is_file()
     except (OSError, ValueError):
-        # The system refuses some texts as names: too long, or with a NUL byte inside.
+        # The system refuses some texts as names: they are too long or contain a NUL byte.
         return False
 
 
@@ -181,11 +182,11 @@ def _where(path: Path, row: Row) -> str:
     )
 
 
-def _nothing_there(name: str, skipped: tuple[Skip, ...]) -> str:
+def _no_pictures(name: str, skipped: tuple[Skip, ...]) -> str:
     pictures = [skip for skip in skipped if skip.kind == "picture"]
     if not pictures:
         return f"{name}: no row can be used; the first is {skipped[0].where}: {skipped[0].reason}"
     return (
-        f"{name}: none of its {len(pictures)} pictures is there; the first is {pictures[0].where}: "
-        f"{pictures[0].reason}; set image_root to the folder that they are in"
+        f"{name}: {len(pictures)} of its {len(pictures)} pictures are missing; the first is "
+        f"{pictures[0].where}: {pictures[0].reason}; set image_root to the folder with the pictures"
     )

@@ -68,7 +68,7 @@ def test_captions_that_people_write_are_fine(captions: list[str]) -> None:
     assert levels(examine_captions("captions", captions, KEYS)) == ["fine"]
 
 
-def test_pictures_may_be_called_by_what_they_show() -> None:
+def test_pictures_may_be_named_after_what_they_show() -> None:
     words = ["bonsai", "red car", "dog", "cat", "tree", "house", "lamp", "chair", "table"]
     keys = [f"pictures/{word}.jpg" for word in words]
     assert levels(examine_captions("captions", words, keys)) == ["fine"]
@@ -81,7 +81,7 @@ def test_a_caption_that_most_pictures_have_is_noted() -> None:
     assert "25 of 40 are 'None'" in finding.text
 
 
-def test_a_few_captions_say_nothing_of_all() -> None:
+def test_a_few_captions_say_nothing_about_all() -> None:
     assert levels(examine_captions("captions", ["a photo"] * 5, KEYS[:5])) == ["fine"]
 
 
@@ -137,7 +137,7 @@ def test_pictures_that_differ_are_fine(pictures: list[Image.Image]) -> None:
     assert levels(examine_pictures("pictures", pictures)) == ["fine"]
 
 
-def test_pictures_of_one_row_are_looked_at() -> None:
+def test_pictures_one_pixel_high_are_examined() -> None:
     thin = [Image.new("RGB", (64, 1), (n, n, n)) for n in range(20)]
     one = [Image.new("RGB", (1, 1), (n, n, n)) for n in range(20)]
     assert levels(examine_pictures("pictures", thin)) == ["wrong"]
@@ -196,7 +196,7 @@ def test_how_often_a_run_sees_a_picture() -> None:
     assert finding.text == "200 steps, 2.5 passes over 4,000 pictures"
 
 
-def test_sources_that_were_not_meant() -> None:
+def test_sources_that_may_be_a_mistake() -> None:
     mine = {"kind": "table", "path": "a.csv", "weight": 2.0}
     plain = {"kind": "table", "path": "a.csv"}
     other = {"kind": "table", "path": "b.csv"}

@@ -80,7 +80,7 @@ def test_memory_that_is_too_small() -> None:
     assert levels(examine_memory(asked, free=None, device="mps")) == ["fine"]
 
 
-def test_the_teacher_alone_may_be_the_most() -> None:
+def test_the_teacher_alone_may_need_the_most() -> None:
     asked = Memory(weights=10, activations=10, embedding=5000)
     (finding,) = examine_memory(asked, free=4999, device="cpu")
     assert finding.level == "wrong"
@@ -145,7 +145,7 @@ def built(folder: Path, source: Pictures, dtype: Any) -> Cache:
     return cache
 
 
-def test_a_cache_that_is_not_there_yet(tmp_path: Path, source: Pictures) -> None:
+def test_a_cache_that_does_not_exist_yet(tmp_path: Path, source: Pictures) -> None:
     cache = open_cache(tmp_path / "cache", CountingTeacher(), SETTINGS)
     assert levels(examine_cache("cache", cache, source)) == ["fine"]
     assert not (tmp_path / "cache").exists()
@@ -176,7 +176,7 @@ def test_a_cache_whose_embeddings_are_not_normalised(
     assert f"delete {cache.folder}" in finding.way_out
 
 
-def test_pictures_that_changed_since(tmp_path: Path, source: Pictures) -> None:
+def test_pictures_that_have_changed(tmp_path: Path, source: Pictures) -> None:
     cache = built(tmp_path / "cache", source, "float16")
     with (tmp_path / KEYS[3]).open("ab") as file:
         file.write(b"longer")

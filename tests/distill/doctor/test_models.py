@@ -62,7 +62,7 @@ def test_matching_of_a_matrix_made_by_hand() -> None:
     assert found.place == pytest.approx((0 + 0 + 1 / 3 + 0.5 / 3) / 4)
 
 
-def test_captions_of_a_group_are_true_partners_alike() -> None:
+def test_all_captions_of_a_group_are_true_partners() -> None:
     text = np.eye(3, dtype=np.float32)[[0, 0, 1, 2]]
     image = np.eye(3, dtype=np.float32)[[0, 0, 1, 1]]
     found = match(image, text, np.array([0, 0, 1, 2]))
@@ -109,7 +109,7 @@ def test_pairs_that_are_all_the_same_cannot_be_matched() -> None:
     assert levels(findings) == ["fine"]
 
 
-def test_two_classes_are_no_proof_against_a_teacher() -> None:
+def test_two_classes_prove_nothing_against_a_teacher() -> None:
     # 18 of 24 right, 12 by chance.
     classes = np.eye(2, dtype=np.float32)
     text = classes[[0, 1] * 12]
@@ -130,13 +130,13 @@ def test_two_classes_are_no_proof_against_a_teacher() -> None:
         (lambda values: np.repeat(values[:1], len(values), axis=0), "get the same embedding"),
     ],
 )
-def test_embeddings_that_are_none(change: Any, word: str) -> None:
+def test_broken_embeddings(change: Any, word: str) -> None:
     (finding,) = examine_embeddings("pictures", change(units(0, 20)), ways="fix it")
     assert finding.level == "wrong"
     assert word in finding.text
 
 
-def test_embeddings_as_they_should_be() -> None:
+def test_sound_embeddings() -> None:
     assert levels(examine_embeddings("pictures", units(0, 20), ways="")) == ["fine"]
     # Rounded to half precision they are 5e-4 off at most.
     half = units(0, 20).astype(np.float16).astype(np.float32)

@@ -131,12 +131,12 @@ def test_a_healthy_recipe(
     assert err == "doctor: opening data and models, writing nothing\n"
 
 
-def test_the_same_again_says_the_same(doctor: Doctor) -> None:
+def test_a_second_visit_says_the_same(doctor: Doctor) -> None:
     wrong = {"losses": {"contrastive": 1}, "train": {"batch_size": 16}}
     assert doctor(**wrong) == doctor(**wrong)
 
 
-def test_overrides_are_as_elsewhere(doctor: Doctor) -> None:
+def test_overrides_work_as_in_other_commands(doctor: Doctor) -> None:
     status, said = doctor("--set", "train.batch_size=32")
     assert status == 1
     assert said.keys() == {"batch"}
@@ -216,7 +216,7 @@ def broken_teacher(folder: Path) -> Path:
     return broken
 
 
-def test_each_of_several_teachers_is_looked_at(doctor: Doctor, tmp_path: Path) -> None:
+def test_each_of_several_teachers_is_examined(doctor: Doctor, tmp_path: Path) -> None:
     two = [{"model": str(TEACHER)}, {"model": str(TEACHER), "dtype": "bfloat16", "weight": 2}]
     assert doctor(teacher=two) == (0, {})
     two[1]["model"] = str(broken_teacher(tmp_path))
@@ -233,7 +233,7 @@ def test_a_teacher_that_sees_another_range(doctor: Doctor, tmp_path: Path, table
     assert "rescale_factor" in said["teacher's mean and std"]
 
 
-def test_a_student_that_sees_otherwise_than_its_weights(
+def test_a_student_with_other_preprocessing_than_its_weights(
     write: Callable[..., Path], tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     other = tmp_path / "other"

@@ -124,7 +124,7 @@ def test_any_number_of_lanes_that_fits() -> None:
         assert sum(len(shards) for shards in mine) == 24
 
 
-def test_lanes_unless_set() -> None:
+def test_the_default_number_of_lanes() -> None:
     assert default_lanes(256, 1000) == 64
     assert default_lanes(4096, 63) == 32
     assert default_lanes(48, 1000) == 16
@@ -211,7 +211,7 @@ def test_sources_of_a_list_keep_their_own_orders() -> None:
             assert set(readers.values()) == {1}
 
 
-def test_a_list_without_shards_is_what_it_was() -> None:
+def test_a_list_that_says_it_has_no_shards_keeps_its_order() -> None:
     plain = Position([50, 30], weights=[1.0, None], seed=4, batch_size=8)
     same = Position([50, 30], weights=[1.0, None], seed=4, batch_size=8, shards=[None, None])
     assert [plain.batch(step) for step in range(20)] == [same.batch(step) for step in range(20)]

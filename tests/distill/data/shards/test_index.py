@@ -15,7 +15,7 @@ from tests.distill.data.shards.tars import colour, samples, write_tar, write_tar
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
-def test_an_index_is_built_once_and_stands_beside_its_tar(tmp_path: Path) -> None:
+def test_an_index_is_built_once_next_to_its_tar(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "0.tar", samples(range(3)))
     first = open_shards(str(tar))
     index = tmp_path / "0.tar.index"
@@ -42,7 +42,7 @@ def test_an_index_of_a_tar_that_changed_is_built_again(tmp_path: Path) -> None:
     assert [one.captions for one in open_shards(str(tar))] == [("colour 5",), ("colour 6",)]
 
 
-def test_no_bit_of_an_index_can_change_unseen(tmp_path: Path) -> None:
+def test_a_changed_bit_of_an_index_is_noticed(tmp_path: Path) -> None:
     tar = write_tar(tmp_path / "0.tar", samples([1, 2]))
     open_shards(str(tar))
     index = tmp_path / "0.tar.index"
@@ -73,7 +73,7 @@ def test_a_damaged_index_is_built_again(tmp_path: Path, damage: str) -> None:
     assert index.read_bytes() == content
 
 
-def test_an_index_goes_elsewhere_where_it_cannot_stand_beside_its_tar(
+def test_an_index_goes_elsewhere_if_its_tars_folder_is_read_only(
     tmp_path: Path, cache_folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_tars(tmp_path / "s", [2])
@@ -96,7 +96,7 @@ def test_an_index_goes_elsewhere_where_it_cannot_stand_beside_its_tar(
     assert [path.name for path in folder.iterdir()] == ["000.tar"]
 
 
-def test_an_index_that_can_be_written_nowhere_is_held_in_memory(
+def test_an_index_that_cannot_be_written_anywhere_stays_in_memory(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     folder = write_tars(tmp_path / "s", [2])

@@ -23,7 +23,7 @@ from tests.distill.data.shards.tars import (
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
-def test_tars_of_which_nothing_can_be_used(tmp_path: Path) -> None:
+def test_tars_without_a_usable_sample(tmp_path: Path) -> None:
     (tmp_path / "empty.tar").touch()
     assert "the tar is empty" in failure(tmp_path / "empty.tar")
     with tarfile.open(tmp_path / "gz.tar", "w:gz"):
@@ -57,7 +57,7 @@ def test_a_truncated_tar_keeps_its_whole_samples(tmp_path: Path) -> None:
         assert source.skipped
 
 
-def test_a_damaged_header_costs_its_own_sample_alone(tmp_path: Path) -> None:
+def test_a_damaged_header_loses_only_its_own_sample(tmp_path: Path) -> None:
     path = write_tar(tmp_path / "0.tar", samples(range(5)))
     with tarfile.open(path) as tar:
         lost = tar.getmembers()[4]
@@ -81,7 +81,7 @@ def test_appended_tars_are_read_to_their_end(tmp_path: Path) -> None:
     assert source.skipped == ()
 
 
-def test_members_that_are_no_part_of_a_sample(tmp_path: Path) -> None:
+def test_members_that_are_not_part_of_a_sample(tmp_path: Path) -> None:
     path = tmp_path / "0.tar"
     with tarfile.open(path, "w") as tar:
 
@@ -136,7 +136,7 @@ def test_a_picture_that_lacks_the_text_that_others_have(tmp_path: Path) -> None:
     assert [one.captions for one in open_shards(str(alone))] == [(), ()]
 
 
-def test_texts_that_a_cut_has_taken(tmp_path: Path) -> None:
+def test_texts_that_were_cut_off(tmp_path: Path) -> None:
     members = [(f"{number:04d}.png", picture(number)) for number in range(40)]
     members += [(f"{number:04d}.txt", b"colour %d" % number) for number in range(40)]
     tar = write_tar(tmp_path / "0.tar", members)
@@ -149,7 +149,7 @@ def test_texts_that_a_cut_has_taken(tmp_path: Path) -> None:
     assert reasons(source)[-1] == "its caption may be lost in the damaged part of the tar"
 
 
-def test_a_caption_key_that_is_not_there_is_told(tmp_path: Path) -> None:
+def test_a_missing_caption_key_is_reported(tmp_path: Path) -> None:
     texts = ('{"title": "one"}', '{"caption": "two"}')
     tar = write_tar(
         tmp_path / "0.tar", [part for n, text in enumerate(texts) for part in sample(n, json=text)]
@@ -209,7 +209,7 @@ def test_texts_that_cannot_be_used(tmp_path: Path, text: dict[str, str], reason:
     assert skip.kind == "row"
 
 
-def test_texts_that_are_no_unicode(tmp_path: Path) -> None:
+def test_texts_that_are_not_unicode(tmp_path: Path) -> None:
     members = [("ü\udcff.png", picture(0)), ("ü\udcff.txt", b"caf\xe9")]
     source = open_shards(str(write_tar(tmp_path / "0.tar", members, form=tarfile.GNU_FORMAT)))
     assert source[0].key == "0/ü\\udcff"

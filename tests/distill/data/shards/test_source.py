@@ -26,7 +26,7 @@ from tests.distill.data.shards.tars import (
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
 
-def test_samples_stand_in_the_order_of_the_tars(tmp_path: Path) -> None:
+def test_samples_are_in_the_order_of_the_tars(tmp_path: Path) -> None:
     source = open_shards(str(write_tars(tmp_path / "s", [3, 2])))
     assert len(source) == source.rows == 5
     assert source.skipped == ()
@@ -150,7 +150,7 @@ class Colours(torch.utils.data.Dataset[int]):
         return colour(self.source[number])[0]
 
 
-def test_a_source_goes_to_another_process_whole(tmp_path: Path) -> None:
+def test_a_source_can_be_sent_to_another_process(tmp_path: Path) -> None:
     source = open_shards(str(write_tars(tmp_path / "s", [2, 2])))
     assert colour(source[3])[0] == 3
     data = pickle.dumps(source)

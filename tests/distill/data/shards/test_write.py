@@ -58,7 +58,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
-def test_what_was_written_is_the_same_data(tmp_path: Path) -> None:
+def test_written_shards_hold_the_same_data(tmp_path: Path) -> None:
     texts: list[tuple[tuple[str, ...], str | None]] = [
         (("one",), None),
         (("one", "two"), "cat"),
@@ -111,7 +111,9 @@ def test_members_are_what_other_readers_expect(tmp_path: Path) -> None:
     assert Image.open(io.BytesIO(read["000000002.png"])).getpixel((0, 0)) == (3, 100, 200)
 
 
-def test_the_bytes_are_the_same_again(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_writing_again_gives_the_same_bytes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     source = source_of(10)
     settings = ShardSettings(size=20, per_shard=4, workers=0, max_skipped=0.1)
     write_shards(source, tmp_path / "a", settings)
@@ -228,7 +230,7 @@ def test_samples_of_one_group_stay_one(tmp_path: Path) -> None:
     assert [one.captions for one in source] == captions
 
 
-def test_large_pictures_are_left_out_where_the_recipe_says_so(tmp_path: Path) -> None:
+def test_large_pictures_are_left_out_if_the_recipe_says_so(tmp_path: Path) -> None:
     data = table(tmp_path)
     (tmp_path / "3.png").write_bytes(saved(3, size=(90, 80)))
     limits = ["data.max_pixels=5000", "data.max_skipped=0.2", "data.workers=0"]
@@ -249,7 +251,7 @@ def test_what_the_source_left_out_is_listed_too(tmp_path: Path) -> None:
     assert "3.png" in reason
 
 
-def test_a_recipe_may_have_data_alone(tmp_path: Path) -> None:
+def test_a_recipe_may_have_only_data(tmp_path: Path) -> None:
     data = table(tmp_path)
     recipe = tmp_path / "data.yaml"
     recipe.write_text(f"data:\n  train: {{kind: table, path: {data}}}\n  workers: 0\n")
@@ -293,7 +295,9 @@ def test_shards_of_other_data_or_settings_are_refused(
         write_shards(source_of(10), tmp_path / "out", SETTINGS)
 
 
-def test_the_index_is_written_beside(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_index_is_written_next_to_the_tar(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     write_shards(source_of(10), tmp_path / "out", SETTINGS)
 
     def never(*_: object, **__: object) -> None:

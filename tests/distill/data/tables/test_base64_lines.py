@@ -53,22 +53,22 @@ def test_both_alphabets_with_and_without_padding(encode, padded: bool, length: i
 
 
 @pytest.mark.parametrize("field", [b"Zm9v!", b"Zm9vY", b"Zm9v Zm9v", b"Zm=9v", b"Zm9v\xff"])
-def test_what_is_no_base64(field: bytes) -> None:
-    with pytest.raises(DataError, match="x: its picture is no base64"):
+def test_what_is_not_base64(field: bytes) -> None:
+    with pytest.raises(DataError, match="x: its picture is not base64"):
         decode_field(field, name="x")
 
 
-def test_a_file_whose_content_moved_is_not_read_as_if_it_had_not(tmp_path: Path) -> None:
+def test_a_file_whose_content_has_moved_is_refused(tmp_path: Path) -> None:
     red, green = base64.b64encode(RED), base64.b64encode(GREEN)
     assert len(red) == len(green)
     source = open_base64(write(tmp_path / "t.tsv", ("red", red), ("green", green)))
     write(tmp_path / "t.tsv", ("red", green), ("green", red))
     os.utime(tmp_path / "t.tsv", (1, 1))
-    with pytest.raises(DataError, match=r"t\.tsv:1: the file was changed after it was opened"):
+    with pytest.raises(DataError, match=r"t\.tsv:1: the file has changed since it was opened"):
         open_image(source[0])
 
 
-def test_a_file_that_was_copied_over_itself_can_be_read_on(tmp_path: Path) -> None:
+def test_a_file_that_was_copied_over_itself_is_still_read(tmp_path: Path) -> None:
     source = open_base64(write(tmp_path / "t.tsv", ("red", base64.b64encode(RED))))
     os.utime(tmp_path / "t.tsv", (1, 1))
     assert open_image(source[0]).getpixel((0, 0)) == (255, 0, 0)

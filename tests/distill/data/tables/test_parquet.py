@@ -45,7 +45,7 @@ def failure(path: Path, **arguments) -> str:
     return message
 
 
-def test_rows_become_samples_as_those_of_a_csv(write_pictures, tmp_path, cache):
+def test_rows_become_the_same_samples_as_those_of_a_csv(write_pictures, tmp_path, cache):
     write_pictures(["a.jpg", "b.jpg"], folder="images")
     table = write(
         tmp_path,
@@ -81,7 +81,7 @@ def test_a_list_of_captions_and_numbers_for_labels(write_pictures, tmp_path):
     assert [sample.label for sample in source] == ["red dog", "cat"]
 
 
-def test_a_path_with_signs_that_patterns_use(write_pictures, tmp_path):
+def test_a_path_with_characters_of_glob_patterns(write_pictures, tmp_path):
     write_pictures(["a.jpg"])
     table = write(tmp_path, {"image": ["a.jpg"]}, name="part [1]*?.parquet")
     assert len(open_table(table, caption_column=None)) == 1
@@ -110,7 +110,7 @@ def test_embedded_pictures(tmp_path, form):
     assert len(open_table(table, caption_column=None, label_column=None)) == 3
 
 
-def test_an_embedded_picture_that_is_not_there_is_named_when_it_is_opened(tmp_path):
+def test_a_missing_embedded_picture_is_named_when_it_is_opened(tmp_path):
     columns = {"image": [{"bytes": png((1, 2, 3)), "path": "a.png"}, None], "caption": ["x", "y"]}
     source = open_table(write(tmp_path, columns, image=datasets.Image()))
     assert len(source) == 2
@@ -121,8 +121,8 @@ def test_an_embedded_picture_that_is_not_there_is_named_when_it_is_opened(tmp_pa
 def test_what_cannot_be_read_gives_one_line(write_pictures, tmp_path):
     write_pictures(["a.jpg"])
     good = write(tmp_path, {"image": ["a.jpg"], "text": ["x"], "caption": [0.5]})
-    assert "'captoin'; its columns are 'image', 'text'" in failure(good, caption_column="captoin")
-    assert "holds float64" in failure(good)
+    assert "no column 'captoin'; it has 'image', 'text'" in failure(good, caption_column="captoin")
+    assert "has the type float64" in failure(good)
     assert "(image_column)" in failure(good, image_column="caption", caption_column=None)
     assert "no rows" in failure(
         write(
@@ -133,7 +133,9 @@ def test_what_cannot_be_read_gives_one_line(write_pictures, tmp_path):
             caption=datasets.Value("string"),
         )
     )
-    assert "none of its 1 pictures" in failure(write(tmp_path, {"image": ["g"], "caption": ["x"]}))
+    assert "1 of its 1 pictures are missing" in failure(
+        write(tmp_path, {"image": ["g"], "caption": ["x"]})
+    )
 
 
 def test_damaged_files(write_pictures, tmp_path):
@@ -143,7 +145,7 @@ def test_damaged_files(write_pictures, tmp_path):
     broken = tmp_path / "broken.parquet"
     for damaged in (b"", b"PAR1", b"image,caption\n", content[:-20]):
         broken.write_bytes(damaged)
-        assert "no Parquet file" in failure(broken)
+        assert "not a Parquet file" in failure(broken)
     broken.write_bytes(content[: len(content) // 2] + content[-8:])
     assert "cannot be read" in failure(broken)
     broken.write_bytes(content[:4] + bytes(len(content) // 3) + content[4 + len(content) // 3 :])

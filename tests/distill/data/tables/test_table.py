@@ -79,13 +79,13 @@ def test_two_spellings_of_one_picture_are_one_sample(write_pictures, write_csv, 
 
 
 @pytest.mark.parametrize("folder", [".", "images", "Images"])
-def test_pictures_are_found_beside_the_table(write_pictures, write_csv, tmp_path, folder):
+def test_pictures_are_found_next_to_the_table(write_pictures, write_csv, tmp_path, folder):
     write_pictures(["deep/a.jpg"], folder=folder)
     source = open_table(write_csv([["image", "caption"], ["deep/a.jpg", "x"]]))
     assert source[0].image == tmp_path / folder / "deep/a.jpg"
 
 
-def test_beside_the_table_comes_before_the_folder_of_pictures(write_pictures, write_csv, tmp_path):
+def test_the_tables_folder_comes_before_its_images_folder(write_pictures, write_csv, tmp_path):
     write_pictures(["a.jpg"], folder="images")
     write_pictures(["a.jpg"])
     source = open_table(write_csv([["image", "caption"], ["a.jpg", "x"]]))
@@ -103,7 +103,7 @@ def test_an_image_root_is_the_only_place_to_look(write_pictures, write_csv, tmp_
     assert "image_root" in failure(table, image_root=tmp_path / "nowhere")
 
 
-def test_columns_have_the_names_that_are_asked_for(write_pictures, write_csv):
+def test_columns_may_have_other_names(write_pictures, write_csv):
     write_pictures(["a.jpg", "b.jpg"])
     rows = [["id", "title", "file", "kind"], ["1", "x", "a.jpg", "cat"], ["2", "y", "b.jpg", ""]]
     table = write_csv(rows)
@@ -113,7 +113,7 @@ def test_columns_have_the_names_that_are_asked_for(write_pictures, write_csv):
     assert open_table(table, image_column="file", caption_column=None)[0].captions == ()
 
 
-def test_a_label_column_is_read_where_there_is_one(write_pictures, write_csv):
+def test_a_label_column_is_read_if_there_is_one(write_pictures, write_csv):
     write_pictures(["a.jpg", "b.jpg"])
     rows = [["image", "caption", "label"], ["a.jpg", "x", "red dog"], ["b.jpg", "", "red dog"]]
     source = open_table(write_csv(rows))
@@ -149,7 +149,7 @@ def test_tsv_has_no_quotes(write_pictures, write_text):
         assert source[1].captions == ('he said ""hi"',)
 
 
-def test_flickr30ks_table_is_parted_by_bars(write_pictures, write_text):
+def test_flickr30ks_table_is_separated_by_bars(write_pictures, write_text):
     write_pictures(["a.jpg", "b.jpg"])
     text = (
         "image_name| comment_number| comment\n"
@@ -158,10 +158,10 @@ def test_flickr30ks_table_is_parted_by_bars(write_pictures, write_text):
     columns = {"image_column": "image_name", "caption_column": "comment"}
     source = open_table(write_text(text), **columns)
     assert [sample.captions for sample in source] == [('Two guys , "hi" .',), ("A cat .",)]
-    assert [skip.reason for skip in source.skipped] == ["2 fields where the header has 3"]
+    assert [skip.reason for skip in source.skipped] == ["2 fields, but the header has 3"]
 
 
-def test_bars_in_a_caption_part_nothing(write_pictures, write_text):
+def test_bars_in_a_caption_do_not_separate_fields(write_pictures, write_text):
     write_pictures(["a.jpg"])
     for text, named in (
         ("image,caption|s\na.jpg,x|y\n", {"caption_column": "caption|s"}),
@@ -187,7 +187,7 @@ def test_rows_that_a_stray_quote_has_swallowed(write_pictures, write_text, text,
     *rows, own = source.skipped
     assert [skip.where.rpartition(":")[2] for skip in source.skipped] == ["2", "2", "2"]
     assert all(name in skip.reason for name, skip in zip(swallowed, rows, strict=True))
-    assert own.reason == "its quotes hold other rows"
+    assert own.reason == "its quotes contain other rows"
 
 
 @pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
@@ -213,7 +213,7 @@ def test_spaces_around_fields_do_not_matter(write_pictures, write_text):
     assert source[0].captions == ("one, two", "three")
 
 
-def test_rows_of_another_width_are_skipped_with_their_line(write_pictures, write_text):
+def test_rows_with_a_wrong_number_of_fields_are_skipped_with_their_line(write_pictures, write_text):
     write_pictures(["a.jpg", "b.jpg", "c.jpg"])
     table = write_text("image,caption\na.jpg,one, two\nb.jpg,fine\n\nc.jpg\n,nameless\n")
     source = open_table(table)
@@ -221,7 +221,7 @@ def test_rows_of_another_width_are_skipped_with_their_line(write_pictures, write
     assert source.rows == 4
     assert [skip.where for skip in source.skipped] == [f"{table}:{line}" for line in (2, 5, 6)]
     assert {skip.kind for skip in source.skipped} == {"row"}
-    assert source.skipped[0].reason.startswith("3 fields where the header has 2")
+    assert source.skipped[0].reason.startswith("3 fields, but the header has 2")
 
 
 def test_a_missing_picture_is_skipped_once(write_pictures, write_csv, tmp_path):
@@ -239,7 +239,7 @@ def test_a_missing_picture_is_skipped_once(write_pictures, write_csv, tmp_path):
 
 def test_no_picture_at_all(write_csv):
     message = failure(write_csv([["image", "caption"], ["a.jpg", "x"], ["b.jpg", "y"]]))
-    assert "none of its 2 pictures" in message
+    assert "2 of its 2 pictures are missing" in message
     assert "'a.jpg'" in message
     assert "image_root" in message
 
@@ -285,7 +285,7 @@ def test_a_column_of_a_wide_table_is_missing(write_text):
     assert len(message) < 600
 
 
-def test_what_is_no_table(tmp_path, write_text):
+def test_what_is_not_a_table(tmp_path, write_text):
     assert "nothing" in failure(tmp_path / "none.csv")
     assert "a folder" in failure(tmp_path)
     assert ".parquet" in failure(write_text("image,caption\n", name="captions.xlsx"))
@@ -293,4 +293,4 @@ def test_what_is_no_table(tmp_path, write_text):
 
 def test_a_table_without_a_header_is_told_what_to_do(write_text):
     for message in (failure(write_text("a.jpg,x\n")), failure(write_text("image,x\na.jpg,x\n"))):
-        assert "where the first line is no header, name the columns by columns: [...]" in message
+        assert "if the first line is not a header, name the columns with columns: [...]" in message
