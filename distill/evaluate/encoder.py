@@ -1,4 +1,4 @@
-"""Encoders: teacher, student and exported student behind one small surface."""
+"""Encoders: one small interface for the teacher, the student and the exported student."""
 
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
@@ -16,20 +16,21 @@ from distill.teacher.protocol import Teacher
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, embed_images, embed_texts, tokenize
 
-if TYPE_CHECKING:  # it brings onnxruntime, which training does without
+if TYPE_CHECKING:  # It imports onnxruntime, which training does not need.
     from export.runtime.model import EdgeModel
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 Vectors = NDArray[np.float32]
-# Texts that are embedded in one go; whole batches, so that parts give what the whole gives.
-MANY_TEXTS = 1024
+# Texts embedded at a time. It is a multiple of the batch size, so batches are the same as without
+# the limit.
+_MANY_TEXTS = 1024
 
 
 class Encoder(Protocol):
-    """A model to measure: pictures and texts to L2-normalised float32 ``[N, D]``.
+    """A model to measure: it turns pictures and texts into L2-normalised float32 ``[N, D]``.
 
-    ``parameters`` and ``bytes`` (of its weights) are None where they are not known. A model without
-    a tower gives None for its inputs, and does not touch them.
+    ``parameters`` and ``bytes`` (of its weights) are None if they are not known. A model without a
+    tower returns None for the inputs of that tower, and does not read them.
     """
 
     @property
@@ -83,7 +84,7 @@ class TeacherEncoder:
 
 
 class StudentEncoder:
-    """A student in torch, in evaluation mode while it encodes and as it was before afterwards."""
+    """A student in torch. It encodes in evaluation mode, and returns to its own mode afterwards."""
 
     def __init__(
         self,
@@ -93,7 +94,7 @@ class StudentEncoder:
         device: str | torch.device = "cpu",
         batch_size: int = 64,
     ) -> None:
-        """Take a student whose model is on ``device`` already, or move it there."""
+        """Take a student and move its model to ``device``."""
         self._model = student.model.to(device)
         self._student = student
         self._device = device
@@ -138,32 +139,32 @@ class StudentEncoder:
 
 
 def encode_many(encoder: Encoder, texts: Sequence[str], *, progress: bool) -> Vectors | None:
-    """Embed texts, which may be the prompts of many labels, under a bar where they take long."""
-    if not progress or len(texts) <= MANY_TEXTS:
+    """Embed texts, with a progress bar if there are many, such as the prompts of many labels."""
+    if not progress or len(texts) <= _MANY_TEXTS:
         return encoder.encode_texts(texts)
     parts: list[Vectors] = []
     with progress_bar(f"embedding prompts: {encoder.name}", len(texts)) as bar:
-        for first in range(0, len(texts), MANY_TEXTS):
-            part = encoder.encode_texts(texts[first : first + MANY_TEXTS])
+        for first in range(0, len(texts), _MANY_TEXTS):
+            part = encoder.encode_texts(texts[first : first + _MANY_TEXTS])
             if part is None:
                 return None
             parts.append(part)
-            bar.update(min(first + MANY_TEXTS, len(texts)))
+            bar.update(min(first + _MANY_TEXTS, len(texts)))
     return np.concatenate(parts)
 
 
 class BundleEncoder:
-    """An exported bundle, run by the runtime that a device has."""
+    """An exported bundle, run by the same runtime as on a device."""
 
     def __init__(
         self, model: "EdgeModel", *, name: str = "onnx", parameters: int | None = None
     ) -> None:
-        """Take a loaded bundle; its maker knows the number of ``parameters``, it does not."""
+        """Take a loaded bundle, which does not know its number of ``parameters`` itself."""
         self._model = model
         self.name = name
         self.parameters = parameters
         parts = [part for part in (model.manifest.image, model.manifest.text) if part is not None]
-        # A graph may keep its weights in a file of a longer name beside it.
+        # A graph may keep its weights in a second file, whose name starts with the graph's.
         graphs = {path for part in parts for path in model.folder.glob(f"{part.file}*")}
         self.bytes: int | None = sum(path.stat().st_size for path in graphs)
 
@@ -177,9 +178,9 @@ class BundleEncoder:
 
 
 def in_batches(
-    embed: Callable[[Sequence[Item]], Vectors], items: Iterable[Item], batch_size: int
+    embed: Callable[[Sequence[_Item]], Vectors], items: Iterable[_Item], batch_size: int
 ) -> Vectors:
-    """Return ``embed`` of all items ``[N, D]``, holding one batch of them at a time."""
+    """Embed all items ``[N, D]`` and hold one batch of them at a time."""
     parts = []
     iterator = iter(items)
     while batch := list(islice(iterator, batch_size)):
@@ -189,7 +190,7 @@ def in_batches(
 
 @contextmanager
 def _evaluating(model: nn.Module) -> Iterator[None]:
-    # Module by module, since training may keep some of them in evaluation mode.
+    # Module by module, because training may keep some modules in evaluation mode.
     training = [module for module in model.modules() if module.training]
     model.eval()
     try:
@@ -201,7 +202,7 @@ def _evaluating(model: nn.Module) -> Iterator[None]:
 
 
 def _weight_bytes(model: nn.Module) -> int:
-    """Return the bytes of all weights and saved buffers, those that are shared counted once."""
+    """Return the bytes of all weights and saved buffers; shared ones count once."""
     tensors = {tensor.data_ptr(): tensor for tensor in model.state_dict().values()}
     return sum(tensor.numel() * tensor.element_size() for tensor in tensors.values())
 

@@ -1,4 +1,4 @@
-"""What a model of one tower borrows: the teacher's texts for its pictures, or the reverse."""
+"""What a model of one tower borrows: the teacher's texts for its images, or the reverse."""
 
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -16,7 +16,7 @@ from export.runtime.errors import TeacherError
 
 @dataclass(frozen=True)
 class Sides:
-    """Images ``[N, D]`` and texts ``[M, D]`` that are compared; ``borrowed`` is not the model's."""
+    """Images ``[N, D]`` and texts ``[M, D]`` to compare; ``borrowed`` comes from the teacher."""
 
     images: Vectors
     texts: Vectors
@@ -31,10 +31,17 @@ def both_sides(
     source: Source,
     options: Options,
 ) -> dict[str, Sides | None]:
-    """Return what is compared for each encoder, by name.
+    """Return the images and texts to compare for each encoder, by name.
 
-    What an encoder lacks comes from ``options.lender``, where there is one of its width. None
-    stands for an encoder that remains without one of the two sides.
+    A side that an encoder lacks comes from ``options.lender``, if its width is the same. The value
+    is None for an encoder that still lacks a side.
+
+    Args:
+        encoders: The models; ``pictures`` holds their images.
+        pictures: Pictures of ``source``, embedded by all encoders.
+        embed_texts: Embeds the texts of the set with an encoder.
+        source: Where the lender reads the pictures from.
+        options: Names the lender.
     """
     lender = options.lender
     texts: dict[str, Vectors | None] = {}
@@ -67,12 +74,12 @@ def both_sides(
 
 
 def borrowed_sides(sides: Mapping[str, Sides | None]) -> dict[str, str]:
-    """Return which side each encoder has borrowed, for those that have."""
+    """Return which side is borrowed, for each encoder that borrows one."""
     return {name: found.borrowed for name, found in sides.items() if found and found.borrowed}
 
 
 class Remembered:
-    """An encoder that is asked once about each picture and text, and can then be let go."""
+    """An encoder that embeds each picture and text once, and can be released afterwards."""
 
     def __init__(self, encoder: Encoder) -> None:
         self._encoder: Encoder | None = encoder
@@ -87,7 +94,7 @@ class Remembered:
         digests = [_digest(f"{image.size}".encode(), image.tobytes()) for image in pictures]
         new = [number for number, digest in enumerate(digests) if digest not in self._known]
         if new:
-            vectors = self._ask().encode_images(pictures[number] for number in new)
+            vectors = self._loaded().encode_images(pictures[number] for number in new)
             if vectors is None:
                 return None
             self._known.update(zip((digests[number] for number in new), vectors, strict=True))
@@ -98,21 +105,21 @@ class Remembered:
         digests = [_digest(b"text", text.encode("utf-8", "surrogatepass")) for text in texts]
         new = {d: text for d, text in zip(digests, texts, strict=True) if d not in self._known}
         if new:
-            vectors = self._ask().encode_texts(list(new.values()))
+            vectors = self._loaded().encode_texts(list(new.values()))
             if vectors is None:
                 return None
             self._known.update(zip(new, vectors, strict=True))
         return np.stack([self._known[digest] for digest in digests])
 
     def release(self) -> None:
-        """Let go of the encoder; from here on only what is known can be asked for."""
+        """Drop the encoder; from now on only known pictures and texts can be embedded."""
         self._encoder = None
 
-    def _ask(self) -> Encoder:
+    def _loaded(self) -> Encoder:
         if self._encoder is None:
             raise TeacherError(
-                f"{self.name}: a validation picture or caption changed during training; put the "
-                "data back, and the same command goes on"
+                f"{self.name}: a validation picture or caption changed during training; restore "
+                "the data and run the same command to continue"
             )
         return self._encoder
 

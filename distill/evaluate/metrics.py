@@ -22,10 +22,10 @@ from numpy.typing import NDArray
 
 Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
-Direction = Literal["image_to_text", "text_to_image"]
+_Direction = Literal["image_to_text", "text_to_image"]
 
 # Scores held at a time (32 MB), however many queries and candidates there are.
-TILE_SCORES = 2**23
+_TILE_SCORES = 2**23
 
 
 @dataclass(frozen=True)
@@ -43,7 +43,7 @@ class Ranking:
 
 
 # A model's rankings of one set. Only retrieval has both directions.
-Rankings = Mapping[Direction, Ranking]
+Rankings = Mapping[_Direction, Ranking]
 
 
 def rank(queries: Vectors, candidates: Vectors, *, query_ids: Ids, candidate_ids: Ids) -> Ranking:
@@ -53,7 +53,7 @@ def rank(queries: Vectors, candidates: Vectors, *, query_ids: Ids, candidate_ids
     without a right candidate gets rank M. Scores are computed in tiles of rows, never as one matrix
     ``[N, M]``.
     """
-    rows = max(1, TILE_SCORES // max(1, len(candidates)))
+    rows = max(1, _TILE_SCORES // max(1, len(candidates)))
     ranks = np.empty(len(queries), dtype=np.int64)
     first = np.empty(len(queries), dtype=np.int64)
     for start in range(0, len(queries), rows):
@@ -131,7 +131,7 @@ class Metric:
     more_is_better: bool = True
 
 
-def _share_in_top(rankings: Rankings, *, direction: Direction, k: int) -> float:
+def _share_in_top(rankings: Rankings, *, direction: _Direction, k: int) -> float:
     return share_in_top(rankings[direction].ranks, k)
 
 
@@ -145,7 +145,7 @@ def _mean_recall(rankings: Rankings) -> float:
     return sum(recalls) / len(recalls)
 
 
-def _recall(direction: Direction, k: int) -> Metric:
+def _recall(direction: _Direction, k: int) -> Metric:
     short, query, partner = {
         "image_to_text": ("i→t", "picture", "one of its captions"),
         "text_to_image": ("t→i", "caption", "its picture"),

@@ -1,4 +1,4 @@
-"""Pictures and captions of an evaluation; pictures are decoded once, for every encoder."""
+"""Embeddings of pictures and captions; each picture is decoded once for all encoders."""
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, nullcontext
@@ -13,18 +13,21 @@ from distill.data.sample import Sample, Skip, Source, check_skips, open_image
 from distill.evaluate.encoder import Encoder, Vectors
 from export.runtime.errors import DataError
 
-# Decoded pictures held at a time, and captions between two steps of the bar.
-BATCH_SIZE = 64
-CAPTIONS = 512
+# Decoded pictures held at a time, and captions between two updates of the progress bar.
+_BATCH_SIZE = 64
+_CAPTIONS = 512
 
 
 @dataclass(frozen=True)
 class Options:
-    """What does not belong to a set.
+    """Settings of a measurement that do not belong to a set.
 
-    Beyond the share ``max_skipped`` of unreadable pictures, measuring stops with an error. With
-    ``progress`` bars that begin with ``title`` are shown. ``lender`` is the teacher, whose texts or
-    images a model of one tower is compared with, and with whom others agree or not.
+    Attributes:
+        max_skipped: Measuring fails if a larger share of the pictures cannot be read.
+        progress: Whether to show progress bars.
+        title: The start of each bar's text.
+        lender: The teacher. It lends its texts or images to models of one tower, and agreement is
+            measured against it.
     """
 
     max_skipped: float = 0.01
@@ -35,10 +38,12 @@ class Options:
 
 @dataclass(frozen=True)
 class Pictures:
-    """Embeddings by encoder, ``[N, D]`` or None without an image tower, and whose they are.
+    """The embeddings of pictures by several encoders.
 
-    ``indices`` (``[N]``) are those samples of the source whose picture could be read; ``skipped``
-    the others.
+    Attributes:
+        indices: Indices in the source of the N pictures that could be read.
+        embeddings: ``[N, D]`` by encoder, None without an image tower.
+        skipped: Pictures that could not be read.
     """
 
     indices: list[int]
@@ -49,8 +54,8 @@ class Pictures:
 def choose(source: Source, usable: Callable[[Sample], bool], samples: int | None) -> list[int]:
     """Return the indices of all usable samples, or of ``samples`` of them.
 
-    Which those are follows from the source's length alone, so that every model and every run is
-    measured on the same.
+    The choice depends on the length of the source alone, so every model and every run is measured
+    on the same samples.
     """
     count = len(source)
     if samples is None:
@@ -71,20 +76,20 @@ def encode_pictures(
     *,
     options: Options,
 ) -> Pictures:
-    """Decode each picture once and embed it by every encoder.
+    """Decode each picture once and embed it with every encoder.
 
-    An unreadable picture is left out for all of them alike.
+    A picture that cannot be read is left out for all of them.
 
     Raises:
-        DataError: too many pictures cannot be read, or all of them.
+        DataError: too many pictures cannot be read, or none can.
     """
     kept: list[int] = []
     skipped: list[Skip] = []
     parts: dict[str, list[Vectors]] = {encoder.name: [] for encoder in encoders}
     with _bar("pictures", len(indices), options) as bar:
-        for start in range(0, len(indices), BATCH_SIZE):
+        for start in range(0, len(indices), _BATCH_SIZE):
             images = []
-            for index, image in _decode(source, indices[start : start + BATCH_SIZE], skipped):
+            for index, image in _decode(source, indices[start : start + _BATCH_SIZE], skipped):
                 kept.append(index)
                 images.append(image)
             check_skips(source.name, skipped, len(indices), max_skipped=options.max_skipped)
@@ -95,7 +100,7 @@ def encode_pictures(
                 if vectors is not None:
                     parts[encoder.name].append(vectors)
             if bar is not None:
-                bar.update(min(start + BATCH_SIZE, len(indices)))
+                bar.update(min(start + _BATCH_SIZE, len(indices)))
     if not kept:
         raise DataError(f"{source.name}: none of its {len(indices)} pictures can be read")
     return Pictures(
@@ -106,15 +111,15 @@ def encode_pictures(
 
 
 def encode_captions(encoder: Encoder, texts: Sequence[str], *, options: Options) -> Vectors | None:
-    """Embed captions ``[M, D]`` in their order, or None without a text tower.
+    """Embed captions ``[M, D]`` in their order; None without a text tower.
 
-    They are read by length, so that those of a batch need little padding.
+    They are encoded in the order of their lengths, so a batch needs little padding.
     """
     order = sorted(range(len(texts)), key=lambda number: len(texts[number]))
     parts = []
     with _bar(f"captions, {encoder.name}", len(texts), options) as bar:
-        for start in range(0, len(texts), CAPTIONS):
-            chosen = order[start : start + CAPTIONS]
+        for start in range(0, len(texts), _CAPTIONS):
+            chosen = order[start : start + _CAPTIONS]
             vectors = encoder.encode_texts([texts[number] for number in chosen])
             if vectors is None:
                 return None

@@ -1,4 +1,4 @@
-"""The teachers of a recipe as encoders: all of them together, and each by itself."""
+"""The teachers of a recipe as encoders: all of them together, and each one alone."""
 
 from collections.abc import Callable, Iterable, Sequence
 from operator import is_
@@ -11,23 +11,23 @@ from distill.evaluate.encoder import Encoder, TeacherEncoder, Vectors, in_batche
 from distill.teacher.ensemble import Ensemble
 from distill.teacher.shares import join
 
-BATCH_SIZE = 64
+_BATCH_SIZE = 64
 
-# Gives what a teacher said of texts, None unless it is known of all of them.
-Known = Callable[[Sequence[str]], Vectors | None]
+# Returns a teacher's embeddings of texts, or None unless it knows all of them.
+_Known = Callable[[Sequence[str]], Vectors | None]
 
 
 class EnsembleEncoder:
     """The teachers of a recipe together, or a single one, each with its own preprocessing."""
 
     def __init__(
-        self, ensemble: Ensemble, *, name: str = "teacher", known: Sequence[Known] = ()
+        self, ensemble: Ensemble, *, name: str = "teacher", known: Sequence[_Known] = ()
     ) -> None:
-        """Take the teachers; ``name`` is theirs together, ``known`` what each has been asked."""
+        """Take the teachers; ``known`` looks up, for each of them, texts it has embedded before."""
         self._shares = ensemble.shares
         self._members = [
             _Recent(
-                TeacherEncoder(member, name=f"{name}.{number}", batch_size=BATCH_SIZE),
+                TeacherEncoder(member, name=f"{name}.{number}", batch_size=_BATCH_SIZE),
                 known[number] if known else None,
             )
             for number, member in enumerate(ensemble.members)
@@ -40,15 +40,15 @@ class EnsembleEncoder:
 
     @property
     def members(self) -> list[Encoder]:
-        """Each of several teachers by itself, called as in a recipe: ``teacher.0``, ``teacher.1``.
+        """Each of several teachers alone, named as in a recipe: ``teacher.0``, ``teacher.1``.
 
-        Pictures that the whole has just embedded cost them nothing.
+        They reuse the embeddings of the batch that the ensemble embedded last.
         """
         return list(self._members) if len(self._members) > 1 else []
 
     def encode_images(self, images: Iterable[Image.Image]) -> Vectors:
         """Embed RGB pictures of any size."""
-        return in_batches(self._images, images, BATCH_SIZE)
+        return in_batches(self._images, images, _BATCH_SIZE)
 
     def encode_texts(self, texts: Sequence[str]) -> Vectors:
         """Embed texts."""
@@ -62,9 +62,9 @@ class EnsembleEncoder:
 
 
 class _Recent:
-    """A teacher that remembers the batch of pictures that it embedded last, and texts it knows."""
+    """A teacher that remembers the last batch of pictures, and looks up known texts."""
 
-    def __init__(self, encoder: TeacherEncoder, known: Known | None) -> None:
+    def __init__(self, encoder: TeacherEncoder, known: _Known | None) -> None:
         self._encoder = encoder
         self._known = known
         self._images: list[Image.Image] = []
@@ -74,9 +74,9 @@ class _Recent:
         self.bytes = encoder.bytes
 
     def encode_images(self, images: Iterable[Image.Image]) -> Vectors:
-        """Embed RGB pictures of any size, at most a batch of them."""
+        """Embed RGB pictures of any size, at most one batch."""
         pictures = list(images)
-        # It holds the pictures, so that no other one can be mistaken for one of them.
+        # Comparing by identity is safe because this object keeps the pictures alive.
         known = len(pictures) == len(self._images) and all(map(is_, pictures, self._images))
         if not known:
             self._images, self._vectors = pictures, self._encoder.encode_images(pictures)

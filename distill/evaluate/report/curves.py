@@ -11,21 +11,21 @@ from typing import Any
 
 from distill.evaluate.metrics import metric_title
 
-# Colours that occur nowhere else stand for the page's own, so that its dark mode reaches the SVG.
-INK, GRID, FIRST, SECOND = "#010101", "#020202", "#030303", "#040404"
-PAGE_COLOURS = {
-    INK: "var(--muted)",
-    GRID: "var(--line)",
-    FIRST: "var(--first)",
-    SECOND: "var(--second)",
+# Colours that occur nowhere else. They are replaced by variables of the page, so dark mode applies.
+_INK, _GRID, _FIRST, _SECOND = "#010101", "#020202", "#030303", "#040404"
+_PAGE_COLOURS = {
+    _INK: "var(--muted)",
+    _GRID: "var(--line)",
+    _FIRST: "var(--first)",
+    _SECOND: "var(--second)",
 }
-# As many points as a curve can show; longer runs are averaged over windows.
-MOST_POINTS = 400
+# The most points that a curve can show; longer runs are averaged over windows.
+_MOST_POINTS = 400
 
 
 @dataclass(frozen=True)
-class History:
-    """What a run logged: (step, value) in the order of the steps."""
+class _History:
+    """What a run logged, as (step, value) in the order of the steps."""
 
     loss: list[tuple[int, float]] = field(default_factory=list)
     validation: list[tuple[int, float]] = field(default_factory=list)
@@ -33,10 +33,10 @@ class History:
     headline_name: str = ""
 
 
-def read_history(path: Path) -> History:
-    """Read ``metrics.jsonl``: of lines with the same step the last counts, broken ones do not.
+def read_history(path: Path) -> _History:
+    """Read ``metrics.jsonl``. The last line of a step counts, and broken lines are ignored.
 
-    A run that was killed may have cut its last line, and one that went on from an earlier
+    A killed run may leave its last line incomplete, and a run that resumed from an earlier
     checkpoint has logged some steps twice.
     """
     loss: dict[int, float] = {}
@@ -58,7 +58,9 @@ def read_history(path: Path) -> History:
             _note(headline, step, best.get("value"))
             metric = str(best.get("metric", ""))
             name = f"{metric_title(metric)} on {best.get('set', '')}"
-    return History(sorted(loss.items()), sorted(validation.items()), sorted(headline.items()), name)
+    return _History(
+        sorted(loss.items()), sorted(validation.items()), sorted(headline.items()), name
+    )
 
 
 def _parse(line: str) -> Mapping[str, Any]:
@@ -74,8 +76,8 @@ def _note(values: dict[int, float], step: int, value: object) -> None:
         values[step] = float(value)
 
 
-def draw_curves(history: History) -> list[tuple[str, str]]:
-    """Return (caption, SVG) of each curve that the history has points for: loss, headline."""
+def draw_curves(history: _History) -> list[tuple[str, str]]:
+    """Return (caption, SVG) for the loss and for the headline, if there are points to draw."""
     curves = []
     if len(history.loss) > 1:
         lines = {"training": thin(history.loss), "validation": history.validation}
@@ -88,8 +90,8 @@ def draw_curves(history: History) -> list[tuple[str, str]]:
 
 
 def thin(points: Sequence[tuple[int, float]]) -> list[tuple[int, float]]:
-    """Return at most ``MOST_POINTS`` points, each the mean of a window of the given ones."""
-    window = math.ceil(len(points) / MOST_POINTS)
+    """Return at most ``_MOST_POINTS`` points, each the mean of a window of ``points``."""
+    window = math.ceil(len(points) / _MOST_POINTS)
     parts = [points[start : start + window] for start in range(0, len(points), window)]
     return [(part[-1][0], sum(value for _, value in part) / len(part)) for part in parts]
 
@@ -99,22 +101,22 @@ def _draw(name: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
     from matplotlib.figure import Figure
 
     style: dict[Any, Any] = {
-        # Text stays text: it takes the page's font and can be searched.
+        # Text stays text, so it has the page's font and can be searched.
         "svg.fonttype": "none",
         "svg.hashsalt": name,
         "font.size": 11,
-        "text.color": INK,
-        "axes.edgecolor": GRID,
-        "axes.labelcolor": INK,
-        "xtick.color": INK,
-        "ytick.color": INK,
-        "grid.color": GRID,
+        "text.color": _INK,
+        "axes.edgecolor": _GRID,
+        "axes.labelcolor": _INK,
+        "xtick.color": _INK,
+        "ytick.color": _INK,
+        "grid.color": _GRID,
     }
     drawn = {label: points for label, points in lines.items() if points}
     with mpl.rc_context(style):
         figure = Figure(figsize=(5.2, 3.1), layout="constrained")
         axes = figure.add_subplot()
-        for (label, points), colour in zip(drawn.items(), (FIRST, SECOND), strict=False):
+        for (label, points), colour in zip(drawn.items(), (_FIRST, _SECOND), strict=False):
             steps, values = zip(*points, strict=True)
             marker = "o" if len(points) < 40 else None
             axes.plot(
@@ -132,15 +134,15 @@ def _draw(name: str, lines: Mapping[str, Sequence[tuple[int, float]]]) -> str:
 
 
 def _inline(svg: str, name: str) -> str:
-    """Return an SVG document as an element of a page, in the page's colours."""
+    """Turn an SVG document into an element of a page, in the page's colours."""
     svg = svg[svg.index("<svg") :]
     svg = re.sub(r"<metadata>.*?</metadata>", "", svg, flags=re.DOTALL)
     svg = re.sub(r'\sxmlns(:\w+)?="[^"]*"', "", svg)
     svg = re.sub(r"font:[^;\"]*?(\d+)px[^;\"]*", r"font-size: \1px", svg)
-    # Two drawings on one page must not share the names of their parts.
+    # Two drawings on one page must not share ids.
     svg = re.sub(r'\bid="', f'id="{name}-', svg)
     svg = re.sub(r'href="#', f'href="#{name}-', svg)
     svg = svg.replace("url(#", f"url(#{name}-")
-    for colour, variable in PAGE_COLOURS.items():
+    for colour, variable in _PAGE_COLOURS.items():
         svg = svg.replace(colour, variable)
     return svg.strip()

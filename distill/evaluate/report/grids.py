@@ -1,4 +1,4 @@
-"""Pictures for the report: those that student and teacher label differently."""
+"""Pictures for the report: those that a model and the teacher label differently."""
 
 import base64
 import io
@@ -14,14 +14,14 @@ from export.runtime.errors import DataError
 if TYPE_CHECKING:
     from distill.evaluate.evaluation_set import EvaluationSet
 
-# Pixels of a picture's longer side; a page of one file has to stay small.
+# Pixels of a picture's longer side. The page is one file, so pictures have to be small.
 SIDE = 192
-QUALITY = 80
+_QUALITY = 80
 
 
 @dataclass(frozen=True)
-class Tile:
-    """A picture as a data address, its key, and which label each model gives it."""
+class _Tile:
+    """A picture as a data URL, its key, and (model, label) for both models."""
 
     picture: str
     key: str
@@ -34,17 +34,17 @@ class Grid:
 
     set_name: str
     title: str
-    tiles: tuple[Tile, ...]
+    tiles: tuple[_Tile, ...]
 
 
 def disagreement_grids(
     report: Mapping[str, Any], sets: Sequence["EvaluationSet"], *, reference: str = "teacher"
 ) -> list[Grid]:
-    """Return a grid for each set and model whose labels are not always the reference's.
+    """Return a grid for each set and each model that sometimes disagrees with the reference.
 
     Args:
-        report: What ``compare`` returns.
-        sets: The sets that it is about.
+        report: What `distill.evaluate.compare.compare` returns.
+        sets: The sets of that report.
         reference: The model that the others are compared with.
     """
     sources = {entry.name: entry.source for entry in sets}
@@ -69,21 +69,21 @@ def disagreement_grids(
 
 def _tiles(
     source: Any, apart: Sequence[Mapping[str, Any]], *, names: tuple[str, str]
-) -> Iterator[Tile]:
+) -> Iterator[_Tile]:
     for entry in apart:
         picture = _thumbnail(source[entry["index"]])
         if picture is not None:
             labels = tuple(zip(names, (entry["reference"], entry["found"]), strict=True))
-            yield Tile(picture, entry["key"], labels)
+            yield _Tile(picture, entry["key"], labels)
 
 
 def _thumbnail(sample: Sample) -> str | None:
-    """Return a small JPEG as a data address; None where the picture has vanished meanwhile."""
+    """Return a small JPEG as a data URL, or None if the picture can no longer be read."""
     try:
         image = open_image(sample)
     except DataError:
         return None
     image.thumbnail((SIDE, SIDE), Image.Resampling.BICUBIC)
     buffer = io.BytesIO()
-    image.save(buffer, "JPEG", quality=QUALITY)
+    image.save(buffer, "JPEG", quality=_QUALITY)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode()}"

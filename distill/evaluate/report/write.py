@@ -3,6 +3,7 @@
 import json
 import math
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from rich.text import Text
 
 from distill.basis.files import write_whole
 from distill.evaluate.report.columns import (
+    Column,
     columns_of,
     format_bytes,
     format_count,
@@ -25,6 +27,18 @@ from distill.evaluate.report.grids import Grid
 
 # A table with this many columns breaks its headings into lines.
 _MANY_COLUMNS = 4
+
+
+@dataclass(frozen=True)
+class _DescribedSet:
+    """One set of a report in finished texts, as the page and the terminal show it."""
+
+    name: str
+    task: str
+    samples: str
+    columns: list[Column]
+    borrowed: list[str]
+    grids: list[Grid]
 
 
 def write_report(
@@ -68,20 +82,14 @@ def render_page(
     environment = jinja2.Environment(
         autoescape=True, trim_blocks=True, lstrip_blocks=True, undefined=jinja2.StrictUndefined
     )
-    sets = [
-        {
-            **_describe_set(entry, report["models"]),
-            "grids": [grid for grid in grids if grid.set_name == entry["name"]],
-        }
-        for entry in report["sets"]
-    ]
+    sets = [_describe_set(entry, report["models"], grids) for entry in report["sets"]]
     page: str = environment.from_string(template).render(
         title=title,
         notes=notes,
         curves=curves,
         models=[model["name"] for model in report["models"]],
         sets=sets,
-        legend=legend_of([described["columns"] for described in sets]),
+        legend=legend_of([described.columns for described in sets]),
     )
     return page
 
@@ -100,35 +108,37 @@ def print_report(report: Mapping[str, Any], console: Console) -> None:
     for entry in report["sets"]:
         described = _describe_set(entry, report["models"])
         console.print(
-            Text(f"{described['name']}: ", style="bold").append(
-                f"{described['task']}, {described['samples']} pictures, in %", style="not bold"
+            Text(f"{described.name}: ", style="bold").append(
+                f"{described.task}, {described.samples} pictures, in %", style="not bold"
             )
         )
         table = Table(box=SIMPLE, pad_edge=False, padding=(0, 1, 0, 0))
         table.add_column("model", overflow="fold", max_width=16)
-        shown = [column for column in described["columns"] if not column.is_size]
+        shown = [column for column in described.columns if not column.is_size]
         gap = " " if len(shown) < _MANY_COLUMNS else "\n"
         for column in shown:
             table.add_column(column.title.replace(" ", gap), justify="right", no_wrap=True)
         for model in report["models"]:
             table.add_row(model["name"], *(column.cells[model["name"]] for column in shown))
         console.print(table)
-        for line in described["borrowed"]:
+        for line in described.borrowed:
             console.print(Text(line))
 
 
-def _describe_set(entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Return a set as people read it: its heading, its columns and what is borrowed."""
-    return {
-        "name": entry["name"],
-        "task": task_title(entry["task"]),
-        "samples": f"{entry['samples']:,}",
-        "columns": columns_of(entry, models),
-        "borrowed": [
+def _describe_set(
+    entry: Mapping[str, Any], models: Sequence[Mapping[str, Any]], grids: Sequence[Grid] = ()
+) -> _DescribedSet:
+    return _DescribedSet(
+        name=entry["name"],
+        task=task_title(entry["task"]),
+        samples=f"{entry['samples']:,}",
+        columns=columns_of(entry, models),
+        borrowed=[
             f"{name}: the {side} are the teacher's"
             for name, side in entry.get("borrowed", {}).items()
         ],
-    }
+        grids=[grid for grid in grids if grid.set_name == entry["name"]],
+    )
 
 
 def _finite(value: Any) -> Any:

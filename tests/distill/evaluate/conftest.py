@@ -1,4 +1,4 @@
-"""Encoders whose vectors are written by hand, and sources that live in memory."""
+"""Encoders with vectors written by hand, and sources in memory."""
 
 import io
 from dataclasses import dataclass, field
@@ -12,7 +12,7 @@ from distill.data.sample import Sample
 
 @dataclass
 class HandEncoder:
-    """Gives picture number n (its red value) ``images[n]``, and a text ``texts[text]``."""
+    """Embeds picture number n (its red value) as ``images[n]``, and a text as ``texts[text]``."""
 
     name: str
     images: list | None
@@ -60,7 +60,7 @@ def picture(number):
 
 @pytest.fixture
 def make_source():
-    """Make a source of (captions, label) entries; picture None cannot be read."""
+    """Make a source of (captions, label) entries, some of them with unreadable pictures."""
 
     def make(entries, *, unreadable=()):
         return MemorySource(

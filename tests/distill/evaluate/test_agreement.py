@@ -13,7 +13,7 @@ from export.runtime.errors import DataError, RecipeError
 
 LABELS = LabelSet(("cat", "dog", "owl"), ("{}",))
 TEXTS = {"cat": (1, 0, 0), "dog": (0, 1, 0), "owl": (0, 0, 1)}
-# What the teacher sees in four pictures: cat, dog, owl, and hardly a cat.
+# What the teacher sees in four pictures: a cat, a dog, an owl, and barely a cat.
 SEEN = [(1, 0, 0), (0.05, 0.95, 0), (0, 0.2, 0.8), (0.5, 0.45, 0)]
 
 
@@ -44,7 +44,7 @@ def test_shares_and_pictures_of_a_case_made_by_hand(source, make_encoder):
     assert result.agreement("student", "teacher") == 0.5
     assert result.borrowed == {"student": "texts"}
     assert "teacher" not in result.disagreements
-    # First where the teacher is surest: 0.95 - 0 on the second, 0.5 - 0.45 on the fourth.
+    # The teacher is surest of the second, by 0.95 - 0, and then of the fourth, by 0.5 - 0.45.
     shown = [(entry.key, entry.reference, entry.found) for entry in result.disagreements["student"]]
     assert shown == [("p1.png", "dog", "owl"), ("p3.png", "cat", "dog")]
 
@@ -69,7 +69,7 @@ def test_a_student_with_texts_of_its_own_uses_them(source, make_encoder):
     assert result.borrowed == {}
 
 
-def test_a_student_of_texts_looks_through_the_teachers_pictures(source, make_encoder):
+def test_a_student_of_texts_borrows_the_teachers_images(source, make_encoder):
     teacher = make_encoder("teacher", SEEN, TEXTS)
     result = on(source, teacher, make_encoder("student", None, TEXTS))
     assert result.results["student"]["agreement@1"] == 1.0
@@ -93,7 +93,7 @@ def test_no_more_pictures_than_a_reader_looks_at(make_source, make_encoder):
     assert len(result.disagreements["student"]) == SHOWN
 
 
-def test_the_report_has_its_pictures_and_nothing_to_retain(source, make_encoder):
+def test_the_report_lists_the_pictures_and_retains_nothing(source, make_encoder):
     teacher = make_encoder("teacher", SEEN, TEXTS)
     student = make_encoder("student", [SEEN[0]] * 4, None)
     entry = EvaluationSet("held_out", "agreement", source, LABELS.names, LABELS.templates)
@@ -107,7 +107,7 @@ def test_the_report_has_its_pictures_and_nothing_to_retain(source, make_encoder)
     assert headline("agreement", found["results"]["student"]) == ("agreement@1", 0.5)
 
 
-def test_agreement_is_with_somebody_about_something(source, make_source, make_encoder):
+def test_agreement_needs_a_teacher_and_pictures(source, make_source, make_encoder):
     student = make_encoder("student", SEEN, TEXTS)
     entry = EvaluationSet("a", "agreement", source, LABELS.names, LABELS.templates)
     with pytest.raises(RecipeError, match="memory: agreement needs a teacher"):

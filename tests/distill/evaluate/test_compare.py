@@ -1,4 +1,4 @@
-"""What stands in report.json."""
+"""The content of report.json."""
 
 import json
 
@@ -48,14 +48,14 @@ def test_the_report_has_the_form_of_format_1(make_encoder, sets):
         assert list(found) == [metric.name for metric in metrics_of("zero_shot")]
         assert (found["top1"], found["top5"], found["mean_per_class_recall"]) == values
     assert captions["task"] == "retrieval"
-    # Pictures 0 and 1 are alike: one finds its caption, and no caption tells them apart.
+    # Pictures 0 and 1 are alike. One finds its caption, and neither caption can tell them apart.
     mean = (0.5 + 1 + 1 + 0 + 1 + 1) / 6
     assert captions["results"]["student"]["mean_recall"] == pytest.approx(mean)
     assert captions["retained"]["student"] == pytest.approx(mean)
     assert json.loads(json.dumps(report)) == report
 
 
-def test_without_a_reference_there_is_nothing_to_retain(make_encoder, sets):
+def test_without_a_reference_nothing_is_retained(make_encoder, sets):
     student = make_encoder("student", [[1, 0], [0, 1]], TEXTS)
     report, _ = compare([student], sets)
     for entry in report["sets"]:

@@ -1,4 +1,4 @@
-"""Encoders around models of transformers, against the models called as transformers does."""
+"""Encoders give what the models of transformers give when called directly."""
 
 from dataclasses import dataclass, replace
 from types import SimpleNamespace
@@ -120,7 +120,7 @@ def test_a_missing_tower_gives_none_and_leaves_its_inputs_alone(student, images)
     assert images_only.encode_images(images).shape == (5, 12)
 
 
-def test_training_goes_on_as_it_was(student, images):
+def test_encoding_leaves_the_training_mode_alone(student, images):
     student.model.train()
     frozen = student.model.vision_model.eval()
     encoder = StudentEncoder(student)

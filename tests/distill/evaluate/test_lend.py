@@ -1,4 +1,4 @@
-"""What models of one tower borrow from the teacher, and a teacher that is asked once."""
+"""What models of one tower borrow from the teacher, and a teacher that embeds things once."""
 
 import numpy as np
 import pytest
@@ -27,7 +27,7 @@ def captioned(make_source):
 @pytest.mark.parametrize(("side", "lent"), [("images", "texts"), ("texts", "images")])
 def test_retrieval_against_the_teachers_other_side(captioned, make_encoder, side, lent):
     teacher = make_encoder("teacher", ROWS, CAPTIONS)
-    # The student takes the first two for each other.
+    # The student confuses the first two.
     swapped = {"a": CAPTIONS["b"], "b": CAPTIONS["a"], "c": CAPTIONS["c"]}
     images = [ROWS[1], ROWS[0], ROWS[2]] if side == "images" else None
     student = make_encoder("student", images, swapped if side == "texts" else None)
@@ -57,7 +57,7 @@ def test_a_model_with_both_towers_borrows_nothing(captioned, make_encoder):
     assert teacher.seen == []
 
 
-def test_a_remembered_teacher_is_asked_once(make_encoder):
+def test_a_remembered_teacher_embeds_everything_once(make_encoder):
     teacher = make_encoder("teacher", ROWS, CAPTIONS)
     remembered = Remembered(teacher)
     pictures = [Image.new("RGB", (2, 2), (number, 0, 0)) for number in (0, 1, 1)]

@@ -66,12 +66,12 @@ def test_recalls_are_those_of_the_sorted_matrix(make_source, make_encoder):
         assert result.results["student"][f"text_to_image_recall@{k}"] == np.mean(found)
 
 
-def test_agreement_takes_a_caption_for_its_picture(make_source, make_encoder):
+def test_agreement_treats_a_caption_as_its_picture(make_source, make_encoder):
     entries = [(("zero a", "zero b"), None), (("one",), None)]
     teacher = make_encoder(
         "teacher", [[1, 0], [0, 1]], {"zero a": [1, 0], "zero b": [0.9, 0.1], "one": [0, 1]}
     )
-    # Finds the other caption of picture 0, which is the same hit; mistakes "one" for picture 0.
+    # The other caption of picture 0 is the same answer. "one" finds the wrong picture.
     student = make_encoder(
         "student", [[1, 0], [0, 1]], {"zero a": [0.9, 0.1], "zero b": [1, 0], "one": [0.6, 0.4]}
     )

@@ -19,7 +19,7 @@ def pictures(count: int) -> list[Image.Image]:
     ]
 
 
-def test_the_whole_joins_its_members_and_each_is_measured_by_itself() -> None:
+def test_the_ensemble_joins_its_members_and_each_can_be_measured_alone() -> None:
     whole = EnsembleEncoder(Ensemble([CountingTeacher(), WideTeacher()], [1.0, 3.0]))
     first, second = whole.members
     assert [one.name for one in (whole, first, second)] == ["teacher", "teacher.0", "teacher.1"]
@@ -31,7 +31,7 @@ def test_the_whole_joins_its_members_and_each_is_measured_by_itself() -> None:
     ):
         assert ours is not None
         assert theirs is not None
-        # Cosines of the whole are the weighted means of theirs.
+        # The ensemble's cosines are the weighted means of theirs.
         expected = 0.25 * ours @ ours.T + 0.75 * theirs @ theirs.T
         assert np.allclose(of_whole @ of_whole.T, expected, atol=1e-6)
     found = second.encode_images(images)
@@ -46,7 +46,7 @@ def test_members_embed_a_batch_once() -> None:
     for encoder in (whole, *whole.members):
         encoder.encode_images(images)
     assert (counting.pictures, wide.pictures) == (5, 5)
-    # Another batch of as many is another batch.
+    # Another batch of the same size is a different batch.
     others = pictures(5)
     assert np.array_equal(whole.encode_images(images), whole.encode_images(others))
     assert counting.pictures == 10

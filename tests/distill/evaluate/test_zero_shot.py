@@ -43,7 +43,7 @@ def test_classes_that_no_picture_has_are_candidates_but_not_in_the_mean(make_sou
     assert result.samples == 2
     assert result.results["student"]["top1"] == 0.5
     assert result.results["student"]["mean_per_class_recall"] == 0.5
-    # Without the list, cats are all there is to choose from.
+    # Without the list, the cat is the only class.
     alone = zero_shot([encoder], make_source(entries), templates=["a {}."])
     assert alone.results["student"]["top1"] == 1.0
 
@@ -66,7 +66,7 @@ def test_a_class_is_the_renormalised_mean_of_its_prompts_unit_vectors(make_encod
 
 
 def test_all_templates_of_a_class_count(make_source, make_encoder):
-    # Of its first template alone the picture would be a dog.
+    # With the first template alone, the picture would be a dog.
     texts = {"cat 1": [0, 1, 0], "cat 2": [1, 0, 0], "dog 1": [0.8, 0, 0.6], "dog 2": [0, 0, 1]}
     encoder = make_encoder("student", [[1, 0, 0]], texts)
     for templates, top1 in ((["{} 1"], 0.0), (["{} 1", "{} 2"], 1.0)):
@@ -79,7 +79,7 @@ def test_all_templates_of_a_class_count(make_source, make_encoder):
         assert result.results["student"]["top1"] == top1
 
 
-def test_a_model_that_says_the_same_of_everything_reaches_nothing(make_source, make_encoder):
+def test_a_model_that_embeds_everything_alike_scores_zero(make_source, make_encoder):
     encoder = make_encoder("student", [[1, 1, 1]] * 4, {text: [1, 1, 1] for text in TEXTS})
     result = zero_shot([encoder], make_source(ENTRIES), templates=["a {}."])
     assert result.results["student"]["top1"] == 0.0
@@ -98,7 +98,7 @@ def test_a_model_of_one_tower_has_no_numbers(make_source, make_encoder):
     assert result.agreement("pictures", "both") is None
 
 
-def test_an_unreadable_picture_is_left_out_for_all_alike(make_source, make_encoder):
+def test_an_unreadable_picture_is_left_out_for_all_models(make_source, make_encoder):
     encoders = [make_encoder(name, IMAGES, TEXTS) for name in ("teacher", "student")]
     source = make_source(ENTRIES, unreadable=[1])
     result = zero_shot(encoders, source, templates=["a {}."], options=Options(max_skipped=0.25))
@@ -110,7 +110,7 @@ def test_an_unreadable_picture_is_left_out_for_all_alike(make_source, make_encod
         zero_shot(encoders, source, templates=["a {}."], options=Options(max_skipped=0.2))
 
 
-def test_a_limited_set_is_the_same_pictures_each_time_with_all_classes(make_source, make_encoder):
+def test_a_limited_set_has_the_same_pictures_each_time_and_all_classes(make_source, make_encoder):
     entries = [((), name) for name in ["cat", "dog", "red fox"] * 20]
     images = [IMAGES[0]] * 60
     source = make_source(entries)

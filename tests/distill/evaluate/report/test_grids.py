@@ -21,7 +21,7 @@ def grids_of(source, make_encoder, *, found):
     return report, disagreement_grids(report, [entry])
 
 
-def test_each_picture_stands_with_what_either_says(make_source, make_encoder):
+def test_each_picture_is_shown_with_both_labels(make_source, make_encoder):
     source = make_source([((), None)] * 3)
     report, (grid,) = grids_of(source, make_encoder, found=["cat", "dog", "cat"])
     assert grid.title == "Where student and teacher disagree: 1 of 3 pictures"
@@ -37,12 +37,12 @@ def test_each_picture_stands_with_what_either_says(make_source, make_encoder):
     assert "student: the texts are the teacher" in page
 
 
-def test_who_always_agrees_has_no_grid(make_source, make_encoder):
+def test_a_model_that_always_agrees_has_no_grid(make_source, make_encoder):
     source = make_source([((), None)] * 2)
     assert grids_of(source, make_encoder, found=["cat", "cat"])[1] == []
 
 
-def test_more_than_can_be_shown_are_counted(make_source, make_encoder):
+def test_pictures_beyond_the_limit_are_counted(make_source, make_encoder):
     source = make_source([((), None)] * 30)
     _, (grid,) = grids_of(source, make_encoder, found=["dog"] * 30)
     assert grid.title == (
