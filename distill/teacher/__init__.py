@@ -1,1 +1,1 @@
-"""The frozen teacher."""
+"""Frozen teachers: one file for each kind, and the cache of their embeddings."""

@@ -1,4 +1,4 @@
-"""What a model's folder or its tensors are known by, and how large its weights are."""
+"""Fingerprints of a model's folder or of its tensors, and the files of its weights."""
 
 import hashlib
 import json
@@ -22,7 +22,7 @@ _SETTINGS = (
 
 
 def weight_files(folder: Path) -> list[Path]:
-    """The files that transformers reads a model's weights from, shards in their order."""
+    """Return the files that transformers reads a model's weights from, shards in order."""
     for name in _WEIGHTS:
         if (folder / name).is_file():
             return [folder / name]
@@ -34,10 +34,10 @@ def weight_files(folder: Path) -> list[Path]:
 
 
 def fingerprint(folder: Path, *, dtype: str) -> str:
-    """Digest of a model's weights, configuration, tokenizer and preprocessing, and of its dtype.
+    """Return a digest of a model's weights, configuration, tokenizer, preprocessing and dtype.
 
-    It depends on the files' contents and not on where they lie, and on no file that loading
-    passes over, such as a README.
+    The digest depends on the contents of these files, but not on where the folder is. Files that
+    loading ignores, such as a README, do not change it.
     """
     first, *others = VOCABULARY_FILES
     tokenizer = [first] if (folder / first).is_file() else others
@@ -52,11 +52,11 @@ def fingerprint(folder: Path, *, dtype: str) -> str:
 
 
 def tensor_fingerprint(tensors: Mapping[str, Tensor], settings: Mapping[str, object]) -> str:
-    """Digest of a model's tensors by name and of its settings, whatever file they came from.
+    """Return a digest of a model's tensors and settings that does not depend on their files.
 
     Args:
-        tensors: The weights and buffers, on any device.
-        settings: What else the embeddings depend on; values that JSON can hold.
+        tensors: The weights and buffers by name, on any device.
+        settings: Everything else that the embeddings depend on, as values that JSON can hold.
     """
     digest = hashlib.sha256(json.dumps(settings, sort_keys=True).encode())
     for name, tensor in sorted(tensors.items()):

@@ -1,4 +1,4 @@
-"""What every kind of teacher does alike: levels, parts of a batch, and the count of cut texts."""
+"""The base class of teachers: normalising pixels, splitting batches, counting cut texts."""
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
@@ -11,19 +11,19 @@ from torch import Tensor, nn
 from export.runtime.preprocess import Preprocessing
 
 DTYPES = {"float32": torch.float32, "float16": torch.float16, "bfloat16": torch.bfloat16}
-# Texts that are embedded at a time; more of them make nothing faster.
+# Texts per forward pass; more are not faster.
 _TEXTS = 256
-# A processor is several times slower once a batch's activations leave its caches.
+# A CPU is several times slower once the activations of a batch no longer fit into its caches.
 _PIXELS_ON_CPU = 8 * 224 * 224
-# A GPU is busy with this many, and a large batch's activations would not fit beside the student.
+# This many keep a GPU busy; the activations of more may not fit into memory with the student.
 _PIXELS_ON_GPU = 1024 * 224 * 224
-# A tokenizer makes at most a token of each byte, and adds a few of its own.
+# A tokenizer makes at most one token of each byte, and adds a few special ones.
 _TOKENS_ADDED = 4
 
 
 @dataclass(frozen=True)
 class Declared:
-    """What a teacher declares of itself; see ``Teacher`` for the meaning of each."""
+    """What a teacher declares about itself; ``Teacher`` explains each attribute."""
 
     name: str
     tokenizer: str
@@ -37,18 +37,18 @@ class Declared:
 
 
 class FrozenTeacher(ABC):
-    """A dual encoder behind the ``Teacher`` protocol, whose terms it keeps.
+    """A dual encoder that follows the ``Teacher`` protocol.
 
-    A kind of teacher says how normalised pictures and texts are embedded, and how many tokens a
-    text has; it sets what these need before it calls ``__init__`` here.
+    A subclass embeds normalised pictures and texts, and counts the tokens of texts. It sets what
+    its methods need before it calls ``__init__``, which embeds a picture and a text.
 
     Args:
-        model: Where its weights are; they are frozen and stay in evaluation mode.
-        declared: What it declares of itself.
-        device: Where the model is.
+        model: The module with the weights; it is frozen and put in evaluation mode.
+        declared: What the teacher declares about itself.
+        device: The device of the model.
 
     Raises:
-        ValueError: The two towers give embeddings of different width; one line.
+        ValueError: The two towers have embeddings of different widths; one line.
     """
 
     def __init__(self, model: nn.Module, declared: Declared, *, device: torch.device) -> None:
@@ -94,19 +94,19 @@ class FrozenTeacher(ABC):
         """Embed texts as float32 ``[N, D]``, L2-normalised, without gradient.
 
         Raises:
-            TypeError: These are no texts; the ids of some tokenizer mean nothing to this model.
+            TypeError: These are not texts; another model's token ids mean nothing to this one.
         """
         if isinstance(texts, str) or not all(isinstance(text, str) for text in texts):
             raise TypeError(
-                f"{self.name}: encode_texts takes a list of texts, since each model tokenizes for "
-                f"itself; found {type(texts).__name__}"
+                f"{self.name}: encode_texts takes a list of texts, since each model uses its own "
+                f"tokenizer; found {type(texts).__name__}"
             )
         count, step = len(texts), _TEXTS
         parts = [self._encode_some_texts(texts[i : i + step]) for i in range(0, count, step)]
         return self._join(parts)
 
     def move(self, device: str | torch.device) -> None:
-        """Move all tensors to a device, such as the CPU while a cache takes the teacher's place."""
+        """Move all tensors to a device, such as the CPU while training reads a cache instead."""
         self._model.to(device)
         self._levels = self._levels.to(device)
 
@@ -133,16 +133,16 @@ class FrozenTeacher(ABC):
         text = self._encode_some_texts(["a"])
         if image.shape != text.shape:
             raise ValueError(
-                f"{self.name}: its images are embedded in {image.shape[1]} numbers and its texts "
-                f"in {text.shape[1]}, which cannot be compared"
+                f"{self.name}: image embeddings have width {image.shape[1]} and text embeddings "
+                f"{text.shape[1]}, so they cannot be compared"
             )
         return int(image.shape[1])
 
 
 def _levels(preprocessing: Preprocessing) -> Tensor:
-    """What each of the 256 values of each channel is normalised to, float32 ``[3, 256]``.
+    """Return the normalised value of each of 256 levels per channel, float32 ``[3, 256]``.
 
-    Looking it up gives bit for bit what normalising a picture would, on any device.
+    Looking pixels up in it gives the same bits as normalising them, on any device.
     """
     values = np.arange(256, dtype=np.uint8)
     picture = np.repeat(values[None, None, :, None], 3, axis=3)

@@ -1,6 +1,7 @@
-"""Files that open_clip's configurations name on the hub, found before open_clip asks for them.
+"""Fetching the files that open_clip's configurations name on the hub.
 
-open_clip would retry for a minute where the hub is out of reach.
+They are fetched before open_clip asks for them, as it retries for a minute if the hub is out of
+reach.
 """
 
 from collections.abc import Mapping
@@ -21,7 +22,7 @@ def fetch_weights(pretrained: Mapping[str, Any]) -> Path:
     """Return the weights file of one of open_clip's pretrained entries.
 
     Raises:
-        OSError: It cannot be had; one line.
+        OSError: It cannot be fetched; one line.
     """
     if "file" in pretrained:
         return Path(pretrained["file"])
@@ -35,7 +36,7 @@ def find_weights(repository: str, files: tuple[str, ...] = WEIGHTS) -> Path:
     """Return the first of the files that a hub repository has.
 
     Raises:
-        OSError: The hub gives none of them; one line.
+        OSError: None of them can be fetched; one line.
     """
     *others, last = files
     for file in others:
@@ -50,6 +51,6 @@ def find_config(repository: str) -> Path:
     """Return the folder with a hub repository's ``open_clip_config.json``.
 
     Raises:
-        OSError: The hub does not give it; one line.
+        OSError: It cannot be fetched; one line.
     """
     return find_file(repository, (CONFIG,), field=_FIELD).parent

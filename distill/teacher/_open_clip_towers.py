@@ -1,4 +1,4 @@
-"""A model of open_clip_torch with its own tokenizer and preprocessing, as a teacher."""
+"""A built model of open_clip_torch as a teacher, with its own tokenizer and preprocessing."""
 
 import json
 import logging
@@ -20,19 +20,19 @@ from export.runtime.errors import BundleError
 from export.runtime.preprocess import Preprocessing
 from students.messages import quiet
 
-# open_clip's names of the precisions in which it keeps norms in float32, as OpenAI's code does.
+# open_clip's names of precisions; it keeps norms in float32, as OpenAI's code does.
 PRECISIONS = {"float32": "fp32", "float16": "fp16", "bfloat16": "bf16"}
-# No token of its tokenizers is longer, and words are one space apart once a text is cleaned.
+# The most letters of a token, with the single space that cleaning leaves between words.
 _LONGEST_TOKEN = 33
-# What of a text tower's configuration of transformers says where it lay or who wrote it.
+# Fields of transformers' configurations that say where a model was or who wrote it.
 _NOT_THE_MODEL = ("_name_or_path", "transformers_version", "dtype", "torch_dtype")
 
 
 class OpenClipTokenizer:
-    """A tokenizer of open_clip, for texts of any length.
+    """A tokenizer of open_clip that takes texts of any length.
 
     Args:
-        tokenizer: What ``open_clip.get_tokenizer`` gives.
+        tokenizer: A tokenizer that ``open_clip.get_tokenizer`` returns.
     """
 
     def __init__(self, tokenizer: Any) -> None:
@@ -52,7 +52,7 @@ class OpenClipTokenizer:
         if isinstance(self._tokenizer, SimpleTokenizer):
             return [len(self._tokenizer.encode(text)) + 2 for text in texts]
         cleaned = [self._tokenizer.clean_fn(text) for text in texts]
-        # CLIPS keeps a place for its class token, beside the two marks.
+        # CLIPS keeps a place for its class token, besides the start and end tokens.
         clips = getattr(self._tokenizer, "tokenizer_mode", "") == "clips"
         whole = self._tokenizer.tokenizer(
             cleaned, add_special_tokens=not clips, return_attention_mask=False, verbose=False
@@ -61,15 +61,15 @@ class OpenClipTokenizer:
 
     @property
     def vocabulary(self) -> int:
-        """How many tokens there are."""
+        """The number of tokens in the vocabulary."""
         inner = getattr(self._tokenizer, "tokenizer", None)
         return int(self._tokenizer.vocab_size) if inner is None else len(inner)
 
     def settings(self) -> dict[str, Any]:
-        """Return what its tokens depend on, as JSON can hold it."""
+        """Return everything that its tokens depend on, as values that JSON can hold."""
         inner = getattr(self._tokenizer, "tokenizer", None)
         if inner is None:
-            # In the order of their numbers.
+            # In the order of their ids.
             words: Any = " ".join(self._tokenizer.encoder)
         elif inner.is_fast:
             words = inner.backend_tokenizer.to_str()
@@ -84,26 +84,26 @@ class OpenClipTokenizer:
         return {"class": self.name, "clean": clean, "words": words, **plain}
 
     def _shortened(self, text: str) -> str:
-        # SimpleTokenizer takes seconds for a word of ten thousand letters.
+        # SimpleTokenizer takes seconds to split a word of ten thousand letters.
         if len(text) <= self._most_letters or not isinstance(self._tokenizer, SimpleTokenizer):
             return text
         return str(self._tokenizer.clean_fn(text))[: self._most_letters]
 
 
 class OpenClipTeacher(FrozenTeacher):
-    """A model of open_clip behind the ``Teacher`` protocol, whose terms it keeps.
+    """A model of open_clip that follows the ``Teacher`` protocol.
 
     Args:
         model: A CLIP, CustomTextCLIP or CoCa of open_clip, with its preprocessing set.
         tokenizer: Its own tokenizer.
-        name: What people call it.
+        name: Its name in messages.
         weights: The file that its weights were read from.
-        config: What the model was built from.
-        dtype: What it computes in.
+        config: The configuration that it was built from.
+        dtype: The dtype that it computes in.
 
     Raises:
         ValueError: The tokenizer has more tokens than the model embeds; one line.
-        BundleError: Its preprocessing is none that the toolkit can do.
+        BundleError: The toolkit does not support its preprocessing.
     """
 
     def __init__(
@@ -156,14 +156,14 @@ class OpenClipTeacher(FrozenTeacher):
 
 
 def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
-    """Translate open_clip's preprocessing for evaluation: torchvision on Pillow images.
+    """Translate open_clip's evaluation preprocessing, which is torchvision on Pillow images.
 
     Args:
         values: ``size``, ``mean``, ``std``, ``interpolation`` and ``resize_mode``, as open_clip
             keeps them with a model.
 
     Raises:
-        BundleError: It is nothing that can be expressed here.
+        BundleError: ``Preprocessing`` cannot express it.
     """
     size = values["size"]
     height, width = (size, size) if isinstance(size, int) else size
@@ -171,7 +171,7 @@ def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
     if mode not in ("shortest", "squash") or (mode == "shortest" and height != width):
         raise BundleError(
             f"open_clip's preprocessing, resize_mode: found {mode} to {height} x {width}, which "
-            "cannot be used here; expected squash, or shortest to a square"
+            "is not supported; must be squash, or shortest to a square"
         )
     squash = mode == "squash"
     return Preprocessing(
@@ -180,7 +180,7 @@ def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
         resize_to=None if squash else height,
         crop=not squash,
         crop_offset="round",
-        # open_clip's third word, random, means bicubic wherever it is not training.
+        # open_clip's third choice, random, means bicubic outside training.
         resample="bilinear" if values["interpolation"] == "bilinear" else "bicubic",
         mean=_channels(values["mean"]),
         std=_channels(values["std"]),
@@ -189,9 +189,9 @@ def read_preprocessing(values: Mapping[str, Any]) -> Preprocessing:
 
 @contextmanager
 def silent() -> Iterator[None]:
-    """Keep open_clip's, timm's and transformers' log and warnings off the terminal."""
+    """Keep the logs and warnings of open_clip, timm and transformers off the terminal."""
     root, handler, level = logging.getLogger(), logging.NullHandler(), logging.root.manager.disable
-    # Without a handler, the first message to the root logger would install one for good.
+    # Without a handler, the first message to the root logger would install one permanently.
     root.addHandler(handler)
     logging.disable(logging.CRITICAL)
     try:
@@ -209,13 +209,13 @@ def _channels(values: Any) -> tuple[float, float, float]:
 
 
 def _normalised(features: Any) -> Tensor:
-    # Towers that were built to give their tokens too return them second.
+    # Towers that were built to return their tokens return them second.
     pooled: Tensor = features[0] if isinstance(features, tuple) else features
     return F.normalize(pooled.float(), dim=-1)
 
 
 def _text_settings(model: nn.Module) -> dict[str, Any]:
-    """Return the configuration of a text tower of transformers; nothing of open_clip's own."""
+    """Return the configuration of a text tower from transformers, empty for open_clip's own."""
     config = getattr(getattr(model, "text", None), "config", None)
     if config is None:
         return {}

@@ -1,9 +1,9 @@
-"""Reading weights that others wrote, without running anything that they brought along.
+"""Reading weights from untrusted files without running any code in them.
 
-Pickles go through ``torch.load(weights_only=True)``. A TorchScript archive is refused there, and
-``torch.jit.load`` would run the ``__setstate__`` of its classes: TorchScript is no Python, but its
-operators read and write files. So its tensors are read here from the archive's own pickle, by an
-unpickler that knows tensors and nothing else; the code of the archive is never looked at.
+Pickles are read with ``torch.load(weights_only=True)``, which refuses TorchScript archives.
+``torch.jit.load`` would run the ``__setstate__`` of their classes, and TorchScript's operators can
+read and write files. So this module reads the tensors from the archive's pickle with an unpickler
+that knows only tensors, and never looks at the archive's code.
 """
 
 import pickle
@@ -35,27 +35,27 @@ _STORED = {
     "ByteStorage": torch.uint8,
     "BoolStorage": torch.bool,
 }
-# How TorchScript writes lists.
+# The functions by which TorchScript writes lists.
 _LISTS = ("build_intlist", "build_doublelist", "build_boollist", "build_tensorlist")
 
 
 @contextmanager
 def reading(file: Path) -> Iterator[None]:
-    """Turn what reading a weights file raises into one line.
+    """Turn errors from reading a weights file into one line.
 
     Raises:
-        TeacherError: The file is damaged, holds something else, or wants to run code.
+        TeacherError: The file is damaged, holds something else, or asks to run code.
     """
     try:
         with warnings.catch_warnings():
-            # What torch says before it refuses a pickle that is not its own.
+            # torch warns before it refuses a pickle that it did not write.
             warnings.filterwarnings("ignore", message="Detected pickle protocol")
             yield
     except pickle.UnpicklingError as error:
         raise TeacherError(_unreadable(file, refusal(error))) from error
     except (EOFError, LookupError, StopIteration) as error:
-        # What these say is where a reader stumbled: a number, or nothing.
-        found = "it is damaged, or holds something else than weights"
+        # The text of these errors is a number or a key, or is empty.
+        found = "it is damaged, or holds something other than weights"
         raise TeacherError(_unreadable(file, found)) from error
     except (*ERRORS, zipfile.BadZipFile) as error:
         raise TeacherError(_unreadable(file, shorten(error))) from error
@@ -64,15 +64,16 @@ def reading(file: Path) -> Iterator[None]:
 def read_weights(file: Path) -> dict[str, Tensor]:
     """Read the tensors of a TorchScript archive, a plain state dict or a safetensors file.
 
-    A state dict may lie inside a checkpoint, and its names may begin with ``module.``.
+    A state dict may be inside a checkpoint, and its names may begin with ``module.``.
 
     Raises:
-        TeacherError: The file is damaged, holds no tensors by name, or wants to run code; one line.
+        TeacherError: The file is damaged, is not a map from names to tensors, or asks to run
+            code; one line.
     """
     with reading(file):
         state = _read_torchscript(file) if is_torchscript(file) else load_state_dict(str(file))
         if not all(isinstance(value, Tensor) for value in state.values()):
-            raise ValueError("it holds something else than tensors by name")
+            raise ValueError("it holds something other than tensors by name")
         return dict(state)
 
 
@@ -89,7 +90,7 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
     """Return the tensors of a TorchScript archive by their dotted names.
 
     Raises:
-        pickle.UnpicklingError: It names something that is neither a tensor nor a module.
+        pickle.UnpicklingError: It refers to something other than tensors, lists and modules.
     """
     with zipfile.ZipFile(file) as archive:
         root = next(name for name in archive.namelist() if name.endswith("/data.pkl"))
@@ -99,17 +100,17 @@ def _read_torchscript(file: Path) -> dict[str, Tensor]:
 
 
 class _Module:
-    """An object of a class that the archive defines: its attributes, and none of its code."""
+    """An object of a class that the archive defines: its attributes without its code."""
 
     attributes: Mapping[str, Any] = MappingProxyType({})
 
     def __setstate__(self, state: Any) -> None:
-        # With a __getstate__ of its own the state could be anything; a module's is a map.
+        # A class with its own __getstate__ may have any state; a module's is a map.
         self.attributes = state if isinstance(state, dict) else {}
 
 
 class _Unpickler(pickle.Unpickler):
-    """Builds tensors, lists and inert modules; all other names are refused."""
+    """Builds tensors, lists and inert modules, and refuses all other names."""
 
     def __init__(self, stream: Any, archive: zipfile.ZipFile, root: str) -> None:
         super().__init__(stream)
@@ -118,7 +119,7 @@ class _Unpickler(pickle.Unpickler):
         self._storages: dict[str, Tensor] = {}
 
     def find_class(self, module: str, name: str) -> Any:
-        """Return what stands for a name of the pickle."""
+        """Return the object for a name in the pickle."""
         if module == "__torch__" or module.startswith("__torch__."):
             return _Module
         if module == "torch" and name in _STORED:
@@ -129,8 +130,8 @@ class _Unpickler(pickle.Unpickler):
             return OrderedDict
         if module == "torch.jit._pickle" and name in _LISTS:
             return list
-        # In torch's words, which the refusal is made of.
-        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is no part of a module of tensors")
+        # In torch's words, which `refusal` reads.
+        raise pickle.UnpicklingError(f"GLOBAL {module}.{name} is not part of a module of tensors")
 
     def persistent_load(self, pid: Any) -> Tensor:
         """Return a storage of the archive as a flat tensor."""

@@ -1,4 +1,4 @@
-"""All teachers of a recipe as one: an ensemble, of a single one as well."""
+"""The teachers of a recipe as one: their joined embeddings, scales and sizes."""
 
 from collections.abc import Sequence
 
@@ -11,15 +11,16 @@ from export.runtime.preprocess import Preprocessing
 
 
 class Ensemble:
-    """Teachers whose embeddings are joined, each with its own preprocessing and tokenizer.
+    """One or more teachers whose embeddings are joined.
 
-    A part is scaled by the root of its weight, so that cosines are weighted means of the teachers'
-    cosines; ``logit_scale`` and ``logit_bias`` are the weighted means of theirs. Of a single
-    teacher everything is what it says itself.
+    Each teacher keeps its own preprocessing and tokenizer. Its embeddings are scaled by the square
+    root of its weight, so each cosine is the weighted mean of the teachers' cosines.
+    ``logit_scale`` and ``logit_bias`` are weighted means too. An ensemble of a single teacher has
+    that teacher's embeddings, scale and bias.
 
     Args:
         members: The teachers.
-        weights: Their weights; only their proportions count.
+        weights: The weight of each teacher; only their proportions matter.
     """
 
     def __init__(self, members: Sequence[Teacher], weights: Sequence[float]) -> None:
@@ -37,40 +38,40 @@ class Ensemble:
 
     @property
     def titles(self) -> list[str]:
-        """The teachers' names for people, told apart by their place in the recipe."""
+        """The teachers' names as messages show them; several are numbered as in the recipe."""
         if len(self.members) == 1:
             return [self.name]
         return [f"{member.name} (teacher.{n})" for n, member in enumerate(self.members)]
 
     @property
     def widths(self) -> str:
-        """The width for people, with that of each of several teachers: ``1280 (512 + 768)``."""
+        """The width as messages show it, with each teacher's own: ``1280 (512 + 768)``."""
         parts = " + ".join(str(member.width) for member in self.members)
         return f"{self.width} ({parts})" if len(self.members) > 1 else parts
 
     @property
     def truncated(self) -> int:
-        """How many texts were cut to the length that a teacher reads so far."""
+        """How many texts the teachers have cut to their context lengths so far."""
         return sum(member.truncated for member in self.members)
 
     @property
     def preprocessing(self) -> tuple[Preprocessing, ...]:
-        """How pictures become the pixels of each teacher."""
+        """How pictures become each teacher's pixels."""
         return tuple(member.preprocessing for member in self.members)
 
     @property
     def cached(self) -> None:
-        """Live teachers have no embeddings to look up."""
+        """None: live teachers have no embeddings to look up."""
         return None
 
     def embed(self, rows: TeacherRows) -> tuple[Tensor | None, Tensor | None]:
-        """Return the image and text embeddings of a batch, each None if it has none of them."""
+        """Return the image and text embeddings of a batch, None if it has no pixels or captions."""
         image = self.encode_images(rows.teacher_pixels) if rows.teacher_pixels else None
         text = self.encode_texts(rows.captions) if rows.captions else None
         return image, text
 
     def move(self, device: str | torch.device) -> None:
-        """Move all teachers to a device, such as the CPU while their caches take their place."""
+        """Move all teachers to a device, such as the CPU while training reads a cache instead."""
         for member in self.members:
             member.move(device)
 

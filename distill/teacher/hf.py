@@ -1,4 +1,4 @@
-"""Teachers of transformers: every dual encoder that ``AutoModel`` loads, finished students too."""
+"""Teachers from transformers: any dual encoder that ``AutoModel`` loads, and finished students."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -23,23 +23,24 @@ from students.encoder import (
 from students.hub import find_model
 from students.loading import load_parts
 
-# What training calls the folders of its students.
+# The folders in which training saves its students.
 _STUDENTS = ("student", "student_best")
 
 
 class TransformersTeacher(FrozenTeacher):
-    """A dual encoder of transformers behind the ``Teacher`` protocol, whose terms it keeps.
+    """A dual encoder of transformers that follows the ``Teacher`` protocol.
 
     Args:
         student: The model with its tokenizer and image processor.
-        name: What people call it.
-        folder: Where its files lie.
-        dtype: What its weights were loaded as.
-        published: Whether models of its type share a preprocessing, as a student's do not.
+        name: Its name in messages.
+        folder: The folder with its files.
+        dtype: The dtype that its weights were loaded in.
+        published: Whether published models of its type use the same preprocessing; False for
+            students, which have their own.
 
     Raises:
-        ValueError: A tower is missing, or the two give embeddings of different width; one line.
-        BundleError: Its preprocessing is none that the toolkit can do.
+        ValueError: A tower is missing, or the towers have different widths; one line.
+        BundleError: The toolkit does not support its preprocessing.
     """
 
     def __init__(
@@ -82,15 +83,15 @@ class TransformersTeacher(FrozenTeacher):
 
 
 def load_hf_teacher(model: str, *, device: str = "cpu", dtype: str = "float32") -> Teacher:
-    """Load a frozen teacher from a local folder or by its hub name.
+    """Load a frozen teacher from a local folder or by its name on the hub.
 
     Args:
-        model: Folder, or a name such as ``openai/clip-vit-large-patch14``.
-        device: Where it runs.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``, whatever the weights are stored in.
+        model: A folder, or a name such as ``openai/clip-vit-large-patch14``.
+        device: The device that it runs on.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; stored weights are converted.
 
     Raises:
-        TeacherError: A file is missing, or what lies there is no dual encoder; one line.
+        TeacherError: A file is missing, or the folder does not hold a dual encoder; one line.
     """
     try:
         folder = find_model(model, field="teacher.model")
@@ -104,18 +105,18 @@ def load_student_teacher(model: str, *, device: str = "cpu", dtype: str = "float
     """Load a finished student as a frozen teacher.
 
     Args:
-        model: The student's folder, or that of the run that trained it.
-        device: Where it runs.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``, whatever the weights are stored in.
+        model: The student's folder, or the folder of the run that trained it.
+        device: The device that it runs on.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; stored weights are converted.
 
     Raises:
-        TeacherError: There is no finished student, or it lacks a tower; one line.
+        TeacherError: The folder holds no finished student, or the student lacks a tower; one line.
     """
     folder = Path(model).expanduser()
     if not folder.is_dir():
         raise TeacherError(
-            f"teacher.model: {model} is no folder; kind: student takes a student's folder, or "
-            "that of its run"
+            f"teacher.model: {model} is not a folder; kind: student takes the folder of a student "
+            "or of its run"
         )
     if not (folder / "config.json").is_file():
         if not (folder / _STUDENTS[0] / "config.json").is_file():

@@ -9,19 +9,19 @@ from distill.teacher.ensemble import Ensemble
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import TeacherError
 
-# The fields that errors name.
+# Fields of a teacher in error messages, which get the teacher's number if there are several.
 _FIELD = re.compile(r"\bteacher\.(?=(?:model|pretrained|weights|quick_gelu)\b)")
 
 
 class _Row(Protocol):
-    """What a recipe says of one teacher."""
+    """A recipe's row for one teacher."""
 
     loader: ClassVar[str]
     """The function that loads it, as ``module:function``."""
 
     @property
     def model(self) -> str:
-        """Where its weights are."""
+        """The name or path of the model."""
         ...
 
     @property
@@ -30,7 +30,7 @@ class _Row(Protocol):
         ...
 
     def arguments(self) -> Mapping[str, Any]:
-        """Return what the loader takes, besides the device."""
+        """Return the arguments of the loader, except the device."""
         ...
 
 
@@ -38,12 +38,12 @@ def load_teachers(rows: Sequence[_Row], *, device: str) -> Ensemble:
     """Load the teachers of a recipe as one.
 
     Args:
-        rows: What the recipe says of each teacher; at least one.
-        device: Where they run.
+        rows: The recipe's row for each teacher; at least one.
+        device: The device that they run on.
 
     Raises:
         TeacherError: A teacher cannot be loaded, or two are the same; one line, which numbers
-            them as the recipe does.
+            teachers by their place in the recipe.
     """
     members: list[Teacher] = []
     for number, row in enumerate(rows):
@@ -67,8 +67,8 @@ def load_teacher(row: _Row, *, device: str = "cpu") -> Teacher:
     """Load one teacher.
 
     Args:
-        row: What the recipe says of it.
-        device: Where it runs.
+        row: The recipe's row for the teacher.
+        device: The device that it runs on.
 
     Raises:
         TeacherError: It cannot be loaded; one line.

@@ -1,4 +1,4 @@
-"""Teachers of open_clip_torch: any of its architectures with any of its weights."""
+"""Teachers from open_clip_torch: any architecture with any of its weights."""
 
 import difflib
 import json
@@ -40,22 +40,27 @@ from students.hub import VOCABULARY_FILES, find_model
 from students.messages import one_line
 
 _HUB, _FOLDER, _QUICK = "hf-hub:", "local-dir:", "-quickgelu"
-# A folder of open_clip has its weights under one of these names.
+# The names under which a folder of open_clip may hold its weights.
 _WEIGHTS = (*WEIGHTS, "model.safetensors", "pytorch_model.bin")
-# What a tag says of its preprocessing; the image size is the architecture's.
+# The preprocessing that a tag states; the image size belongs to the architecture.
 _LOOKS = ("mean", "std", "interpolation", "resize_mode")
-# Hub names or folders; what lies there is in the fingerprint by its content.
+# Hub names or folders, which the fingerprint leaves out; it covers what is loaded from them.
 _PLACES = ("hf_model_name", "hf_tokenizer_name")
 _SHOWN = 12
 
 
 @dataclass(frozen=True)
 class _Found:
-    """What to build, and what to load into it.
+    """A model to build, and the weights to load into it.
 
-    ``identifier`` is what open_clip builds it by, ``folder`` where its configuration lies unless
-    that is built in, ``look`` what its preprocessing says beside the image size. ``weights`` finds
-    or fetches the file, for which the rest has to be right.
+    Attributes:
+        name: The teacher's name in messages.
+        identifier: The name by which open_clip builds it.
+        config: Its configuration.
+        weights: Finds or fetches the file of its weights; called once everything else is checked.
+        quick_gelu: Whether the weights were trained with QuickGELU.
+        look: Its preprocessing, except the image size.
+        folder: The folder with its configuration, unless that comes with open_clip.
     """
 
     name: str
@@ -80,21 +85,22 @@ def load_open_clip_teacher(
 
     Args:
         model: A built-in architecture (``ViT-B-32``), a folder with ``open_clip_config.json``, or
-            ``hf-hub:`` and a repository that holds one.
+            ``hf-hub:`` followed by a repository with that file.
         pretrained: A tag that open_clip knows for the architecture, or a weights file; None for
-            a folder or a repository, which bring their own.
-        weights: A local file with the weights of the tag; None: they are fetched.
-        quick_gelu: Whether the weights were trained with QuickGELU; None where the configuration
-            or tag says it. A weights file does not.
-        device: Where it runs.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``, whatever the weights are stored in.
+            a folder or a repository, which hold their own weights.
+        weights: A local file with the weights of the tag; by default they are fetched.
+        quick_gelu: Whether the weights were trained with QuickGELU; None if the configuration or
+            the tag says so. A weights file does not.
+        device: The device that it runs on.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; stored weights are converted.
 
     Raises:
-        TeacherError: Something is not to be had or damaged, or QuickGELU does not fit; one line.
+        TeacherError: A file is unavailable or damaged, or the model is built with another
+            activation than the weights were trained with; one line.
     """
     try:
         if (folder := _folder_of(model)) is not None:
-            _refuse_beside(model, pretrained=pretrained, weights=weights)
+            _refuse_with_folder(model, pretrained=pretrained, weights=weights)
             found = _in_folder(folder, model)
         else:
             architecture = model.replace("/", "-")
@@ -111,20 +117,20 @@ def load_open_clip_teacher(
 
 
 def _folder_of(model: str) -> Path | None:
-    """Return the folder of a model that is no built-in architecture, fetched where it must be."""
+    """Return the local or fetched folder of a model, None for a built-in architecture."""
     if model.startswith(_HUB):
         return find_config(model.removeprefix(_HUB))
     folder = Path(model.removeprefix(_FOLDER)).expanduser()
     if model.startswith(_FOLDER) and not folder.is_dir():
-        raise TeacherError(f"teacher.model: {model}: there is no such folder")
+        raise TeacherError(f"teacher.model: {model}: the folder does not exist")
     return folder if folder.is_dir() else None
 
 
-def _refuse_beside(model: str, **given: str | None) -> None:
+def _refuse_with_folder(model: str, **given: str | None) -> None:
     for field, value in given.items():
         if value is not None:
             raise TeacherError(
-                f"teacher.{field}: given beside {model}, which brings its own weights; leave it out"
+                f"teacher.{field}: not used with {model}, which has its own weights; remove it"
             )
 
 
@@ -136,8 +142,8 @@ def _in_folder(folder: Path, model: str) -> _Found:
         _ = config["embed_dim"], config["vision_cfg"], config["text_cfg"]
     except (OSError, ValueError, LookupError, TypeError) as error:
         raise TeacherError(
-            f"teacher.model: {file} is missing or damaged, so this is no model of open_clip; name "
-            "another folder, or use kind: hf for a model of transformers"
+            f"teacher.model: {file} is missing or damaged, so this is not a model of open_clip; "
+            "name another folder, or use kind: hf for a model of transformers"
         ) from error
     return _Found(
         name=model.removeprefix(_HUB) if model.startswith(_HUB) else folder.resolve().name,
@@ -156,21 +162,21 @@ def _weights_in(folder: Path, model: str) -> Path:
     there = [folder / name for name in _WEIGHTS if (folder / name).is_file()]
     if not there:
         raise TeacherError(
-            f"teacher.model: {folder} holds no weights; {_WEIGHTS[0]} is missing, put it beside "
+            f"teacher.model: {folder} holds no weights; {_WEIGHTS[0]} is missing, put it next to "
             f"{CONFIG}"
         )
     return there[0]
 
 
 def _published(architecture: str, pretrained: str | None) -> Mapping[str, Any]:
-    """Return what open_clip knows of a tag of an architecture; empty where it is no tag.
+    """Return what open_clip knows about a tag of an architecture; empty if it is not a tag.
 
     Raises:
-        TeacherError: open_clip has no such architecture, or there is no choice of weights.
+        TeacherError: open_clip has no such architecture, or ``pretrained`` is missing.
     """
     if get_model_config(architecture) is None:
         close = difflib.get_close_matches(architecture, list_models(), n=1)
-        hint = f"did you mean {close[0]}?" if close else "`open_clip.list_models()` gives them all"
+        hint = f"did you mean {close[0]}?" if close else "`open_clip.list_models()` lists them all"
         raise TeacherError(
             f"teacher.model: found {architecture!r}, which is neither a folder nor an "
             f"architecture of open_clip; {hint}"
@@ -180,7 +186,7 @@ def _published(architecture: str, pretrained: str | None) -> Mapping[str, Any]:
             f"teacher.pretrained: missing; name a weights file, or a tag of {architecture}: "
             f"{_tags(architecture)}"
         )
-    # Twins with QuickGELU list the tags with it alone; the others are known all the same.
+    # A -quickgelu architecture lists only tags with QuickGELU; its twin lists the others.
     plain = architecture.removesuffix(_QUICK)
     entry = get_pretrained_cfg(architecture, pretrained) or get_pretrained_cfg(plain, pretrained)
     return dict(entry)
@@ -189,8 +195,8 @@ def _published(architecture: str, pretrained: str | None) -> Mapping[str, Any]:
 def _of_tag(architecture: str, tag: str, entry: Mapping[str, Any], weights: str | None) -> _Found:
     given = None if weights is None else Path(weights).expanduser()
     if given is not None and not given.is_file():
-        raise TeacherError(f"teacher.weights: {weights} is no file")
-    # A tag that is silent has none, unless its architecture comes in no other way.
+        raise TeacherError(f"teacher.weights: {weights} is not a file")
+    # A tag that says nothing means no QuickGELU, unless the plain architecture has it.
     plain = get_model_config(architecture.removesuffix(_QUICK)) or {}
     return _Found(
         name=f"{architecture}-{tag}",
@@ -213,13 +219,13 @@ def _of_file(
         )
     if weights is not None:
         raise TeacherError(
-            f"teacher.weights: given beside the file {pretrained}; leave it out, or name the tag "
-            "of the weights as teacher.pretrained"
+            f"teacher.weights: not used with the file {pretrained}; remove it, or set "
+            "teacher.pretrained to the tag of the weights"
         )
     if quick_gelu is None:
         raise TeacherError(
             f"teacher.quick_gelu: missing; {pretrained} does not show whether its weights were "
-            "trained with QuickGELU, as OpenAI's were: say true or false"
+            "trained with QuickGELU, as OpenAI's were; set it to true or false"
         )
     return _Found(
         name=f"{architecture}-{file.stem}",
@@ -238,15 +244,16 @@ def _fetch(entry: Mapping[str, Any], architecture: str, tag: str) -> Path:
         place = str(entry.get("hf_hub") or entry.get("url"))
         wanted = f"{WEIGHTS[0]} of {place.rstrip('/')}" if place.endswith("/") else place
         raise TeacherError(
-            f"teacher.pretrained: the weights {tag} of {architecture} cannot be had from the hub; "
-            f"download {wanted} where the network reaches it, and give the file as teacher.weights"
+            f"teacher.pretrained: the weights {tag} of {architecture} cannot be loaded from the "
+            f"hub; download {wanted} on a machine that reaches it, and set teacher.weights to the "
+            "file"
         ) from error
 
 
 def _published_look(architecture: str) -> Mapping[str, Any]:
-    """Return the preprocessing that most published weights of an architecture ask for.
+    """Return the preprocessing that most published weights of an architecture use.
 
-    A weights file says nothing of it, and open_clip's own default is wrong for SigLIP and others.
+    A weights file does not state it, and open_clip's default is wrong for SigLIP and others.
     """
     tags = list_pretrained_tags_by_model(architecture)
     entries = [get_pretrained_cfg(architecture, tag) for tag in tags]
@@ -256,17 +263,17 @@ def _published_look(architecture: str) -> Mapping[str, Any]:
 
 
 def _check_quick_gelu(found: _Found, pretrained: str | None, quick_gelu: bool | None) -> None:
-    """Refuse weights under another activation than the one that they were trained with."""
+    """Refuse to run weights with another activation than they were trained with."""
     names = {True: "with QuickGELU", False: "without QuickGELU"}
     trained = f"the weights {pretrained or found.name} were trained {names[found.quick_gelu]}"
     if quick_gelu is not None and quick_gelu != found.quick_gelu:
         raise TeacherError(
-            f"teacher.quick_gelu: found {_yaml(quick_gelu)}, but {trained}; leave it out, or say "
-            f"{_yaml(found.quick_gelu)}"
+            f"teacher.quick_gelu: found {_yaml(quick_gelu)}, but {trained}; remove it, or set it "
+            f"to {_yaml(found.quick_gelu)}"
         )
     built, name = bool(found.config.get("quick_gelu", False)), found.identifier
     twin = built and name.endswith(_QUICK)
-    # What the recipe says is as good as the twin's name; only that name cannot be overruled.
+    # quick_gelu in the recipe stands for the -quickgelu name, but cannot overrule that name.
     if built == found.quick_gelu or (quick_gelu is not None and not twin):
         return
     ways_out = f"set quick_gelu: {_yaml(found.quick_gelu)}"
@@ -282,14 +289,14 @@ def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeac
     if is_torchscript(weights):
         raise TeacherError(
             f"teacher.pretrained: {weights} is a TorchScript archive; use kind: openai for "
-            "those that OpenAI distributes"
+            "archives that OpenAI distributes"
         )
     text = dict(found.config["text_cfg"])
     tokenizer = _tokenizer(found, text, model)
     precision = PRECISIONS[dtype]
     name = text.get("hf_model_name")
     if precision != "fp32" and (name or "multimodal_cfg" in found.config):
-        # Not all norms of these take two precisions at once.
+        # Some norms in these models cannot mix two precisions.
         precision = f"pure_{precision}"
     if name:
         folder = find_model(name, field=f"teacher.model: {model}, hf_model_name", weights=False)
@@ -319,7 +326,7 @@ def _load(found: _Found, model: str, *, device: str, dtype: str) -> OpenClipTeac
 
 
 def _tokenizer(found: _Found, text: Mapping[str, Any], model: str) -> OpenClipTokenizer:
-    """Return the model's own tokenizer, from its folder where the files are there."""
+    """Return the model's own tokenizer, from its folder if the files are there."""
     name = text.get("hf_tokenizer_name")
     if not name:
         with silent():
@@ -339,7 +346,7 @@ def _tokenizer(found: _Found, text: Mapping[str, Any], model: str) -> OpenClipTo
 
 
 def _without_places(found: _Found) -> dict[str, Any]:
-    """Return the model's configuration without the names that say where parts of it lie."""
+    """Return the model's configuration without the names or folders of its parts."""
     text = found.config["text_cfg"]
     kept = {key: value for key, value in text.items() if key not in _PLACES}
     return {**found.config, "quick_gelu": found.quick_gelu, "text_cfg": kept}
@@ -352,5 +359,5 @@ def _yaml(flag: bool) -> str:
 def _tags(architecture: str) -> str:
     tags = list_pretrained_tags_by_model(architecture)
     more = len(tags) - _SHOWN
-    shown = ", ".join(tags[:_SHOWN]) or "there is none"
+    shown = ", ".join(tags[:_SHOWN]) or "none is known"
     return f"{shown} and {more} more" if more > 0 else shown

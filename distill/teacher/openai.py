@@ -1,4 +1,4 @@
-"""OpenAI's CLIP as OpenAI distributes it, built by open_clip_torch."""
+"""Teachers from OpenAI's CLIP checkpoints, built by open_clip_torch."""
 
 from collections.abc import Mapping
 from pathlib import Path
@@ -28,27 +28,27 @@ from distill.teacher.openai_names import OPENAI_MODELS
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import TeacherError
 
-# Numbers of the format; the others are weights.
+# Numbers that describe the model; all other entries are weights.
 _NUMBERS = ("input_resolution", "context_length", "vocab_size")
-# A constant that TorchScript keeps with the weights where the model was scripted.
+# A constant that TorchScript stores with the weights of a scripted model.
 _MASK = "attn_mask"
 _TEXT = ("text_projection", "positional_embedding", "token_embedding.weight", "ln_final.weight")
 _IMAGE = ("visual.proj", "visual.attnpool.positional_embedding")
-# Both towers have a head for every 64 of their width.
+# The width of an attention head in both towers.
 _HEAD = 64
 
 
 def load_openai_teacher(model: str, *, device: str = "cpu", dtype: str = "float32") -> Teacher:
-    """Load a CLIP of OpenAI by its name or from the file that OpenAI distributes.
+    """Load one of OpenAI's CLIP models by its name or from a file.
 
     Args:
-        model: ``ViT-L/14`` or another of ``OPENAI_MODELS``, or a file: a TorchScript archive, a
-            plain state dict, or safetensors with the same names.
-        device: Where it runs.
-        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``, whatever the weights are stored in.
+        model: ``ViT-L/14`` or another of ``OPENAI_MODELS``, or a file: the TorchScript archive
+            that OpenAI distributes, or a state dict or safetensors file with the same names.
+        device: The device that it runs on.
+        dtype: ``"float32"``, ``"float16"`` or ``"bfloat16"``; stored weights are converted.
 
     Raises:
-        TeacherError: The file is not to be had, damaged, of another format, or wants to run code;
+        TeacherError: The file is unavailable, damaged, of another format, or asks to run code;
             one line.
     """
     file = Path(model).expanduser()
@@ -58,21 +58,21 @@ def load_openai_teacher(model: str, *, device: str = "cpu", dtype: str = "float3
         name, file = model, _find(model)
     else:
         raise TeacherError(
-            f"teacher.model: found {model!r}, must be a file of OpenAI's or one of "
+            f"teacher.model: found {model!r}, must be one of OpenAI's files or one of "
             f"{', '.join(OPENAI_MODELS)}"
         )
     state = read_weights(file)
     _check_format(state, file)
     if not any(number in state for number in _NUMBERS):
         make_console().print(
-            f"teacher: {file} does not say which activation it was trained with; it is read with "
-            "QuickGELU, as OpenAI's are; for one of open_clip's without it take kind: open_clip "
-            "and say quick_gelu: false"
+            f"teacher: {file} does not say which activation it was trained with; QuickGELU is "
+            "assumed, as in OpenAI's models; for an open_clip model without it, set kind: "
+            "open_clip and quick_gelu: false"
         )
     with reading(file), silent():
         towers = _build(state, dtype=dtype).to(device)
         tokenizer = OpenClipTokenizer(SimpleTokenizer(context_length=towers.context_length))
-    # Everything else that its embeddings depend on follows from the shapes of the weights.
+    # Everything else that the embeddings depend on follows from the shapes of the weights.
     config = {"openai": True, "quick_gelu": True}
     try:
         return OpenClipTeacher(
@@ -83,7 +83,7 @@ def load_openai_teacher(model: str, *, device: str = "cpu", dtype: str = "float3
 
 
 def _find(model: str) -> Path:
-    """Return the file of a name: from the cache of OpenAI's package, else from the hub."""
+    """Return the file of a model, from the cache of OpenAI's package or else from the hub."""
     architecture = model.replace("/", "-").replace("@", "-").removesuffix("px")
     address: str = get_pretrained_url(architecture, "openai")
     downloaded = Path("~/.cache/clip").expanduser() / address.rpartition("/")[2]
@@ -93,8 +93,8 @@ def _find(model: str) -> Path:
         return fetch_weights(get_pretrained_cfg(architecture, "openai"))
     except OSError as error:
         raise TeacherError(
-            f"teacher.model: {model} cannot be had from the hub; download {address} where the "
-            "network reaches it, and give the path of the file as teacher.model"
+            f"teacher.model: {model} cannot be loaded from the hub; download {address} on a "
+            "machine that reaches it, and set teacher.model to the path of the file"
         ) from error
 
 
@@ -104,14 +104,14 @@ def _check_format(state: Mapping[str, Tensor], file: Path) -> None:
         lacking.append(_IMAGE[0])
     if lacking:
         raise TeacherError(
-            f"teacher.model: {file} is no checkpoint of OpenAI's CLIP, since it lacks "
+            f"teacher.model: {file} is not a checkpoint of OpenAI's CLIP, since it lacks "
             f"{', '.join(lacking)}; use kind: hf for a model of transformers and kind: open_clip "
-            "for others of open_clip"
+            "for other models of open_clip"
         )
     if state["ln_final.weight"].shape[0] < _HEAD:
         raise TeacherError(
             f"teacher.model: {file}: its text tower is {state['ln_final.weight'].shape[0]} wide, "
-            f"and OpenAI's have a head for every {_HEAD}"
+            f"but one attention head of OpenAI's models takes {_HEAD}"
         )
 
 
@@ -122,7 +122,7 @@ def _build(state: Mapping[str, Tensor], *, dtype: str) -> Any:
     towers = build_model_from_openai_state_dict(
         dict(weights), quick_gelu=True, cast_dtype=get_cast_dtype(precision)
     )
-    # It has rounded them to float16, which those of a fine-tuned model are not.
+    # open_clip has rounded the weights to float16; those of a fine-tuned model are finer.
     towers.float().load_state_dict(weights)
     if precision != "fp32":
         convert_weights_to_lp(towers, dtype=getattr(torch, dtype))

@@ -1,4 +1,4 @@
-"""The names of OpenAI's models, as plain data that a recipe can be checked with."""
+"""Names of OpenAI's models and suffixes of its files: plain data that recipes may import."""
 
 OPENAI_MODELS = (
     "RN50",
@@ -11,5 +11,5 @@ OPENAI_MODELS = (
     "ViT-L/14",
     "ViT-L/14@336px",
 )
-# Suffixes of the weights that OpenAI distributes, unlike those of transformers.
+# OpenAI distributes its weights under these; transformers uses others.
 OPENAI_SUFFIXES = (".pt", ".pth")

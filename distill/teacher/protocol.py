@@ -1,4 +1,4 @@
-"""What the rest of the toolkit knows of a teacher."""
+"""The protocol that every kind of teacher follows, and the part of a batch that teachers read."""
 
 from collections.abc import Sequence
 from typing import Protocol
@@ -12,25 +12,25 @@ from export.runtime.preprocess import Preprocessing
 class Teacher(Protocol):
     """A frozen dual encoder with its own weights, tokenizer and preprocessing.
 
-    It is no ``nn.Module`` and stands in none, so that no checkpoint and no optimizer ever finds
-    its parameters. It takes pixels and texts and never token ids, so that no other model's tokens
-    can reach it.
+    A teacher is not an ``nn.Module`` and is not part of one, so no checkpoint or optimizer finds
+    its parameters. It takes pixels and texts, never token ids, so it cannot be given the tokens of
+    another model.
 
     Attributes:
-        name: Folder or hub name, for people.
+        name: Folder or hub name, for messages.
         width: Width of its embeddings.
         logit_scale: The factor that its similarities are multiplied by.
-        logit_bias: What is added to them then; 0 where it has no bias.
-        fingerprint: Digest of all that its embeddings depend on; the same wherever it lies.
-        preprocessing: How pictures become the pixels that ``encode_images`` takes, with image
-            size, mean and std.
-        tokenizer: Class of what turns its texts into tokens, for people; it alone feeds it.
-        context_length: The most tokens that it reads of a text.
-        truncated: How many texts were cut to that length so far.
-        model_type: The type by which transformers knows models like it, such as ``clip``; None
-            if it is unknown, or says nothing of its preprocessing.
-        parameters: How many numbers it has learnt.
-        bytes: Size of its weights as they are stored.
+        logit_bias: The number that is then added to them; 0 if it has no bias.
+        fingerprint: Digest of everything that its embeddings depend on, but not of its location.
+        preprocessing: How pictures become the pixels that ``encode_images`` takes: image size,
+            mean, std and resampling.
+        tokenizer: Class of its own tokenizer, for messages.
+        context_length: The most tokens of a text that it reads.
+        truncated: How many texts it has cut to that length so far.
+        model_type: The type of its model in transformers, such as ``clip``, if published models
+            of that type share a preprocessing; otherwise None.
+        parameters: How many parameters it has.
+        bytes: Size of its weights as they are stored, in bytes.
     """
 
     name: str
@@ -49,7 +49,7 @@ class Teacher(Protocol):
     def encode_images(self, pixels: Tensor) -> Tensor:
         """Embed uint8 ``[N, H, W, 3]`` as float32 ``[N, D]``, L2-normalised, without gradient.
 
-        Pixels are of the size that ``preprocessing`` gives; the teacher normalises them itself.
+        Pixels have the size that ``preprocessing`` states; the teacher normalises them itself.
         """
         ...
 
@@ -58,7 +58,7 @@ class Teacher(Protocol):
         ...
 
     def move(self, device: str | torch.device) -> None:
-        """Move all tensors to a device, such as the CPU while a cache takes the teacher's place."""
+        """Move all tensors to a device, such as the CPU while training reads a cache instead."""
         ...
 
 

@@ -1,4 +1,4 @@
-"""What training needs of its teachers, whether they compute or are looked up in a cache."""
+"""The protocol that training knows its teachers by, live or cached."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -41,7 +41,8 @@ class Teaching(Protocol):
     def embed(self, rows: TeacherRows) -> tuple[Tensor | None, Tensor | None]:
         """Return the image and text embeddings of a batch, float32 ``[B, D]``, L2-normalised.
 
-        None if the batch has no images or no captions for the teachers.
+        None in the place of the image embeddings if the batch has no pictures for the teachers,
+        and in the place of the text embeddings if it has no captions.
         """
         ...
 

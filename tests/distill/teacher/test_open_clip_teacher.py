@@ -171,8 +171,8 @@ def test_a_file_needs_a_word_about_its_activation(weights: Path) -> None:
     assert torch.equal(stated.encode_texts(TEXTS), quick.encode_texts(TEXTS))
     as_tag = load_open_clip_teacher("tiny", pretrained="plain", weights=str(weights))
     assert as_tag.fingerprint == tag.fingerprint
-    assert "given beside the file" in fail("tiny", pretrained=str(weights), weights=str(weights))
-    assert "is no file" in fail("tiny", pretrained="plain", weights="nowhere.pt")
+    assert "not used with the file" in fail("tiny", pretrained=str(weights), weights=str(weights))
+    assert "nowhere.pt is not a file" in fail("tiny", pretrained="plain", weights="nowhere.pt")
 
 
 def test_every_published_tag_has_one_right_activation(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -219,7 +219,7 @@ def test_preprocessing_is_that_of_open_clip_to_the_bit(
 def test_what_cannot_be_expressed_is_refused() -> None:
     plain = {"mean": (0.5,) * 3, "std": 0.5, "interpolation": "bicubic"}
     for size, mode in ((32, "longest"), ((32, 48), "shortest")):
-        with pytest.raises(BundleError, match="expected squash, or shortest to a square"):
+        with pytest.raises(BundleError, match="must be squash, or shortest to a square"):
             read_preprocessing({"size": size, "resize_mode": mode, **plain})
     found = read_preprocessing({"size": (32, 48), "resize_mode": "squash", **plain})
     assert (found.size, found.std) == ((32, 48), (0.5, 0.5, 0.5))
@@ -239,12 +239,12 @@ def test_names_that_open_clip_does_not_know(weights: Path) -> None:
     assert "did you mean ViT-B-32?" in fail("ViT-B-33", pretrained="openai")
     assert "a tag of ViT-B-32: openai, laion400m_e31" in fail("ViT-B/32", pretrained="opnai")
     assert "missing; name a weights file, or a tag of tiny: plain" in fail("tiny")
-    assert "there is no such folder" in fail("local-dir:nowhere")
+    assert "local-dir:nowhere: the folder does not exist" in fail("local-dir:nowhere")
 
 
 def test_what_a_folder_lacks_is_named(folders: dict[str, Path], tmp_path: Path) -> None:
     folder = Path(shutil.copytree(folders["clip"], tmp_path / "clip"))
-    assert "given beside" in fail(str(folder), pretrained="openai")
+    assert f"teacher.pretrained: not used with {folder}" in fail(str(folder), pretrained="openai")
     (folder / "open_clip_pytorch_model.bin").unlink()
     assert "open_clip_model.safetensors is missing" in fail(str(folder))
     (folder / "open_clip_config.json").write_text("{")
@@ -273,7 +273,8 @@ def test_a_hub_out_of_reach_is_told_at_once(
     monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(tmp_path))
     message = fail("ViT-B-32", pretrained="laion2b_s34b_b79k")
     assert "download open_clip_model.safetensors of laion/CLIP-ViT-B-32-laion2B" in message
-    assert "give the file as teacher.weights" in message
+    assert "cannot be loaded from the hub; download" in message
+    assert "and set teacher.weights to the file" in message
     assert "open_clip_config.json" in fail("hf-hub:timm/ViT-B-16-SigLIP")
     weights = tmp_path / "x.pt"
     torch.save({}, weights)

@@ -180,7 +180,7 @@ def test_an_activation_that_a_file_does_not_say_is_told(
     load_openai_teacher(str(tmp_path / "plain.pt"))
     said = " ".join(capsys.readouterr().err.split())
     assert "plain.pt does not say which activation it was trained with" in said
-    assert "take kind: open_clip and say quick_gelu: false" in said
+    assert "set kind: open_clip and quick_gelu: false" in said
 
 
 def fail(model: object) -> str:
@@ -194,7 +194,7 @@ def test_other_formats_are_refused_in_one_line(
     state: dict[str, Tensor], clip_model: Path, tmp_path: Path
 ) -> None:
     torch.save(CLIPModel.from_pretrained(clip_model).state_dict(), tmp_path / "hf.pt")
-    assert "is no checkpoint of OpenAI's CLIP, since it lacks" in fail(tmp_path / "hf.pt")
+    assert "is not a checkpoint of OpenAI's CLIP, since it lacks" in fail(tmp_path / "hf.pt")
     few = {**state, "token_embedding.weight": state["token_embedding.weight"][:100]}
     message = fail(save_openai(tmp_path, "state_dict", state=few))
     assert "has 49408 tokens, but the text tower embeds 100" in message
@@ -203,7 +203,7 @@ def test_other_formats_are_refused_in_one_line(
     del narrow["ln_final.bias"]
     lacking = {key: value for key, value in state.items() if key != "ln_final.bias"}
     assert "ln_final.bias" in fail(save_openai(tmp_path, "state_dict", state=lacking))
-    assert "must be a file of OpenAI's or one of RN50" in fail("ViT-L/15")
+    assert "must be one of OpenAI's files or one of RN50" in fail("ViT-L/15")
 
 
 def test_names_are_those_of_openai(
@@ -216,7 +216,7 @@ def test_names_are_those_of_openai(
     message = fail("ViT-L/14@336px")
     assert "download https://openaipublic.azureedge.net/clip/models/" in message
     assert "ViT-L-14-336px.pt" in message
-    assert "give the path of the file as teacher.model" in message
+    assert "set teacher.model to the path of the file" in message
     cache = tmp_path / ".cache" / "clip"
     cache.mkdir(parents=True)
     (cache / "ViT-B-32.pt").write_bytes(files["torchscript"].read_bytes())

@@ -61,7 +61,7 @@ def fail(model: object) -> str:
 
 
 def test_what_is_no_finished_student_is_refused(run: Path, tmp_path: Path) -> None:
-    assert "is no folder; kind: student takes" in fail("openai/clip")
+    assert "is not a folder; kind: student takes" in fail("openai/clip")
     assert "holds no finished student" in fail(tmp_path)
     (run / "student" / "model.safetensors").unlink()
     assert "model.safetensors is missing" in fail(run)
