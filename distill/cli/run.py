@@ -42,7 +42,8 @@ def run(
     if recipe is None and data is None:
         raise RecipeError("run: give a RECIPE, or --data with the pictures to learn from")
     with needs_train_extra("run"):
-        from distill.recipe.load import default_values, resolve
+        from distill.recipe.defaults import default_values
+        from distill.recipe.load import resolve
         from distill.run.pipeline import run as run_stages
     config = (
         resolve(
@@ -66,7 +67,9 @@ def recipe(
 ) -> None:
     """Print the default recipe with a sentence on each field."""
     with needs_train_extra("recipe"):
-        from distill.recipe.load import default_values, json_schema, resolve
+        from distill.recipe.defaults import default_values
+        from distill.recipe.load import resolve
+        from distill.recipe.schema import json_schema
         from distill.recipe.text import to_yaml
     if schema:
         typer.echo(json.dumps(json_schema(), indent=2, ensure_ascii=False))

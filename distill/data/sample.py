@@ -9,8 +9,9 @@ import numpy as np
 from PIL import Image
 
 from distill.basis.draws import draw_integers
-from export.runtime.decode import MAX_PIXELS, decode
+from export.runtime.decode import decode
 from export.runtime.errors import DataError, visible
+from export.runtime.limits import MAX_PIXELS
 
 
 class Stored(Protocol):

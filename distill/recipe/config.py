@@ -10,9 +10,19 @@ from typing import Annotated, Any
 from pydantic import ValidationError, model_validator
 from pydantic_core import InitErrorDetails, PydanticCustomError
 
+from distill.recipe._checks import (
+    Mistakes,
+    check_evaluations,
+    check_frozen,
+    check_length,
+    check_precision,
+    check_student,
+    check_teachers,
+    check_views,
+)
+from distill.recipe._loss_checks import check_alignment, check_losses
 from distill.recipe.base import Natural, Section, Text, as_tuple
 from distill.recipe.cache import CacheSection
-from distill.recipe.checks import cross_errors
 from distill.recipe.data import DataSection
 from distill.recipe.evaluate import EvaluationEntry, EvaluationsField
 from distill.recipe.export import ExportSection
@@ -74,11 +84,24 @@ class RunConfig(Section):
                 loc=tuple(path.split(".")),
                 input=None,
             )
-            for path, text in cross_errors(self)
+            for path, text in self._mistakes()
         ]
         if errors:
             raise ValidationError.from_exception_data("RunConfig", errors)
         return self
+
+    def _mistakes(self) -> Mistakes:
+        yield from check_length(self.train)
+        yield from check_teachers(self.teachers, self.train)
+        yield from check_student(self.student, self.teachers, self.train)
+        yield from check_losses(self.losses, self.student, self.teachers, self.train)
+        yield from check_alignment(self.losses, self.train)
+        yield from check_frozen(self.student, self.train)
+        yield from check_views(self.views, self.cache)
+        yield from check_evaluations(
+            self.evaluate, taught=bool(self.teachers), labelled=self.data.labels is not None
+        )
+        yield from check_precision(self.train)
 
     @property
     def folder(self) -> Path:

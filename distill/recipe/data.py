@@ -8,7 +8,7 @@ from distill.recipe.base import Count, Natural, Section, Share, later, whole
 from distill.recipe.labels import Lines, TemplateLines
 from distill.recipe.sources import ScenesSection, SourceField, SourcesField
 from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST, IN_TRAIN, Changes
-from export.runtime.decode import MAX_PIXELS
+from export.runtime.limits import MAX_PIXELS
 
 PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
 

@@ -20,7 +20,8 @@ from typing import Any
 
 from distill.basis.progress import is_main_process, make_console
 from distill.recipe.config import RunConfig
-from distill.recipe.load import default_values, load_recipe, resolve
+from distill.recipe.defaults import default_values
+from distill.recipe.load import load_recipe, resolve
 from distill.recipe.stages import STAGES, Stage
 from distill.run.cache_stage import build_caches
 from distill.run.evaluate_stage import evaluate_stage

@@ -9,7 +9,8 @@ from distill.data.guess import open_source
 from distill.data.sample import check_source, limit_pixels
 from distill.data.shards.write import ShardSettings, write_shards
 from distill.recipe.config import RunConfig
-from distill.recipe.load import default_values, read_recipe, resolve
+from distill.recipe.defaults import default_values
+from distill.recipe.load import read_recipe, resolve
 
 RECIPES = (".yaml", ".yml")
 # Stands for what a recipe of data alone does not say, and nothing here asks for.

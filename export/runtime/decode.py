@@ -10,9 +10,7 @@ import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
 from .errors import DataError, visible
-
-# Pillow refuses more by itself, and a limit can only be lower.
-MAX_PIXELS = 178_956_970
+from .limits import MAX_PIXELS
 
 ImageSource = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
 

@@ -108,7 +108,7 @@ def test_length_is_ten_epochs_unless_given() -> None:
 
 def test_exactly_one_length() -> None:
     both = mistakes(train={"steps": 30, "epochs": 2})
-    assert both == ["r.yaml: train.steps: found 30 beside epochs 2; leave one of them out, or null"]
+    assert both == ["r.yaml: train.steps: found 30 and epochs 2; give only one"]
     (neither,) = mistakes(train={"steps": None, "epochs": None})
     assert neither.startswith("r.yaml: train.steps: missing")
 
@@ -126,7 +126,7 @@ def test_no_teacher_means_no_term_that_needs_one() -> None:
     values = {"teacher": None, "student": {"width": 64}}
     (line,) = mistakes(**values)
     assert line.startswith("r.yaml: losses: kl_divergence and corpus_kl and")
-    assert "cannot do without a teacher" in line
+    assert "need a teacher, and the recipe has no teacher" in line
     run = config(**values, losses={"contrastive": 1})
     assert run.train.teacher == "absent"
     assert run.teachers == ()
@@ -168,7 +168,9 @@ def test_teachers_of_a_list_differ_and_weigh_something() -> None:
         (line,) = mistakes(teacher=[TEACHER, {**other, "weight": weight}])
         assert line.startswith(f"r.yaml: teacher.1.weight: found {weight!r}, must be"), line
     (line,) = mistakes(teacher=[TEACHER, {**other, "weight": 1e-9}])
-    assert line.startswith("r.yaml: teacher.1.weight: found 1e-09 beside 1, which leaves nothing")
+    assert line.startswith(
+        "r.yaml: teacher.1.weight: found 1e-09, too little next to the largest, 1"
+    )
 
 
 def test_student_kinds() -> None:
@@ -241,7 +243,7 @@ def test_one_tower_cannot_do_without_a_teacher() -> None:
 def test_evaluation_names_are_unique() -> None:
     entry = {"name": "a", "task": "retrieval", "data": {"kind": "scenes"}}
     (line,) = mistakes(evaluate=[entry, entry])
-    assert line == "r.yaml: evaluate: 2 sets are called 'a'; give each a name of its own"
+    assert line == "r.yaml: evaluate: 2 sets are called 'a'; give each its own name"
 
 
 def test_retrieval_has_no_classes() -> None:

@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 
 from distill.recipe.config import RunConfig
-from distill.recipe.load import default_values, json_schema, load_recipe, resolve, to_yaml
+from distill.recipe.defaults import default_values
+from distill.recipe.load import load_recipe, resolve
+from distill.recipe.schema import json_schema
+from distill.recipe.text import to_yaml
 from export.runtime.errors import RecipeError
 from tests.distill.recipe.recipes import MINIMAL, mistakes
 

@@ -55,8 +55,8 @@ def test_layers_are_kept_of_a_model_and_not_of_a_config() -> None:
     own = {"config": {"num_hidden_layers": 4}, "pretrained": False, "keep_every": 2}
     (line,) = mistakes(student={"text": own})
     assert line == (
-        "r.yaml: student.text.keep_every: found 2 beside a config; set its num_hidden_layers "
-        "instead"
+        "r.yaml: student.text.keep_every: found 2 together with a config; set its "
+        "num_hidden_layers instead"
     )
 
 
@@ -69,6 +69,5 @@ def test_a_ridge_needs_a_cached_teacher_and_linear_projections() -> None:
     assert line.startswith("r.yaml: student.projection_start: ridge would undo")
     (line,) = mistakes(student={**ridge, "image": {"projection": "mlp"}})
     assert line == (
-        "r.yaml: student.image.projection: found 'mlp', but projection_start: ridge solves linear "
-        "ones alone"
+        "r.yaml: student.image.projection: found 'mlp', but projection_start: ridge needs linear"
     )

@@ -1,0 +1,81 @@
+"""Overrides: ``--set a.b=value``, applied to the values of a recipe before they are checked."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from distill.recipe.errors import models_at
+from distill.recipe.text import inline, read_yaml
+from export.runtime.errors import RecipeError
+
+
+def apply_override(values: dict[str, Any], override: str) -> str:
+    """Set one value of a recipe in place, and return its dotted path.
+
+    Raises:
+        RecipeError: it is no ``a.b=value``, or the path leads through a name, a number or a
+            missing entry of a list.
+    """
+    path, equals, text = override.partition("=")
+    path = path.strip()
+    parts: list[int | str] = [int(part) if part.isdecimal() else part for part in path.split(".")]
+    if not equals or "" in parts:
+        raise RecipeError(f"--set {override}: must be a dotted path and a value, a.b=value")
+    value = read_yaml(text, where=f"--set {path}")
+    place: Any = values
+    for number, part in enumerate(parts):
+        done, location = ".".join(map(str, parts[:number])), tuple(parts[:number])
+        _check_step(place, part, path=path, done=done)
+        if number == len(parts) - 1:
+            place[part] = value
+        elif isinstance(place, dict) and part not in place:
+            place[part] = _inside_default(location, part, values, path=path)
+        place = place[part]
+    return path
+
+
+def _check_step(place: Any, part: int | str, *, path: str, done: str) -> None:
+    """Refuse a step of a path that leads nowhere."""
+    match place:
+        case dict():
+            if isinstance(part, int):
+                raise RecipeError(
+                    f"--set {path}: {done or 'the recipe'} is a single entry and no list; leave "
+                    f"the {part} out"
+                )
+        case list():
+            if isinstance(part, str):
+                raise RecipeError(
+                    f"--set {path}: {done} is a list of {len(place)}; pick an entry by its "
+                    f"number, as in {done}.0.{part}"
+                )
+            if part >= len(place):
+                raise RecipeError(
+                    f"--set {path}: {done} has {len(place)} entries and no number {part}; the "
+                    f"first is 0, and --set {done}=[…] replaces the list"
+                )
+        case _:
+            raise RecipeError(
+                f"--set {path}: {done} is {inline(place)}, with nothing inside to set; replace "
+                f"it whole, --set {done}=…"
+            )
+
+
+def _inside_default(
+    location: tuple[int | str, ...], part: int | str, values: Mapping[str, Any], *, path: str
+) -> dict[str, Any] | list[Any]:
+    """Return the map or list that stands for what the recipe leaves to its defaults."""
+    for model in models_at(location, values):
+        field = model.model_fields.get(str(part))
+        if field is None:
+            continue
+        if isinstance(field.default, str | int | float):
+            done = ".".join(map(str, (*location, part)))
+            raise RecipeError(
+                f"--set {path}: {done} is {inline(field.default)}, with nothing inside to set; "
+                f"replace it whole, --set {done}=…"
+            )
+        if isinstance(field.default, tuple):
+            return list(field.default)
+        kind = getattr(field.default, "kind", None)
+        return {} if kind is None else {"kind": kind}
+    return {}

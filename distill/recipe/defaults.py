@@ -1,0 +1,102 @@
+"""The default recipe, with what ``--teacher``, ``--student``, ``--data`` and ``--labels`` say."""
+
+import re
+from pathlib import Path
+from typing import Any
+
+from distill.labels.folders import class_folders
+from distill.labels.names import are_labels, name_labels
+from distill.recipe.base import kinds_of
+from distill.recipe.teachers import DEFAULT_TEACHER_KIND, TEACHERS
+from export.runtime.errors import RecipeError
+
+DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
+# What a student of images alone learns by, and beside it where there are labels.
+PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
+ABOUT_LABELS = {"prompt_kl": 1.0}
+_PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
+
+
+def default_values(
+    *,
+    teacher: str | None = None,
+    student: str | None = None,
+    data: str | None = None,
+    labels: str | None = None,
+    output: str | Path | None = None,
+) -> dict[str, Any]:
+    """Return the values of the default recipe, for `resolve`.
+
+    Args:
+        teacher: A name with its kind, as in ``hf:NAME_OR_FOLDER`` and
+            ``open_clip:MODEL:PRETRAINED``, or alone: one of OpenAI's names (``ViT-L/14``) or
+            ``.pt`` files, the folder of a run, else what ``hf`` takes; CLIP ViT-L/14 of the hub
+            unless given.
+        student: Name of a timm backbone, or the folder of a dual encoder of transformers.
+        data: A table, a folder with one, a folder of class folders or of pictures; scenes unless
+            given.
+        labels: A file with the labels that pictures are told apart by: the student is an image
+            tower then, and learns from pictures alone.
+        output: The run folder.
+
+    Raises:
+        RecipeError: the teacher is of an unknown kind.
+        DataError: the data is nothing that can be read, or the labels are not.
+    """
+    values: dict[str, Any] = {"teacher": _teacher_values(teacher or DEFAULT_TEACHER)}
+    if student is not None:
+        values["student"] = _student_values(student)
+    if data is not None:
+        from distill.data.guess import guess_source
+
+        train = guess_source(data, unlabelled=labels is not None)
+        values["data"] = {"train": train}
+    if labels is not None or values.get("data", {}).get("train", {}).get("kind") == "images":
+        _of_pictures_alone(values, student, labels)
+    if output is not None:
+        values["output"] = str(output)
+    return values
+
+
+def _teacher_values(name: str) -> dict[str, Any]:
+    rows = kinds_of(TEACHERS)
+    prefix = _PREFIX.fullmatch(name)
+    if prefix is None:
+        known = (kind for kind, row in rows.items() if row.recognises(name))
+        kind = next(known, DEFAULT_TEACHER_KIND)
+        return {"kind": kind, **rows[kind].named(name)}
+    kind, model = prefix.groups()
+    if kind not in rows:
+        raise RecipeError(
+            f"--teacher {name}: found the kind {kind!r}, must be one of "
+            f"{', '.join(rows)}, as in hf:NAME_OR_FOLDER; a bare name is that too"
+        )
+    return {"kind": kind, **rows[kind].named(model)}
+
+
+def _student_values(name: str) -> dict[str, Any]:
+    if (Path(name) / "config.json").is_file():
+        return {"kind": "hf", "model": name}
+    return {"kind": "towers", "image": {"backbone": name}}
+
+
+def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str | None) -> None:
+    """Make a recipe one of an image tower that learns from the teacher without captions."""
+    section = values.setdefault("student", {"kind": "towers"})
+    if section["kind"] != "towers":
+        raise RecipeError(
+            f"--student {student}: a dual encoder, but without captions the student is an image "
+            "tower alone; give the name of a timm backbone"
+        )
+    section["text"] = None
+    values["losses"] = dict(PICTURES_ALONE)
+    if labels is None:
+        return
+    names = name_labels(labels, field="--labels")
+    values["losses"] |= ABOUT_LABELS
+    data = values.setdefault("data", {})
+    data |= {"labels": labels, "templates": "openai"}
+    train = data.get("train", {})
+    # Folders of another name than a label's are an order of somebody's, and no classes.
+    if train.get("kind") == "folder" and not are_labels(class_folders(Path(train["path"])), names):
+        data["train"] = {"kind": "images", "path": train["path"]}
