@@ -1,1 +1,1 @@
-"""What every room may use, and what knows nothing of CLIP."""
+"""What every room may use and what knows nothing of CLIP."""

@@ -1,8 +1,8 @@
 """Files and folders that appear whole under their names or do not appear at all.
 
 Everything is written under a hidden temporary name in the same folder and then renamed, so a reader
-never sees half of it. A process that is killed may leave ``.NAME.tmp`` behind and, between the two
-renames of a folder, ``.NAME.old``; :func:`is_temporary` knows both.
+never sees half of it. A killed process may leave ``.NAME.tmp`` behind or, between the two renames
+of a folder, ``.NAME.old``. :func:`is_temporary` recognises both.
 """
 
 import secrets
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether this is the name of something unfinished or replaced, left by a killed write."""
+    """Tell whether a file or folder with this name is what a killed process left behind."""
     return name.startswith(".") and name.endswith((".tmp", ".old"))
 
 
@@ -30,14 +30,14 @@ def write_whole(path: Path, content: str | bytes, *, shared: bool = False) -> No
 
 @contextmanager
 def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Give a temporary path to write to; at the end the file takes the name ``path``.
+    """Yield a temporary path to write to, and rename the file to ``path`` at the end.
 
     If the block raises, the temporary file is removed and an older ``path`` is left as it was.
 
     Args:
         path: The name of the finished file, in a folder that exists.
-        shared: Whether others may write this file at the same time. Each then has a temporary file
-            of its own, and the last one to finish wins.
+        shared: Whether other processes may write this file at the same time. Each then has its own
+            temporary file, and the last one to finish wins.
 
     Raises:
         OSError: the file cannot be renamed.
@@ -52,14 +52,14 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
 
 @contextmanager
 def whole_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
-    """Give an empty temporary folder to fill; at the end it takes the place of ``path``.
+    """Yield an empty temporary folder to fill, and put it in place of ``path`` at the end.
 
-    An older ``path`` is kept until then, and left as it was if the block raises. If an earlier
-    process was killed, what it left is removed, or put back if ``path`` is missing.
+    An older ``path`` is kept until then, and left as it was if the block raises. What a killed
+    process left behind is removed, but its older folder is put back if ``path`` is missing.
 
     Args:
         path: The name of the finished folder. Its parents are created.
-        shared: Whether others may write this folder at the same time, as in :func:`whole_file`.
+        shared: Whether other processes may write this folder at the same time, as for a file.
 
     Raises:
         OSError: a folder cannot be created or renamed.

@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, a line now and then elsewhere, silence on other processes."""
+"""Progress: a bar on a terminal, otherwise a line now and then; only the main process shows it."""
 
 import os
 import time
@@ -15,14 +15,14 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 
-SECONDS_BETWEEN_LINES = 15.0
+_SECONDS_BETWEEN_LINES = 15.0
 
 
 class Bar:
-    """One running task; ``update`` says how far it is and what stands beside it."""
+    """The progress of one task."""
 
     def __init__(self, console: Console, progress: Progress | None, title: str, total: int) -> None:
-        """Show a bar where ``progress`` is given, plain lines otherwise."""
+        """Show a bar if ``progress`` is given, otherwise plain lines."""
         self._console = console
         self._progress = progress
         self._title = title
@@ -31,21 +31,21 @@ class Bar:
         self._task = None if progress is None else progress.add_task(title, total=total, note="")
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that ``done`` of the total are done."""
+        """Show that ``done`` of the total are done, followed by a note."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
-        elif done >= self._total or time.monotonic() - self._last_line > SECONDS_BETWEEN_LINES:
+        elif done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
             self._last_line = time.monotonic()
             self._console.print(f"{self._title} {done}/{self._total} {note}".rstrip(), style=None)
 
 
 def is_main_process() -> bool:
-    """Tell whether this is the first of the processes that a launcher started, or the only one."""
+    """Tell whether this is the only process, or the first that a launcher started."""
     return os.environ.get("RANK", "0") == "0"
 
 
 def make_console() -> Console:
-    """Return a console on standard error; silent on all processes but the main one."""
+    """Return a console on standard error that is silent on all but the main process."""
     return Console(
         stderr=True,
         quiet=not is_main_process(),
@@ -58,7 +58,16 @@ def make_console() -> Console:
 
 @contextmanager
 def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Bar]:
-    """Give a bar with title, share done, remaining time and a note."""
+    """Show the progress of a task while the block runs.
+
+    Args:
+        title: What the task does.
+        total: How many steps it has.
+        done: How many of them are done already.
+
+    Yields:
+        The bar; its ``update`` says how many steps are done.
+    """
     console = make_console()
     if not console.is_terminal or console.quiet:
         yield Bar(console, None, title, total)

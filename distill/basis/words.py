@@ -1,14 +1,14 @@
-"""Numbers as people read them."""
+"""Numbers and texts as people read them."""
 
 
 def counted(number: float, noun: str) -> str:
-    """Return a number with its noun, to three digits where it is no whole one."""
+    """Return a number with its noun; a float is rounded to three digits."""
     text = f"{number:,}" if isinstance(number, int) else f"{number:,.3g}"
     return f"{text} {noun}" if text == "1" else f"{text} {noun}s"
 
 
 def human_bytes(count: float) -> str:
-    """Return a number of bytes for people, in powers of ten."""
+    """Return a number of bytes in B, kB, MB, GB or TB, of 1,000 each."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -17,7 +17,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Return a length of time for people."""
+    """Return a duration in seconds, minutes and seconds, or hours and minutes."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

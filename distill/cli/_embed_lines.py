@@ -1,4 +1,4 @@
-"""Embedding the lines of a file: pictures in base64, or texts, as EasyNLP extracts features."""
+"""Embedding the lines of a file: pictures in base64, as EasyNLP reads them, or texts."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -20,17 +20,17 @@ from export.runtime import EdgeModel
 from export.runtime.decode import decode
 from export.runtime.errors import BundleError, DataError
 
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 def embed_lines(model: EdgeModel, path: Path, *, schema: str) -> Embedded:
     """Embed the column ``image``, in base64, of a file whose columns ``schema`` names.
 
-    A row of the result stands for each line that can be read, and its name is ``FILE:LINE``; lines
-    that are alike have a row each, and empty lines none.
+    Each line that can be read gives one row, named ``FILE:LINE``. Empty lines give none, and equal
+    lines are not merged.
 
     Raises:
-        DataError: the file or the schema cannot be used, or no line of it.
+        DataError: the schema or the file cannot be used, or no line can be read.
         BundleError: the bundle has no image tower.
     """
     try:
@@ -40,7 +40,7 @@ def embed_lines(model: EdgeModel, path: Path, *, schema: str) -> Embedded:
     if IMAGE_COLUMN not in columns:
         raise DataError(
             f"--schema: found {shorten(schema)}, a column must be {IMAGE_COLUMN}, such as "
-            "image:str:1; a file of texts is embedded by --texts"
+            "image:str:1; to embed a file of texts, use --texts"
         )
     if model.manifest.image is None:
         raise BundleError("the bundle has no image tower, so it cannot embed pictures")
@@ -59,12 +59,12 @@ def embed_lines(model: EdgeModel, path: Path, *, schema: str) -> Embedded:
 
 
 def embed_texts(model: EdgeModel, path: Path) -> Embedded:
-    """Embed the texts of a file, one a line; a row of the result is named by its text.
+    """Embed the texts of a file, one per line; each row is named by its text.
 
-    Lines that are alike have a row each, and empty lines none.
+    Empty lines give no row, and equal lines are not merged.
 
     Raises:
-        DataError: the file cannot be used, or no line of it.
+        DataError: the file cannot be used, or no line can be read.
         BundleError: the bundle has no text tower.
     """
     unreadable: list[str] = []
@@ -83,11 +83,11 @@ def embed_texts(model: EdgeModel, path: Path) -> Embedded:
 
 def _embedded(
     path: Path,
-    read: Callable[[BinaryIO], Iterator[tuple[str, Item]]],
-    embed: Callable[[list[Item]], NDArray[np.float32]],
+    read: Callable[[BinaryIO], Iterator[tuple[str, _Item]]],
+    embed: Callable[[list[_Item]], NDArray[np.float32]],
     unreadable: list[str],
 ) -> tuple[NDArray[np.float32], list[str]]:
-    """Return the embeddings of what is read from a file, and the names of their rows."""
+    """Return the embeddings of what ``read`` finds in a file, and the names of their rows."""
     parts: list[NDArray[np.float32]] = []
     names: list[str] = []
     try:
@@ -111,15 +111,15 @@ def _embedded(
 def _fields(
     path: Path, file: BinaryIO, count: int, place: int, unreadable: list[str]
 ) -> Iterator[tuple[str, bytes]]:
-    """Give place and content of the field of each line that has as many as the schema."""
+    """Yield ``FILE:LINE`` and the field at ``place`` of each line with ``count`` fields."""
     for number, _, line in numbered_lines(file):
         fields = [] if line is None else line.split(b"\t")
         if len(fields) == count:
             bom = b"\xef\xbb\xbf" if number == 1 else b""
             yield f"{path}:{number}", fields[place].removeprefix(bom)
         else:
-            found = "it is too long" if line is None else f"{len(fields)} fields"
-            unreadable.append(f"{path}:{number}: {found} where the schema has {count}")
+            found = "it is too long" if line is None else f"it has {len(fields)} fields"
+            unreadable.append(f"{path}:{number}: {found}, and the schema has {count}")
 
 
 def _text(field: bytes, *, name: str) -> str:

@@ -1,7 +1,7 @@
-"""Make the demo's teacher again: ``python -m distill.demo.make_teacher``, in a checkout.
+"""Train the demo's teacher again: ``python -m distill.demo.make_teacher``, in a checkout.
 
-Renders the pictures, prepares the start, runs ``configs/demo_teacher.yaml`` through the ordinary
-training loop, and puts the result into the package as float16.
+This renders the pictures, prepares the start, trains by ``configs/demo_teacher.yaml`` and writes
+the result into the package as float16.
 """
 
 from importlib import resources
@@ -16,14 +16,15 @@ from distill.run.pipeline import run
 from export.runtime.errors import RecipeError
 from students.model import load_student
 
-RECIPE = Path("configs/demo_teacher.yaml")
+_RECIPE = Path("configs/demo_teacher.yaml")
 
 
-def make_teacher(recipe: Path = RECIPE) -> Path:
-    """Run the recipe and return the folder of the package's new teacher.
+def _make_teacher(recipe: Path = _RECIPE) -> Path:
+    """Run the recipe and return the folder of the new teacher in the package.
 
     Raises:
-        RecipeError: the recipe is missing, or is not one that starts from a folder.
+        RecipeError: the recipe is missing, has no ``student.start``, or trains on other pictures
+            than scenes with a path.
     """
     config = load_recipe(recipe)
     source = config.train_sources[0]
@@ -48,4 +49,4 @@ def make_teacher(recipe: Path = RECIPE) -> Path:
 
 
 if __name__ == "__main__":
-    make_teacher()
+    _make_teacher()

@@ -1,4 +1,4 @@
-"""The demo: few captions, many pictures, and what a teacher is worth then."""
+"""The demo: what a teacher is worth if there are few captions and many pictures."""
 
 import json
 from collections.abc import Sequence
@@ -10,6 +10,7 @@ from typing import Any
 from rich.console import Console
 from rich.table import Table
 
+from distill.basis.files import is_temporary, write_whole
 from distill.data.sample import open_image
 from distill.data.scenes import PROMPTS, Split, class_names, render_scenes
 from distill.data.tables.table import open_table
@@ -26,26 +27,32 @@ from export.runtime.errors import RunError
 from export.runtime.model import EdgeModel
 from students.model import load_student
 
-CAPTIONED = 400
-PICTURES = 4_000
-IMAGE_SIZE = 48
-SHOWN = 8
-# Seeds of their own (the teacher's pictures have 0): nobody saw what is measured on.
+_CAPTIONED = 400
+_PICTURES = 4_000
+_IMAGE_SIZE = 48
+_SHOWN = 8
+# The teacher's pictures have seed 0. With seeds of their own, no model has seen the test pictures.
 TRAIN_SEED = 10
-NEW_PICTURES: dict[str, tuple[Split, int, int]] = {
+_NEW_PICTURES: dict[str, tuple[Split, int, int]] = {
     "trained_pairs": ("train", 720, 11),
     "held_out_pairs": ("held_out", 400, 12),
 }
+_TEACHER = (
+    "The teacher is a small CLIPModel trained on such pictures, not a CLIP of the real world."
+)
+_CLASSES = (
+    "All 80 pairs of colour and shape are candidates. No model was trained on the held-out pairs."
+)
 _STUDENTS = (
-    f"Both students had the same start, the same number of steps and the same {CAPTIONED} "
-    f"captioned pictures; the one with the teacher also had {PICTURES - CAPTIONED:,} pictures "
-    "without captions."
+    f"Both students had the same start, the same number of steps and the same {_CAPTIONED} "
+    f"captioned pictures. The student with the teacher also had {_PICTURES - _CAPTIONED:,} "
+    "pictures without captions."
 )
 
 
 @dataclass(frozen=True)
-class Tables:
-    """The tables of the demo's pictures."""
+class _Tables:
+    """Tables of pictures: to train with and without the teacher, and to measure on, by name."""
 
     many: Path
     captioned: Path
@@ -53,10 +60,12 @@ class Tables:
 
 
 def run_demo(out: Path, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
-    """Tell the whole story in a folder: scenes, cache, two students, report, bundle.
+    """Run the whole demo in a folder: scenes, cache, two students, report, bundle.
 
-    What is finished is skipped when it is run again. ``overrides`` change the recipe of both
-    students. Returns the content of ``report.json``.
+    A second run skips what is finished. ``overrides`` change the recipes of both students.
+
+    Returns:
+        The content of ``report.json``.
 
     Raises:
         RunError: the folder holds something other than a demo.
@@ -85,47 +94,48 @@ def run_demo(out: Path, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _claim(out: Path) -> None:
     mark = out / "demo.json"
-    if out.exists() and any(out.iterdir()) and not mark.exists():
+    held = [path for path in out.iterdir() if not is_temporary(path.name)] if out.exists() else []
+    if held and mark not in held:
         raise RunError(f"{out}: the folder holds something other than a demo; choose another --out")
     out.mkdir(parents=True, exist_ok=True)
-    mark.write_text(json.dumps({"demo": 1}) + "\n")
+    write_whole(mark, json.dumps({"demo": 1}) + "\n")
 
 
 def _introduce(console: Console) -> None:
     console.print(
-        "The pictures are procedural: bright shapes on dark backgrounds. The teacher is a small "
-        "CLIPModel that was trained on such pictures, no CLIP of the real world. Two students of "
-        f"equal start and length get the same {CAPTIONED} captioned pictures; the one with the "
-        f"teacher also gets {PICTURES - CAPTIONED:,} pictures without captions."
+        f"The pictures are procedural: bright shapes on dark backgrounds. {_TEACHER} Two students "
+        f"with the same start and number of steps get the same {_CAPTIONED} captioned pictures. "
+        f"The student with the teacher also gets {_PICTURES - _CAPTIONED:,} pictures without "
+        "captions."
     )
 
 
-def _render(folder: Path) -> Tables:
+def _render(folder: Path) -> _Tables:
     measured = {
         name: render_scenes(
-            folder / name, count=count, seed=seed, image_size=IMAGE_SIZE, split=split
+            folder / name, count=count, seed=seed, image_size=_IMAGE_SIZE, split=split
         )
-        for name, (split, count, seed) in NEW_PICTURES.items()
+        for name, (split, count, seed) in _NEW_PICTURES.items()
     }
-    return Tables(
+    return _Tables(
         many=render_scenes(
             folder / "train",
-            count=PICTURES,
+            count=_PICTURES,
             seed=TRAIN_SEED,
-            image_size=IMAGE_SIZE,
-            captioned=CAPTIONED,
+            image_size=_IMAGE_SIZE,
+            captioned=_CAPTIONED,
         ),
         captioned=render_scenes(
-            folder / "captioned", count=CAPTIONED, seed=TRAIN_SEED, image_size=IMAGE_SIZE
+            folder / "captioned", count=_CAPTIONED, seed=TRAIN_SEED, image_size=_IMAGE_SIZE
         ),
         measured=measured,
     )
 
 
 def _recipe(
-    package: Path, output: Path, tables: Tables, more: Sequence[str], *, alone: bool = False
+    package: Path, output: Path, tables: _Tables, more: Sequence[str], *, alone: bool = False
 ) -> RunConfig:
-    """Return the demo's recipe for one of the two students."""
+    """Return the recipe of one of the two students."""
     measured = {
         name: {"kind": "table", "path": str(path)} for name, path in tables.measured.items()
     }
@@ -162,22 +172,22 @@ def _evaluate(out: Path, distilled: RunConfig, alone: RunConfig) -> dict[str, An
         history=distilled.folder / "metrics.jsonl",
         notes=[
             "The pictures are procedural: coloured shapes on dark backgrounds.",
-            "The teacher is a small CLIPModel trained on such pictures, no CLIP of the real world.",
+            _TEACHER,
             _STUDENTS,
-            "All 80 colour-shape classes are candidates; the held-out pairs were in no training.",
+            _CLASSES,
         ],
         title="clip-distill demo",
     )
     return report
 
 
-def _classify(bundle: Path, tables: Tables, console: Console) -> None:
-    """Show a few held-out pictures and what the bundle says of them."""
+def _classify(bundle: Path, tables: _Tables, console: Console) -> None:
+    """Print a few held-out pictures and what the bundle says about them."""
     model = EdgeModel.load(bundle)
     source = open_table(tables.measured["held_out_pairs"])
     labels = class_names("all")
     table = Table("picture", "is", "the bundle says", "probability", box=None)
-    for number in range(SHOWN):
+    for number in range(_SHOWN):
         sample = source[number]
         label, probability = model.classify(open_image(sample), labels)[0]
         table.add_row(sample.key, sample.label, label, f"{probability:.0%}")
@@ -185,7 +195,7 @@ def _classify(bundle: Path, tables: Tables, console: Console) -> None:
 
 
 def _conclude(report: dict[str, Any], out: Path, console: Console) -> None:
-    """Print what the teacher was worth, in points of top-1."""
+    """Print what the teacher is worth, in points of top-1 accuracy."""
     for entry in report["sets"]:
         top1 = {name: 100 * (result["top1"] or 0) for name, result in entry["results"].items()}
         gain = top1["student"] - top1["student_alone"]

@@ -1,4 +1,4 @@
-"""The demo's way, with fewer pictures and steps than it really takes."""
+"""The whole demo, with fewer pictures and steps."""
 
 import json
 from pathlib import Path
@@ -13,10 +13,10 @@ from export.runtime.model import EdgeModel
 def test_the_demo_leaves_report_and_bundle_and_skips_what_is_finished(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(demo, "PICTURES", 256)
-    monkeypatch.setattr(demo, "CAPTIONED", 128)
+    monkeypatch.setattr(demo, "_PICTURES", 256)
+    monkeypatch.setattr(demo, "_CAPTIONED", 128)
     pictures = {"trained_pairs": ("train", 144, 11), "held_out_pairs": ("held_out", 80, 12)}
-    monkeypatch.setattr(demo, "NEW_PICTURES", pictures)
+    monkeypatch.setattr(demo, "_NEW_PICTURES", pictures)
     short = ["train.steps=4", "data.workers=0"]
     out = tmp_path / "demo"
     demo.run_demo(out, overrides=short)
@@ -26,12 +26,12 @@ def test_the_demo_leaves_report_and_bundle_and_skips_what_is_finished(
     assert models["student"]["parameters"] <= models["teacher"]["parameters"] / 4
     sets = {entry["name"]: entry for entry in report["sets"]}
     assert list(sets) == ["trained_pairs", "held_out_pairs"]
-    # The teacher is the real one: 144 and 80 of its pictures are enough to see that.
+    # The teacher is the bundled one; 144 and 80 pictures are enough to show it.
     assert sets["trained_pairs"]["results"]["teacher"]["top1"] >= 0.95
     assert sets["held_out_pairs"]["results"]["teacher"]["top1"] >= 0.9
     page = (out / "report.html").read_text()
     assert "procedural" in page
-    assert "no CLIP of the real world" in page
+    assert "not a CLIP of the real world" in page
     assert EdgeModel.load(out / "bundle").embed_texts(["a red circle"]).shape == (1, 128)
     student = (out / "student" / "student" / "model.safetensors").stat().st_mtime_ns
     capsys.readouterr()

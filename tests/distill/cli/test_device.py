@@ -133,7 +133,7 @@ def test_embed_lines_of_base64_in_their_order(
     assert status == 0
     assert out.endswith("; 2 skipped\n")
     skipped = [line for line in err.splitlines() if line.startswith("skipped")]
-    assert skipped[1].startswith(f"skipped {file}:6: 2 fields where the schema has 1")
+    assert skipped[1].startswith(f"skipped {file}:6: it has 2 fields, and the schema has 1")
     assert f"{file}:5: " in skipped[0]
     names = (tmp_path / "features.files.txt").read_text().splitlines()
     assert names == [f"{file}:{number}" for number in (1, 2, 4)]

@@ -11,7 +11,6 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.basis.words import counted, human_bytes, human_time
 from distill.cli.app import main
 from distill.recipe.load import load_recipe
 from distill.run.estimate import (
@@ -172,26 +171,3 @@ def test_reading_hides_behind_the_teacher_only_where_it_has_other_cores() -> Non
     assert overlapped(80.0, 10.0, workers=2, device="cuda") == 40.0
     cores = os.cpu_count() or 1
     assert overlapped(8.0, 10.0, workers=4, device="cpu") == pytest.approx(10 + 8 / cores)
-
-
-def test_numbers_are_for_people() -> None:
-    counts = [(1, "epoch"), (1.0, "epoch"), (0.5, "epoch"), (12.345, "epoch"), (12345, "view")]
-    assert [counted(*count) for count in counts] == [
-        "1 epoch",
-        "1 epoch",
-        "0.5 epochs",
-        "12.3 epochs",
-        "12,345 views",
-    ]
-    assert [human_bytes(count) for count in (999, 1500, 2.5e9, 3e12)] == [
-        "999 B",
-        "1.5 kB",
-        "2.5 GB",
-        "3.0 TB",
-    ]
-    assert [human_time(count) for count in (0.31, 42.4, 125, 7260)] == [
-        "0.3 s",
-        "42 s",
-        "2 min 5 s",
-        "2 h 1 min",
-    ]
