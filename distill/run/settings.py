@@ -1,28 +1,22 @@
 """Settings of training, filled from the recipe's fields of the same names."""
 
-from dataclasses import fields
-from typing import TYPE_CHECKING, Any, TypeVar
+from collections.abc import Callable
+from inspect import signature
+from typing import Any, TypeVar
 
 from distill.recipe.base import Section
 
-if TYPE_CHECKING:
-    from _typeshed import DataclassInstance
-
-Settings = TypeVar("Settings", bound="DataclassInstance")
+Settings = TypeVar("Settings")
 
 
-def fill(kind: type[Settings], section: Section, **others: Any) -> Settings:
-    """Return a dataclass whose fields are those of a section by the same names.
+def fill(kind: Callable[..., Settings], section: Section, **others: Any) -> Settings:
+    """Return settings whose fields are those of a section by the same names.
 
     Args:
-        kind: The dataclass.
+        kind: The class of the settings, a dataclass.
         section: The section of the recipe.
         others: Fields that the section lacks, or whose value there is not the one to use.
     """
-    known = type(section).model_fields
-    taken = {
-        field.name: getattr(section, field.name)
-        for field in fields(kind)
-        if field.name in known and field.name not in others
-    }
+    shared = signature(kind).parameters.keys() & type(section).model_fields.keys()
+    taken = {name: getattr(section, name) for name in shared if name not in others}
     return kind(**taken, **others)
