@@ -5,7 +5,7 @@ After a change of such a row, write them anew:
     .venv/bin/python -m tests.doc_tables
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 from tests.house import ROOT
@@ -60,9 +60,38 @@ def _yes(value: bool) -> str:
     return "yes" if value else "no"
 
 
+def digests_table() -> str:
+    """Return the fields of a recipe by the first stage whose result they change."""
+    from distill.recipe.stages import STAGES
+
+    fields: dict[str | None, list[str]] = {stage: [] for stage in (*STAGES, None)}
+    for name, stage in _marked_fields():
+        fields[stage].append(f"`{name}`")
+    rows = [(f"`{stage}`" if stage else "none", ", ".join(fields[stage])) for stage in fields]
+    return _table(("stage", "fields"), rows)
+
+
+def _marked_fields() -> Iterator[tuple[str, str | None]]:
+    """Yield the fields of a recipe that are marked with a stage, section by section."""
+    from distill.recipe.base import Section
+    from distill.recipe.config import RunConfig
+    from distill.recipe.stages import Changes
+
+    def visit(section: type[Section], prefix: str) -> Iterator[tuple[str, str | None]]:
+        for name, field in section.model_fields.items():
+            marks = [mark.stage for mark in field.metadata if isinstance(mark, Changes)]
+            if marks:
+                yield f"{prefix}{name}", marks[0]
+            elif isinstance(field.annotation, type) and issubclass(field.annotation, Section):
+                yield from visit(field.annotation, f"{prefix}{name}.")
+
+    return visit(RunConfig, "")
+
+
 # The page and the name of the markers, <!-- NAME --> and <!-- /NAME -->, that a table is between.
 TABLES: dict[tuple[str, str], Callable[[], str]] = {
     ("docs/file-formats.md", "metrics"): metrics_table,
+    ("docs/file-formats.md", "digests"): digests_table,
     ("docs/losses.md", "terms"): terms_table,
 }
 
