@@ -1,4 +1,4 @@
-"""What every test stands on: the same seeds, few threads, no hub."""
+"""Setup for every test: the same seeds, few threads, no hub, and imports when they are needed."""
 
 import os
 import random
@@ -7,13 +7,21 @@ import sys
 
 import pytest
 
-# Set before anything imports numpy or torch, and handed on to every process that a test starts.
+from tests.lazy import LazyImports
+
+# Set before anything imports numpy or torch. Processes that a test starts inherit them.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 os.environ["HF_HUB_OFFLINE"] = "1"
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
-# What is started in the background ignores Ctrl-C, and so would every process that a test starts.
+# A process in the background ignores Ctrl-C, and so would every process that a test starts.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
     signal.signal(signal.SIGINT, signal.default_int_handler)
+LazyImports.collecting = True
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Let test modules import lazily while tests are collected."""
+    config.pluginmanager.register(LazyImports())
 
 
 @pytest.fixture(autouse=True)

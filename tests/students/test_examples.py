@@ -8,7 +8,10 @@ from typing import Any
 import pytest
 from PIL import Image
 
-from students.build import build_towers
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from students.build import build_towers
 
 DOCUMENTED = {
     "students.build": ["build_towers"],

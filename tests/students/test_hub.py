@@ -8,9 +8,12 @@ from typing import Any
 import huggingface_hub.constants
 import pytest
 
-from students.build import build_towers
-from students.hub import find_file, find_model
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from students.build import build_towers
+    from students.hub import find_file, find_model
+    from students.model import load_student
 
 
 @pytest.fixture

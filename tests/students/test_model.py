@@ -5,21 +5,25 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
-from students.build import build_towers
-from students.config import StudentConfig
-from students.encoder import (
-    Student,
-    clamp_logit_scale,
-    embed_images,
-    embed_texts,
-    logit_bias,
-    logit_scale,
-    raw_logit_scale,
-    tokenize,
-)
-from students.model import StudentModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from students.build import build_towers
+    from students.config import StudentConfig
+    from students.encoder import (
+        Student,
+        clamp_logit_scale,
+        embed_images,
+        embed_texts,
+        logit_bias,
+        logit_scale,
+        raw_logit_scale,
+        tokenize,
+    )
+    from students.model import StudentModel
 
 TEXTS = ["a red cat", "the large blue star on dark", "dog"]
 

@@ -3,11 +3,15 @@
 from typing import Any
 
 import pytest
-import timm
-from transformers import CLIPConfig, CLIPModel, PreTrainedModel, SiglipConfig, SiglipModel
 
-from students.build import build_towers
-from students.parts import backbone_of, is_projection, tower_of
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import timm
+    from transformers import CLIPConfig, CLIPModel, PreTrainedModel, SiglipConfig, SiglipModel
+
+    from students.build import build_towers
+    from students.parts import backbone_of, is_projection, tower_of
 
 SMALL = {
     "hidden_size": 32,

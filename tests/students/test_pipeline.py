@@ -6,13 +6,17 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import pipeline
 
-from students.build import build_hf, build_towers
-from students.encoder import Student, embed_images, embed_texts, logit_scale, tokenize
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import pipeline
+
+    from students.build import build_hf, build_towers
+    from students.encoder import Student, embed_images, embed_texts, logit_scale, tokenize
+    from students.model import load_student
 
 LABELS = ["red circle", "blue star", "large dog"]
 CLIP = {

@@ -7,30 +7,33 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm.data
-import torch
 from PIL import Image
-from torch import nn
-from transformers import AutoImageProcessor
 
-from students.backbone import image_processor_for
-from students.build import build_towers
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import timm.data
+    import torch
+    from torch import nn
+    from transformers import AutoImageProcessor
+
+    from students.backbone import image_processor_for
+    from students.build import build_towers
 
 
-class Configured(nn.Module):
-    """A backbone of which only the data configuration matters."""
-
-    def __init__(self, **data: Any) -> None:
-        super().__init__()
-        self.pretrained_cfg = {
-            "input_size": (3, 96, 96),
-            "interpolation": "bicubic",
-            "mean": (0.5, 0.4, 0.3),
-            "std": (0.2, 0.3, 0.4),
-            "crop_pct": 0.875,
-            "crop_mode": "center",
-            **data,
-        }
+def configured(**data: Any) -> nn.Module:
+    """Return a backbone of which only the data configuration matters."""
+    backbone = nn.Identity()
+    backbone.pretrained_cfg = {
+        "input_size": (3, 96, 96),
+        "interpolation": "bicubic",
+        "mean": (0.5, 0.4, 0.3),
+        "std": (0.2, 0.3, 0.4),
+        "crop_pct": 0.875,
+        "crop_mode": "center",
+        **data,
+    }
+    return backbone
 
 
 def picture(width: int, height: int) -> Image.Image:
@@ -50,7 +53,7 @@ def picture(width: int, height: int) -> Image.Image:
     ],
 )
 def test_pictures_are_prepared_as_timm_does(data: dict[str, Any]) -> None:
-    backbone = Configured(**data)
+    backbone = configured(**data)
     config = timm.data.resolve_model_data_config(backbone)
     expected = timm.data.create_transform(**config, is_training=False)
     processor = image_processor_for(backbone, None)
@@ -61,14 +64,14 @@ def test_pictures_are_prepared_as_timm_does(data: dict[str, Any]) -> None:
 
 
 def test_a_whole_picture_stays_whole() -> None:
-    backbone = Configured(crop_mode="border", crop_pct=0.9)
+    backbone = configured(crop_mode="border", crop_pct=0.9)
     processor = image_processor_for(backbone, None)
     assert (processor.size["height"], processor.size["width"]) == (96, 96)
     assert not processor.do_center_crop
 
 
 def test_the_recipes_size_takes_the_place_of_timms() -> None:
-    processor = image_processor_for(Configured(), 48)
+    processor = image_processor_for(configured(), 48)
     assert processor.size["shortest_edge"] == 54  # floor(48 / 0.875)
     assert (processor.crop_size["height"], processor.crop_size["width"]) == (48, 48)
 

@@ -4,14 +4,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel
 
-from students.build import build_towers
-from students.config import StudentConfig
-from students.encoder import embed_images, embed_texts, tokenize
-from students.model import StudentModel, load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from transformers import AutoConfig, AutoModel
+
+    from students.build import build_towers
+    from students.config import StudentConfig
+    from students.encoder import embed_images, embed_texts, tokenize
+    from students.model import StudentModel, load_student
 
 # Some backbones have buffers that no file stores. If loading loses them, efficientvit, levit and
 # swin fail, and rotary embeddings give NaN.

@@ -5,24 +5,32 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
-from transformers import CLIPConfig, CLIPModel, PreTrainedModel
 
-from students.build import build_towers
-from students.encoder import Student
-from students.model import load_student
-from students.switches import (
-    checkpoint_gradients,
-    choose_memory_format,
-    compile_towers,
-    is_convolutional,
-)
+from tests.lazy import lazy_imports
 
-CPU = torch.device("cpu")
-PIXELS = torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
-IDS = torch.tensor([[2, 6, 7, 8, 3], [2, 9, 10, 3, 0], [2, 11, 3, 0, 0], [2, 12, 13, 14, 3]])
-TOKENS = {"input_ids": IDS, "attention_mask": (IDS > 0).long()}
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+    from transformers import CLIPConfig, CLIPModel, PreTrainedModel
+
+    from students.build import build_towers
+    from students.encoder import Student
+    from students.model import load_student
+    from students.switches import (
+        checkpoint_gradients,
+        choose_memory_format,
+        compile_towers,
+        is_convolutional,
+    )
+
+
+def pixels() -> Tensor:
+    return torch.randn(4, 3, 64, 64, generator=torch.Generator().manual_seed(3))
+
+
+def tokens() -> dict[str, Tensor]:
+    ids = torch.tensor([[2, 6, 7, 8, 3], [2, 9, 10, 3, 0], [2, 11, 3, 0, 0], [2, 12, 13, 14, 3]])
+    return {"input_ids": ids, "attention_mask": (ids > 0).long()}
 
 
 def build(backbone: str, image: dict[str, Any], text: dict[str, Any]) -> Student:
@@ -44,8 +52,8 @@ def gradients(model: PreTrainedModel) -> dict[str, Tensor]:
     model.train()
     model.zero_grad()
     torch.manual_seed(7)
-    image = model.get_image_features(pixel_values=PIXELS).pooler_output
-    text = model.get_text_features(**TOKENS).pooler_output
+    image = model.get_image_features(pixel_values=pixels()).pooler_output
+    text = model.get_text_features(**tokens()).pooler_output
     (image.sin().sum() + (text * image).cos().mean()).backward()
     found = {name: weight.grad for name, weight in model.named_parameters()}
     return {name: gradient.clone() for name, gradient in found.items() if gradient is not None}
@@ -107,7 +115,7 @@ def test_a_locked_tower_with_checkpoints_is_not_differentiated(
     model = build("test_vit", image, text).model
     checkpoint_gradients(model)
     model.text_tower.encoder.requires_grad_(requires_grad=False)
-    hidden = model.text_tower(**TOKENS)[0]
+    hidden = model.text_tower(**tokens())[0]
     assert not hidden.requires_grad
 
 
@@ -125,15 +133,18 @@ def test_channels_last_gives_the_same_embeddings(
 ) -> None:
     model = build(backbone, image, text).model
     with torch.no_grad():
-        expected = model.get_image_features(pixel_values=PIXELS).pooler_output
-        layout = choose_memory_format(model, wanted=True, device=CPU)
+        expected = model.get_image_features(pixel_values=pixels()).pooler_output
+        layout = choose_memory_format(model, wanted=True, device=torch.device("cpu"))
         assert layout is torch.channels_last
-        pixels = PIXELS.contiguous(memory_format=layout)
-        found = model.get_image_features(pixel_values=pixels).pooler_output
+        laid_out = pixels().contiguous(memory_format=layout)
+        found = model.get_image_features(pixel_values=laid_out).pooler_output
     assert torch.allclose(found, expected, atol=1e-5)
     wide = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in wide)
-    assert choose_memory_format(model, wanted=False, device=CPU) is torch.contiguous_format
+    assert (
+        choose_memory_format(model, wanted=False, device=torch.device("cpu"))
+        is torch.contiguous_format
+    )
     assert all(weight.is_contiguous() for weight in wide)
 
 
@@ -160,7 +171,7 @@ def test_channels_last_of_a_saved_student(
 ) -> None:
     student = build("test_resnet", image, text)
     before = {name: tensor.clone() for name, tensor in student.model.state_dict().items()}
-    choose_memory_format(student.model, wanted=True, device=CPU)
+    choose_memory_format(student.model, wanted=True, device=torch.device("cpu"))
     student.save(tmp_path / "student")
     loaded = load_student(tmp_path / "student").model.state_dict()
     assert all(torch.equal(loaded[name], before[name]) for name in before)
@@ -193,6 +204,6 @@ def test_compiled_towers_learn_and_save_the_same(
     loaded = load_student(tmp_path / "student").model
     with torch.no_grad():
         found, expected = (
-            model.get_image_features(PIXELS[:3]).pooler_output for model in (fast.model, loaded)
+            model.get_image_features(pixels()[:3]).pooler_output for model in (fast.model, loaded)
         )
     assert torch.allclose(found, expected, atol=1e-4)

@@ -4,12 +4,16 @@ from typing import Any
 
 import numpy as np
 import pytest
-import timm
-import torch
 
-from students.build import build_towers
-from students.encoder import tokenize
-from students.towers import ImageTower, Projection, TextTower, pool
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import timm
+    import torch
+
+    from students.build import build_towers
+    from students.encoder import tokenize
+    from students.towers import ImageTower, Projection, TextTower, pool
 
 
 @pytest.mark.parametrize(
