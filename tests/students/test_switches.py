@@ -141,10 +141,8 @@ def test_channels_last_gives_the_same_embeddings(
     assert torch.allclose(found, expected, atol=1e-5)
     wide = [module.weight for module in model.modules() if isinstance(module, nn.Conv2d)]
     assert all(weight.is_contiguous(memory_format=torch.channels_last) for weight in wide)
-    assert (
-        choose_memory_format(model, wanted=False, device=torch.device("cpu"))
-        is torch.contiguous_format
-    )
+    layout = choose_memory_format(model, wanted=False, device=torch.device("cpu"))
+    assert layout is torch.contiguous_format
     assert all(weight.is_contiguous() for weight in wide)
 
 
