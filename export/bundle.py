@@ -1,4 +1,4 @@
-"""From a student's folder to a bundle: exported, verified, then put in place whole."""
+"""Export a student to a bundle, which appears complete and verified or not at all."""
 
 import os
 import shutil
@@ -45,14 +45,14 @@ _FILES = (manifest.FILE, _IMAGE_FILE, _TEXT_FILE, _TOKENIZER_FILE, LABELS_FILE)
 
 @dataclass(frozen=True)
 class ExportReport:
-    """What an export gave.
+    """The result of an export.
 
     Attributes:
         folder: The bundle.
-        sizes: Bytes of each of its files, by name.
-        differences: The largest absolute difference between the embeddings of each graph and
-            the student's, by file name.
-        tolerance: What was allowed.
+        sizes: Size in bytes of each file, by name.
+        differences: Largest absolute difference between each graph's embeddings and the
+            student's, by file name.
+        tolerance: The largest difference that was allowed.
     """
 
     folder: Path
@@ -71,24 +71,31 @@ def export_student(
     tolerance: float = 1e-4,
     force: bool = False,
 ) -> ExportReport:
-    """Write a student as a bundle that ``EdgeModel`` loads, once it is seen to agree with torch.
+    """Export a student as a bundle that ``EdgeModel`` loads.
 
-    All is built in a folder beside ``out``, which is there complete or not at all; a bundle that
-    stood there is replaced.
+    The bundle is built in a temporary folder next to ``out``. Once its graphs agree with the
+    student, it is renamed to ``out`` and replaces a bundle that was there.
 
     Args:
         folder: A student, or any other dual encoder of transformers.
-        out: The bundle.
+        out: The folder of the bundle.
         templates: Prompts that the bundle classifies with, each with ``{}`` for the label.
-        labels: Labels that it carries, embedded with these prompts.
+        labels: Labels that the bundle carries, embedded with these templates.
         opset: ONNX operator set of the graphs.
-        tolerance: The largest absolute difference between embeddings that passes.
-        force: Replace ``out`` even if other files than a bundle's lie there.
+        tolerance: Largest absolute difference between embeddings that passes.
+        force: Replace ``out`` even if it contains files that do not belong to a bundle.
 
     Raises:
-        ExportError: ``out`` is no place for a bundle, a tower cannot be exported, or its ONNX form
-            differs from it.
+        ExportError: ``out`` cannot be used, a tower cannot be exported, or its graph differs from
+            it.
         StudentError: The student cannot be loaded.
+
+    Examples:
+        >>> from pathlib import Path
+        >>> from export.bundle import export_student
+        >>> report = export_student(Path("runs/mine/student"), Path("bundle"))
+        >>> sorted(report.sizes)
+        ['image.onnx', 'manifest.json', 'text.onnx', 'tokenizer.json']
     """
     folder, out = Path(folder), Path(out)
     _check_place(out, student=folder, force=force)
@@ -115,29 +122,29 @@ def export_student(
             labels=None if labels is None else write_labels(build, labels, image or text),
         )
         manifest.write(build, description)
-        # What was written must also load: a contradiction would otherwise meet the device first.
+        # Load the result, so that a contradiction shows here and not on the device.
         EdgeModel.load(build)
         sizes = {name: (build / name).stat().st_size for name in description.files}
     return ExportReport(out, sizes, differences, tolerance)
 
 
 def _check_place(out: Path, *, student: Path, force: bool) -> None:
-    """Refuse a place whose files are somebody's and no bundle's."""
+    """Refuse a folder that cannot be replaced without losing other files."""
     if out.is_symlink() or (out.exists() and not out.is_dir()):
-        raise ExportError(f"{out}: a file or link stands there; name another folder for the bundle")
+        raise ExportError(f"{out}: found a file or a link; choose another folder for the bundle")
     if student.resolve().is_relative_to(out.resolve()):
-        raise ExportError(f"{out}: the student lies there; name another folder for the bundle")
+        raise ExportError(f"{out}: this folder contains the student; choose another for the bundle")
     blocked = next((parent for parent in out.absolute().parents if parent.exists()), None)
     if blocked is not None and not blocked.is_dir():
-        raise ExportError(f"{out}: {blocked} is a file; name another folder for the bundle")
+        raise ExportError(f"{out}: {blocked} is a file; choose another folder for the bundle")
     if force or not out.is_dir():
         return
     names = sorted(entry.name for entry in out.iterdir())
     foreign = [name for name in names if name not in _FILES]
     if foreign or (names and manifest.FILE not in names):
         raise ExportError(
-            f"{out}: the folder holds {(foreign or names)[0]} and is no bundle, so it is not "
-            "replaced; name another folder"
+            f"{out}: the folder contains {(foreign or names)[0]} and is not a bundle, so it is not "
+            "replaced; choose another folder"
         )
 
 
@@ -151,7 +158,7 @@ def _checked_templates(templates: Sequence[str]) -> tuple[str, ...]:
 def _write_image(
     build: Path, student: Student, *, opset: int
 ) -> tuple[ImagePart | None, dict[str, float]]:
-    """Write the image tower, if there is one; its part of the manifest and how far it is off."""
+    """Write the image graph, if there is one; return its manifest entry and its difference."""
     if student.image_processor is None:
         return None, {}
     try:
@@ -159,7 +166,7 @@ def _write_image(
     except BundleError as error:
         raise ExportError(f"preprocessor_config.json: {error}") from error
     check_preprocessing(student, preprocessing)
-    # Tracing may leave its own tensors in a model's caches, so that the model itself runs first.
+    # Run the model before tracing, which may leave its own tensors in the model's caches.
     probes = image_probes(student, preprocessing)
     graph = export_image(student.model, preprocessing, opset=opset)
     _save(graph, build / _IMAGE_FILE)
@@ -177,7 +184,7 @@ def _write_image(
 def _write_text(
     build: Path, student: Student, *, opset: int
 ) -> tuple[TextPart | None, dict[str, float]]:
-    """Write the text tower, if there is one; its part of the manifest and how far it is off."""
+    """Write the text graph, if there is one; return its manifest entry and its difference."""
     tokenizer = student.tokenizer
     if tokenizer is None:
         return None, {}
@@ -204,9 +211,9 @@ def _write_text(
 def _save(graph: onnx.ModelProto, path: Path) -> None:
     try:
         content = graph.SerializeToString()
-    except Exception as error:  # protobuf's own error, whose class depends on its version.
+    except Exception as error:  # The class of protobuf's error depends on its version.
         raise ExportError(
-            f"{path.name}: an ONNX file holds at most 2 GB; take a smaller tower"
+            f"{path.name}: an ONNX file can hold at most 2 GB; choose a smaller tower"
         ) from error
     path.write_bytes(content)
 
@@ -215,10 +222,10 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
     backend = getattr(tokenizer, "backend_tokenizer", None)
     if backend is None:
         raise ExportError(
-            f"{path.name}: {type(tokenizer).__name__} does its work in Python, and a device has "
-            "only the tokenizers library; take a student whose tokenizer is a tokenizer.json"
+            f"{path.name}: {type(tokenizer).__name__} runs in Python, but a device has only the "
+            "tokenizers library; choose a student whose tokenizer is saved as tokenizer.json"
         )
-    # A copy, since the last call's padding and truncation would be written as well.
+    # Copy it, to leave out the padding and truncation of the last call.
     copy = tokenizers.Tokenizer.from_str(backend.to_str())
     copy.no_truncation()
     copy.no_padding()
@@ -227,7 +234,7 @@ def _save_tokenizer(tokenizer: PreTrainedTokenizerBase, path: Path) -> None:
 
 @contextmanager
 def _built_beside(out: Path) -> Iterator[Path]:
-    """Give a folder to build in that becomes ``out`` at the end, or vanishes on failure."""
+    """Yield a folder that becomes ``out`` at the end, or is removed on failure."""
     target = out.absolute()
     made = [parent for parent in target.parents if not parent.exists()]
     build = target.with_name(f".{target.name}.{os.getpid()}.tmp")
@@ -241,7 +248,7 @@ def _built_beside(out: Path) -> Iterator[Path]:
     finally:
         shutil.rmtree(build, ignore_errors=True)
         for parent in made:
-            # Fails where something lies in it by now, as the finished bundle does.
+            # Fails if the folder is not empty, such as with the finished bundle in it.
             with suppress(OSError):
                 parent.rmdir()
 
@@ -262,7 +269,7 @@ def _put_in_place(build: Path, target: Path) -> None:
 
 
 def _name(model: PreTrainedModel) -> str:
-    """What the model is made of, in a word or two."""
+    """Return a short name that says what the model is made of."""
     image, text = getattr(model.config, "image", None), getattr(model.config, "text", None)
     if not isinstance(model, StudentModel):
         return str(model.config.model_type)

@@ -1,4 +1,4 @@
-"""Whether a bundle gives what the student gives: graphs, preprocessing and tokenizer."""
+"""The gate of a bundle: its graphs, preprocessing and tokenizer must agree with the student."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -19,7 +19,7 @@ from export.runtime.tokenizer import Tokenizer
 from students.encoder import Student, embed_images, embed_texts, tokenize
 
 _BATCHES = (1, 3, 2)
-# Width and height: square, wide, tall with odd sides, smaller than a pixel of some models' patch.
+# Width and height: square, wide, tall with odd sides, smaller than a patch.
 _PICTURES = ((64, 64), (301, 127), (97, 203), (3, 5))
 _TEXTS = (
     "a photo of a cat.",
@@ -34,7 +34,7 @@ _TEXTS = (
 
 @dataclass(frozen=True)
 class _Probe:
-    """What goes into a graph, and what the student makes of the same.
+    """Inputs of a graph, and the student's embeddings of the same inputs.
 
     Attributes:
         inputs: The graph's inputs by name.
@@ -47,21 +47,25 @@ class _Probe:
 
 @torch.no_grad()
 def image_probes(student: Student, preprocessing: Preprocessing) -> list[_Probe]:
-    """Run pictures of noise through the student's image tower, in batches of several sizes.
+    """Embed pictures of noise with the student's image tower, in batches of several sizes.
+
+    Args:
+        student: The student, which has an image tower.
+        preprocessing: The student's preprocessing.
 
     Raises:
-        ExportError: The image processor's pictures are of a size that the tower does not take.
+        ExportError: The image tower does not take pictures of the image processor's size.
     """
     generator = np.random.default_rng(0)
     probes = []
     for batch in _BATCHES:
         noise = generator.integers(0, 256, (batch, *preprocessing.size, 3), np.uint8)
-        # A picture without contrast is where a normalisation that is off shows most.
+        # A picture of low contrast makes wrong normalisation most visible.
         noise[0] //= 8
         values = torch.from_numpy(preprocessing.normalise(noise))
         try:
             embeddings = embed_images(student.model, values)
-        except Exception as error:  # Whatever a model's own code raises.
+        except Exception as error:  # A model's code may raise anything.
             height, width = preprocessing.size
             raise ExportError(
                 f"preprocessor_config.json: the image tower does not take pictures of {width} x "
@@ -73,7 +77,11 @@ def image_probes(student: Student, preprocessing: Preprocessing) -> list[_Probe]
 
 @torch.no_grad()
 def text_probes(student: Student) -> list[_Probe]:
-    """Run texts through the student's text tower, of one token and of its full context length."""
+    """Embed texts with the student's text tower, from one token to its full context length.
+
+    Args:
+        student: The student, which has a text tower.
+    """
     assert student.tokenizer is not None
     length = student.context_length
     tokens = [
@@ -81,7 +89,7 @@ def text_probes(student: Student) -> list[_Probe]:
         for texts in ([_TEXTS[0]], _TEXTS)
     ]
     long_ids = tokens[1]["input_ids"]
-    # Cut by hand: a tokenizer adds marks of its own to the shortest text.
+    # Cut by hand, since a tokenizer adds special tokens to the shortest text.
     shapes = [(1, 1), (3, 2), (2, 3), (1, long_ids.shape[1]), (3, min(9, long_ids.shape[1]))]
     for batch, columns in shapes:
         ids = long_ids[-batch:, :columns].contiguous()
@@ -98,12 +106,17 @@ def text_probes(student: Student) -> list[_Probe]:
 
 
 def largest_difference(path: Path, probes: Sequence[_Probe], *, output: str) -> float:
-    """Give the largest absolute difference between a graph's embeddings and the student's.
+    """Return the largest absolute difference between a graph's embeddings and the student's.
 
-    It is infinite where either of them is no number.
+    It is infinite if an embedding is not finite.
+
+    Args:
+        path: The graph's file.
+        probes: Inputs and expected embeddings.
+        output: Name of the graph's output.
 
     Raises:
-        ExportError: The graph cannot be run, or gives embeddings of another shape.
+        ExportError: The graph cannot be run, or its embeddings have another shape.
     """
     try:
         session = open_session(path)
@@ -118,29 +131,38 @@ def _difference(
     found = run_graph(session, path, output, dict(probe.inputs))
     if found.shape != probe.expected.shape:
         raise ExportError(
-            f"{path.name}: embeddings have shape {list(found.shape)}, the student's have "
+            f"{path.name}: its embeddings have shape {list(found.shape)}, but the student's have "
             f"{list(probe.expected.shape)}"
         )
     difference = float(np.abs(found.astype(np.float64) - probe.expected).max())
-    # A comparison with nan is false, which would pass for agreement.
+    # Comparisons with NaN are false, so NaN could pass for agreement.
     return difference if np.isfinite(difference) else float("inf")
 
 
 def check_difference(difference: float, *, file: str, tolerance: float) -> None:
-    """Refuse a graph that differs by more than ``tolerance``.
+    """Refuse a graph that differs too much from the student.
+
+    Args:
+        difference: The largest absolute difference between embeddings.
+        file: Name of the graph's file.
+        tolerance: The largest difference that passes.
 
     Raises:
-        ExportError: It does.
+        ExportError: ``difference`` exceeds ``tolerance``.
     """
     if not difference <= tolerance:
         raise ExportError(
-            f"{file}: its embeddings differ from the student's by up to {difference:.2g}, and "
-            f"{tolerance:.2g} is allowed; if that is good enough for you, raise export.tolerance"
+            f"{file}: its embeddings differ from the student's by up to {difference:.2g}, but only "
+            f"{tolerance:.2g} is allowed; if that is accurate enough, raise export.tolerance"
         )
 
 
 def check_preprocessing(student: Student, preprocessing: Preprocessing) -> None:
-    """Refuse an image processor whose results the runtime does not reproduce to the bit.
+    """Refuse an image processor that the runtime does not reproduce bit by bit.
+
+    Args:
+        student: The student, which has an image processor.
+        preprocessing: The same preprocessing, as the runtime does it.
 
     Raises:
         ExportError: The results differ.
@@ -155,17 +177,22 @@ def check_preprocessing(student: Student, preprocessing: Preprocessing) -> None:
         if not np.array_equal(found, expected):
             kind = type(student.image_processor).__name__
             raise ExportError(
-                f"preprocessor_config.json: {kind} makes something else of a picture of {width} x "
-                f"{height} pixels than resizing, cropping and normalising, which is all that a "
-                "bundle can do"
+                f"preprocessor_config.json: the runtime cannot reproduce what {kind} does to a "
+                f"picture of {width} x {height} pixels; a bundle can only resize, crop and "
+                "normalise"
             )
 
 
 def check_tokenizer(student: Student, part: TextPart, path: Path) -> None:
-    """Refuse a tokenizer whose ids or mask the runtime does not reproduce.
+    """Refuse a tokenizer that the runtime does not reproduce.
+
+    Args:
+        student: The student, which has a tokenizer.
+        part: The text tower's entry in the manifest.
+        path: The bundle's tokenizer file.
 
     Raises:
-        ExportError: They differ.
+        ExportError: Token ids or masks differ.
     """
     assert student.tokenizer is not None
     runtime = Tokenizer(path, part)
@@ -180,7 +207,7 @@ def check_tokenizer(student: Student, part: TextPart, path: Path) -> None:
         if any(not np.array_equal(found[name], expected[name].numpy()) for name in found):
             kind = type(student.tokenizer).__name__
             raise ExportError(
-                f"{path.name}: {kind} gives other tokens for {texts[0][:40]!r} than its file does; "
-                "a bundle needs a tokenizer that pads and cuts on the right and does all its work "
-                "in tokenizer.json"
+                f"{path.name}: {kind} and this file give different tokens for "
+                f"{texts[0][:40]!r}; a bundle needs a tokenizer that pads and cuts on the right, "
+                "and that tokenizer.json describes completely"
             )

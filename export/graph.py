@@ -1,4 +1,4 @@
-"""The two graphs of a student: pixels to embeddings, tokens to embeddings."""
+"""Turn the towers of a student into ONNX graphs: pixels or tokens in, embeddings out."""
 
 import logging
 import warnings
@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from transformers import PreTrainedModel
 
-from export.runtime.errors import ExportError
+from export.runtime.errors import ExportError, reason_of
 from export.runtime.preprocess import Preprocessing
 from students.encoder import embed_images, embed_texts
 
@@ -25,11 +25,11 @@ _DYNAMIC = torch.export.Dim.DYNAMIC
 
 
 class _ImageGraph(nn.Module):
-    """Uint8 pixels ``[N, H, W, 3]`` to embeddings ``[N, D]``, scaling and normalising included.
+    """Embed uint8 pixels ``[N, H, W, 3]``; the graph scales and normalises them.
 
     Args:
-        model: The student.
-        preprocessing: Its mean, standard deviation and scale are put into the graph.
+        model: The student's model.
+        preprocessing: Its ``rescale``, ``mean`` and ``std`` become part of the graph.
     """
 
     factor: Tensor
@@ -43,16 +43,16 @@ class _ImageGraph(nn.Module):
             self.register_buffer(name, torch.tensor(values, dtype=torch.float32).view(1, 3, 1, 1))
 
     def forward(self, pixels: Tensor) -> Tensor:
-        """Embed pixels, L2-normalised."""
+        """Return L2-normalised embeddings, float32 ``[N, D]``."""
         channels_first = pixels.permute(0, 3, 1, 2).to(torch.float32)
         return embed_images(self.model, channels_first * self.factor - self.offset)
 
 
 class _TextGraph(nn.Module):
-    """Token ids and mask, int64 ``[N, L]``, to embeddings ``[N, D]``.
+    """Embed token ids and mask, both int64 ``[N, L]``.
 
     Args:
-        model: The student.
+        model: The student's model.
     """
 
     def __init__(self, model: PreTrainedModel) -> None:
@@ -60,7 +60,7 @@ class _TextGraph(nn.Module):
         self.model = model
 
     def forward(self, input_ids: Tensor, attention_mask: Tensor) -> Tensor:
-        """Embed tokens, L2-normalised."""
+        """Return L2-normalised embeddings, float32 ``[N, D]``."""
         tokens = {"input_ids": input_ids, "attention_mask": attention_mask}
         return embed_texts(self.model, tokens)
 
@@ -68,10 +68,15 @@ class _TextGraph(nn.Module):
 def export_image(
     model: PreTrainedModel, preprocessing: Preprocessing, *, opset: int
 ) -> onnx.ModelProto:
-    """Turn the image tower into a graph with dynamic batch.
+    """Turn the image tower into a graph with a dynamic batch size.
+
+    Args:
+        model: The student's model.
+        preprocessing: Fixes the size of the pictures, and how the graph normalises them.
+        opset: ONNX operator set of the graph.
 
     Raises:
-        ExportError: torch cannot express the tower in ONNX.
+        ExportError: torch cannot export the tower to ONNX in this opset.
     """
     pixels = torch.zeros(2, *preprocessing.size, 3, dtype=torch.uint8)
     return _export(
@@ -84,10 +89,15 @@ def export_image(
 
 
 def export_text(model: PreTrainedModel, *, context_length: int, opset: int) -> onnx.ModelProto:
-    """Turn the text tower into a graph with dynamic batch and sequence.
+    """Turn the text tower into a graph with dynamic batch size and text length.
+
+    Args:
+        model: The student's model.
+        context_length: The largest number of tokens in a text.
+        opset: ONNX operator set of the graph.
 
     Raises:
-        ExportError: torch cannot express the tower in ONNX.
+        ExportError: torch cannot export the tower to ONNX in this opset.
     """
     tokens = torch.ones(2, min(context_length, 7), dtype=torch.int64)
     return _export(
@@ -107,7 +117,7 @@ def _export(
     axes: tuple[str, ...],
     opset: int,
 ) -> onnx.ModelProto:
-    """Trace a module with the axes ``axes`` dynamic, from the first on."""
+    """Export a module. The first axes of its inputs are dynamic and get the names ``axes``."""
     shapes = {name: dict.fromkeys(range(len(axes)), _DYNAMIC) for name in inputs}
     try:
         with _quiet(), torch.no_grad():
@@ -123,14 +133,14 @@ def _export(
             )
             assert program is not None
             graph = program.model_proto
-    except Exception as error:  # The exporter wraps whatever a model's own code raises.
+    except Exception as error:  # The exporter wraps whatever a model's code raises.
         raise ExportError(
-            f"{output}: torch cannot turn this tower into ONNX ({cause(error)})"
+            f"{output}: torch cannot export this tower to ONNX ({cause(error)})"
         ) from error
     found = {entry.domain: entry.version for entry in graph.opset_import}
     if found.get("") != opset:
         raise ExportError(
-            f"{output}: torch gives a graph of opset {found.get('')} and not of {opset}; set "
+            f"{output}: torch exported opset {found.get('')} instead of {opset}; set "
             f"export.opset: {found.get('')}"
         )
     _tidy(graph, axes)
@@ -138,9 +148,9 @@ def _export(
 
 
 def _tidy(graph: onnx.ModelProto, axes: tuple[str, ...]) -> None:
-    """Name the dynamic axes and drop what only debugging the exporter needs.
+    """Name the dynamic axes, and drop what only helps to debug the exporter.
 
-    That is the larger part of a small file, and quotes paths of this machine.
+    In a small graph that is most of the file, and it contains paths of this machine.
     """
     main = graph.graph
     for value in (*main.input, *main.output):
@@ -160,7 +170,7 @@ def _tidy(graph: onnx.ModelProto, axes: tuple[str, ...]) -> None:
 
 @contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep the exporter's chatter off the terminal; what fails is raised."""
+    """Hide the exporter's logs and warnings; errors are still raised."""
     level = logging.root.manager.disable
     logging.disable(logging.CRITICAL)
     try:
@@ -172,8 +182,7 @@ def _quiet() -> Iterator[None]:
 
 
 def cause(error: BaseException) -> str:
-    """What first went wrong, in one line of bearable length."""
+    """Return the text of the first exception in a chain of causes, on one line."""
     while error.__cause__ is not None:
         error = error.__cause__
-    text = " ".join(str(error).split()) or type(error).__name__
-    return text if len(text) <= 200 else f"{text[:197]}..."
+    return reason_of(error)

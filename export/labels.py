@@ -1,4 +1,4 @@
-"""Labels that a bundle carries: embedded where a teacher is at hand, for a device without one."""
+"""Labels that a bundle carries, embedded in advance for a device without a text tower."""
 
 import hashlib
 from collections.abc import Sequence
@@ -17,17 +17,30 @@ LABELS_FILE = "labels.npy"
 
 @dataclass(frozen=True)
 class Labels:
-    """Labels by name, and an L2-normalised vector for each, float32 ``[N, D]``."""
+    """Labels and their embeddings.
+
+    Attributes:
+        names: The labels, each once.
+        embeddings: One L2-normalised row per label, float32 ``[N, D]``.
+    """
 
     names: Sequence[str]
     embeddings: NDArray[np.float32]
 
 
 def write_labels(build: Path, labels: Labels, tower: ImagePart | TextPart | None) -> LabelPart:
-    """Write the embeddings of labels into a bundle with a tower; return their part of the manifest.
+    """Write the embeddings of labels into a bundle.
+
+    Args:
+        build: The folder of the bundle.
+        labels: The labels.
+        tower: A tower of the bundle, which has the same width.
+
+    Returns:
+        The labels' entry in the manifest.
 
     Raises:
-        ExportError: The labels cannot be used, or their embeddings are of another width.
+        ExportError: The labels are invalid, or their embeddings have another width.
     """
     try:
         names = checked_labels(labels.names)
@@ -37,9 +50,9 @@ def write_labels(build: Path, labels: Labels, tower: ImagePart | TextPart | None
     width = 0 if tower is None else tower.width
     if found.shape != (len(names), width):
         raise ExportError(
-            f"export.labels: {len(names)} labels are embedded as {list(found.shape)}, and the "
-            f"student embeds in {width} numbers; leave student.width out, so that it is the "
-            "teacher's"
+            f"export.labels: the embeddings of {len(names)} labels have shape "
+            f"{list(found.shape)}, but the student's embeddings have width {width}; leave out "
+            "student.width to get the teacher's width"
         )
     np.save(build / LABELS_FILE, found, allow_pickle=False)
     digest = hashlib.sha256((build / LABELS_FILE).read_bytes()).hexdigest()

@@ -1,7 +1,12 @@
-"""What a device needs: numpy, Pillow, tokenizers and onnxruntime, nothing else.
+"""Run a bundle on a device with numpy, Pillow, tokenizers and onnxruntime alone.
 
-``EdgeModel`` is loaded when it is first asked for, since everything else imports this package
-for its errors and its preprocessing.
+- ``EdgeModel`` (``export.runtime.model``): classify pictures, embed pictures and texts.
+- ``export.runtime.decode``: decode a picture to RGB.
+- ``export.runtime.preprocess``: resize, crop and normalise it.
+- ``export.runtime.manifest``: read what a bundle says about itself.
+- ``export.runtime.errors``: the exceptions, and how they relate to each other.
+
+``EdgeModel`` is imported at first use, so importing the errors loads no other library.
 """
 
 from typing import TYPE_CHECKING, Any

@@ -1,4 +1,4 @@
-"""Reading fields of JSON strictly: each function checks one value and says where it stands."""
+"""Check values of a JSON file strictly. Each function takes a value and the field it is in."""
 
 import math
 from collections.abc import Collection, Mapping
@@ -10,10 +10,10 @@ from .errors import BundleError
 def mapping(
     value: Any, where: str, *, required: Collection[str], optional: Collection[str] = ()
 ) -> dict[str, Any]:
-    """Give an object whose keys are all known, none missing.
+    """Return an object that has all required keys and no unknown ones.
 
     Raises:
-        BundleError: It is no object, or its keys are others.
+        BundleError: The value is not an object, or its keys differ.
     """
     if not isinstance(value, Mapping):
         raise BundleError(f"{where}: expected an object, found {_show(value)}")
@@ -29,10 +29,10 @@ def mapping(
 
 
 def integer(value: Any, where: str, *, minimum: int = 0) -> int:
-    """Give a whole number of at least ``minimum``.
+    """Return a whole number of at least ``minimum``.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The value is anything else.
     """
     if isinstance(value, bool) or not isinstance(value, int) or value < minimum:
         raise BundleError(
@@ -42,10 +42,10 @@ def integer(value: Any, where: str, *, minimum: int = 0) -> int:
 
 
 def number(value: Any, where: str, *, positive: bool = False) -> float:
-    """Give a finite number, above 0 where ``positive``.
+    """Return a finite number, which must be above 0 if ``positive``.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The value is anything else.
     """
     real = isinstance(value, int | float) and not isinstance(value, bool)
     if not real or not math.isfinite(value) or (positive and value <= 0):
@@ -55,10 +55,10 @@ def number(value: Any, where: str, *, positive: bool = False) -> float:
 
 
 def flag(value: Any, where: str) -> bool:
-    """Give true or false.
+    """Return true or false.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The value is anything else.
     """
     if not isinstance(value, bool):
         raise BundleError(f"{where}: expected true or false, found {_show(value)}")
@@ -66,10 +66,10 @@ def flag(value: Any, where: str) -> bool:
 
 
 def text(value: Any, where: str) -> str:
-    """Give a string that is not empty.
+    """Return a string that is not empty.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The value is anything else.
     """
     if not isinstance(value, str) or not value:
         raise BundleError(f"{where}: expected a text, found {_show(value)}")
@@ -77,10 +77,10 @@ def text(value: Any, where: str) -> str:
 
 
 def choice(value: Any, where: str, *, allowed: Collection[str]) -> str:
-    """Give one of the allowed words.
+    """Return one of the allowed words.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The value is anything else.
     """
     if not isinstance(value, str) or value not in allowed:
         raise BundleError(f"{where}: expected {' or '.join(allowed)}, found {_show(value)}")
@@ -88,10 +88,10 @@ def choice(value: Any, where: str, *, allowed: Collection[str]) -> str:
 
 
 def sequence(value: Any, where: str, *, length: int | None = None) -> list[Any]:
-    """Give a list, of ``length`` entries where that is said.
+    """Return a list, of exactly ``length`` entries if that is given.
 
     Raises:
-        BundleError: It is something else.
+        BundleError: The value is anything else.
     """
     if not isinstance(value, list | tuple) or (length is not None and len(value) != length):
         kind = "a list" if length is None else f"a list of {length}"

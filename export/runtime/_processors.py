@@ -1,11 +1,11 @@
-"""Reading the image processors of transformers that do plain resizing, cropping and scaling."""
+"""Translate image processors of transformers that only resize, crop, scale and normalise."""
 
 from collections.abc import Mapping
 from typing import Any
 
 from .errors import BundleError
 
-# Classes that do no more than transformers' shared pipeline, for pictures at least.
+# Classes that only run the shared pipeline of transformers on pictures.
 _PLAIN = (
     "BeitImageProcessor",
     "BitImageProcessor",
@@ -20,9 +20,9 @@ _PLAIN = (
     "SiglipImageProcessor",
     "ViTImageProcessor",
 )
-# Classes with a step of their own, which is read as well.
+# Classes with a step of their own that is translated too.
 _OWN_STEP = ("ConvNextImageProcessor", "EfficientNetImageProcessor", "LevitImageProcessor")
-# Steps of other processors, refused where they are on.
+# Steps that are not supported.
 _REFUSED = ("do_pad", "do_flip_channel_order", "rescale_offset", "include_top")
 
 _FILTERS = ("nearest", "lanczos", "bilinear", "bicubic", "box", "hamming")
@@ -32,7 +32,7 @@ def read_processor(values: Mapping[str, Any]) -> dict[str, Any]:
     """Translate a processor's ``to_dict()`` to the keys of ``Preprocessing``.
 
     Raises:
-        BundleError: The processor does something that those cannot express.
+        BundleError: The processor does something that ``Preprocessing`` cannot express.
     """
     kind = _kind(values)
     for key in _REFUSED:
@@ -72,7 +72,9 @@ def _geometry(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
             return _convnext(shortest, values)
         if crop is None:
             raise _inexpressible(
-                "size", dict(size), "height and width, or do_center_crop, for pictures of one size"
+                "size",
+                dict(size),
+                "height and width, or do_center_crop to get pictures of one size",
             )
         resize_to = int((256 / 224) * shortest) if kind == "LevitImageProcessor" else shortest
         return _placed("shortest", resize_to, crop, True)
@@ -80,14 +82,16 @@ def _geometry(kind: str, values: Mapping[str, Any]) -> dict[str, Any]:
     if crop is None or crop == target:
         return _placed("square", None, target, False)
     if target[0] != target[1]:
-        raise _inexpressible("size", size, "a square where do_center_crop follows")
+        raise _inexpressible("size", size, "a square size, since do_center_crop is on")
     return _placed("square", target[0], crop, True)
 
 
 def _convnext(shortest: int, values: Mapping[str, Any]) -> dict[str, Any]:
-    # Resize and crop are one step there, and large pictures are stretched.
+    # ConvNext resizes and crops in one step, and stretches to large sizes.
     if values.get("do_center_crop"):
-        raise _inexpressible("do_center_crop", True, "null or false, its resize crops already")
+        raise _inexpressible(
+            "do_center_crop", True, "null or false, since its resize already crops"
+        )
     size = [shortest, shortest]
     if shortest >= 384:
         return _placed("square", None, size, False)
@@ -101,7 +105,9 @@ def _placed(resize: str, resize_to: int | None, size: list[int], crop: bool) -> 
 def _sides(values: Mapping[str, Any], key: str) -> list[int]:
     sides = values.get(key)
     if not isinstance(sides, Mapping) or sides.keys() != {"height", "width"}:
-        raise _inexpressible(key, sides, "height and width, or for size shortest_edge alone")
+        raise _inexpressible(
+            key, sides, "height and width (for size, shortest_edge alone works too)"
+        )
     return [sides["height"], sides["width"]]
 
 
@@ -110,7 +116,7 @@ def _channels(values: Mapping[str, Any], key: str) -> list[float]:
     if isinstance(channels, int | float):
         return [channels] * 3
     if not isinstance(channels, list | tuple):
-        raise _inexpressible(key, channels, "one number a channel")
+        raise _inexpressible(key, channels, "one number per channel")
     return list(channels)
 
 
@@ -122,6 +128,6 @@ def _filter(value: Any) -> str:
 
 def _inexpressible(key: str, found: Any, allowed: str) -> BundleError:
     return BundleError(
-        f"image processor, {key}: found {' '.join(str(found).split())}, which cannot be used here; "
+        f"image processor, {key}: found {' '.join(str(found).split())}, which is not supported; "
         f"expected {allowed}"
     )

@@ -1,4 +1,4 @@
-"""Whatever a picture comes as, decoded to plain 8-bit RGB."""
+"""Decode pictures of any kind to upright 8-bit RGB."""
 
 import io
 import os
@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 from PIL import ExifTags, Image, ImageOps, UnidentifiedImageError
 
-from .errors import DataError, visible
+from .errors import DataError, reason_of, visible
 from .limits import MAX_PIXELS
 
 ImageSource = bytes | str | os.PathLike[str] | Image.Image | np.ndarray
@@ -26,20 +26,25 @@ def decode(
     max_pixels: int = MAX_PIXELS,
     draft: int | None = None,
 ) -> Image.Image:
-    """Give a picture as 8-bit RGB, upright.
+    """Decode a picture to upright 8-bit RGB.
 
-    The EXIF orientation is applied, what is transparent shows white, 16 bits of grey become 8,
-    and palettes, grey and CMYK are converted. Of several frames the first is taken.
+    The EXIF orientation is applied, transparency is filled with white, 16-bit grey is scaled to 8
+    bits, and palettes, grey and CMYK are converted. Of an animation, the first frame is taken.
 
     Args:
         source: A path, the bytes of a file, a Pillow image, or RGB pixels as uint8 ``[H, W, 3]``.
-        name: What messages call the picture; a path names itself.
-        max_pixels: A file that says it has more is refused before its pixels are read.
-        draft: Shorter side, in pixels, that a JPEG keeps at least while its decoder halves it up
-            to three times; ``None`` decodes all of it.
+        name: What messages call the picture; ``None`` takes the path.
+        max_pixels: A file with more pixels is refused before they are decoded.
+        draft: Let the JPEG decoder halve the picture up to three times, as long as both sides
+            keep this many pixels; ``None`` decodes at full size.
 
     Raises:
-        DataError: The picture is missing, damaged, too large or of no kind that can be read.
+        DataError: The picture is missing, damaged, too large or in an unsupported format.
+
+    Examples:
+        >>> from export.runtime.decode import decode
+        >>> decode("photo.jpg").mode
+        'RGB'
     """
     label = visible(name or describe(source))
     if isinstance(source, np.ndarray):
@@ -57,7 +62,7 @@ def decode(
 
 
 def describe(source: object) -> str:
-    """Say what a message calls a picture that was given no name."""
+    """Return what messages call a picture that has no name."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, bytes | bytearray | memoryview):
@@ -69,14 +74,14 @@ def describe(source: object) -> str:
 
 def _open(source: Path | io.BytesIO, max_pixels: int, draft: int | None) -> Image.Image:
     with warnings.catch_warnings():
-        # Pillow warns of half of what it refuses; the limit here is the caller's.
+        # Pillow warns at half of its own limit. Here the caller sets the limit.
         warnings.simplefilter("ignore", Image.DecompressionBombWarning)
         opened = Image.open(source)
     with opened as image:
         if image.width * image.height > max_pixels:
             raise DataError(
-                f"{image.width} x {image.height} pixels, more than the {max_pixels:,} that are "
-                "read; save it smaller, or raise the limit (data.max_pixels in a recipe)"
+                f"{image.width} x {image.height} pixels, more than the limit of {max_pixels:,}; "
+                "save it smaller, or raise the limit (data.max_pixels in a recipe)"
             )
         if draft is not None:
             image.draft(None, (draft, draft))
@@ -91,16 +96,15 @@ def _guarded(read: Callable[[], Image.Image], label: str) -> Image.Image:
     except FileNotFoundError as error:
         raise DataError(f"{label}: there is no such picture") from error
     except IsADirectoryError as error:
-        raise DataError(f"{label}: a folder, expected a picture") from error
+        raise DataError(f"{label}: found a folder, expected a picture") from error
     except UnidentifiedImageError as error:
-        raise DataError(f"{label}: not a picture, or damaged at its beginning; {_HINT}") from error
+        raise DataError(f"{label}: not a picture, or damaged at its start; {_HINT}") from error
     except Image.DecompressionBombError as error:
         raise DataError(
             f"{label}: the picture cannot be read (over {MAX_PIXELS:,} pixels); save it smaller"
         ) from error
     except Exception as error:  # Pillow's decoders raise nearly anything on damaged files.
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise DataError(f"{label}: the picture cannot be read ({reason})") from error
+        raise DataError(f"{label}: the picture cannot be read ({reason_of(error)})") from error
     if min(image.size) < 1:
         raise DataError(f"{label}: the picture has no pixels ({image.width} x {image.height})")
     return image
@@ -137,5 +141,5 @@ def _upright(image: Image.Image) -> Image.Image:
         if image.getexif().get(ExifTags.Base.Orientation, 1) == 1:
             return image
         return ImageOps.exif_transpose(image)
-    except Exception:  # Damaged EXIF says nothing about the pixels, which are sound.
+    except Exception:  # The pixels are intact even if the EXIF data is damaged.
         return image

@@ -1,24 +1,25 @@
-"""The exceptions that a user's mistake raises, one line each.
+"""The exceptions that a user's mistake raises.
 
 The tree::
 
-    ClipDistillError          a finished sentence for people; the command line exits with status 2
-    ├── RecipeError           a recipe, a --set or an argument
-    ├── DataError             a table, a folder, a picture
-    ├── TeacherError          a teacher that cannot be loaded or does not fit
-    ├── StudentError          a student that cannot be built, loaded or does not fit
-    ├── CacheError            cached embeddings that do not fit what is asked
-    ├── RunError              a run folder that holds something else, or processes that do not fit
-    ├── ExportError           a student that cannot be exported, or differs from its ONNX form
-    ├── BundleError           a bundle that is missing, incomplete or damaged
-    └── MissingExtraError     a command that needs an extra which is not installed
+    ClipDistillError          the command line prints its one line and exits with status 2
+    ├── RecipeError           a recipe, a --set or an argument is wrong
+    ├── DataError             a table, a folder or a picture cannot be used
+    ├── TeacherError          a teacher cannot be loaded, or does not fit the recipe
+    ├── StudentError          a student cannot be built or loaded, or does not fit the recipe
+    ├── CacheError            cached embeddings do not fit the teacher, the views or the data
+    ├── RunError              a run folder holds another run, or the processes do not fit
+    ├── ExportError           a student cannot be exported, or its graph differs from it
+    ├── BundleError           a bundle is missing, incomplete or damaged
+    └── MissingExtraError     a command needs an extra that is not installed
 
-Every message names the file or field, what was found, what is allowed and the way out.
+Every message is one line that names the file or field, what was found, what is allowed and how to
+fix it.
 """
 
 
 class ClipDistillError(Exception):
-    """Root of all errors that are the user's to mend; its text is one finished line."""
+    """Root of all errors that the user can fix; the message is one complete line."""
 
 
 class RecipeError(ClipDistillError):
@@ -38,15 +39,15 @@ class StudentError(ClipDistillError):
 
 
 class CacheError(ClipDistillError):
-    """Cached embeddings do not fit the teacher, the views or the data asked for."""
+    """Cached embeddings do not fit the teacher, the views or the data."""
 
 
 class RunError(ClipDistillError):
-    """A run folder holds something else, or the processes do not fit together."""
+    """A run folder holds another run, or the processes do not fit together."""
 
 
 class ExportError(ClipDistillError):
-    """A student cannot be exported, or its ONNX form differs from it."""
+    """A student cannot be exported, or its ONNX graph differs from it."""
 
 
 class BundleError(ClipDistillError):
@@ -58,7 +59,17 @@ class MissingExtraError(ClipDistillError):
 
 
 def visible(text: str) -> str:
-    """Return the name of a file, or another text, on one line: what cannot be printed, escaped."""
+    """Return a text on one line, with everything that cannot be printed escaped.
+
+    Args:
+        text: The name of a file, or any other text.
+    """
     if text.isprintable():
         return text
     return "".join(sign if sign.isprintable() else ascii(sign)[1:-1] for sign in text)
+
+
+def reason_of(error: BaseException) -> str:
+    """Return the text of an exception on one line, cut to 200 characters."""
+    text = " ".join(str(error).split()) or type(error).__name__
+    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,4 +1,4 @@
-"""The labels that a bundle carries with it, embedded once when it was written."""
+"""The labels that a bundle carries, with embeddings computed when it was written."""
 
 import difflib
 import hashlib
@@ -14,19 +14,19 @@ from .manifest import LabelPart
 
 
 class LabelBank:
-    """Labels and their embeddings, read from a bundle and checked against its manifest.
+    """The labels of a bundle and their embeddings, checked against the manifest.
 
     Args:
         path: The file with the embeddings.
-        part: What the manifest says about it.
+        part: What the manifest says about this file.
         width: Width of the bundle's embeddings.
 
     Attributes:
         names: The labels.
-        embeddings: A row for each, float32 ``[N, D]``, L2-normalised.
+        embeddings: One L2-normalised row per label, float32 ``[N, D]``.
 
     Raises:
-        BundleError: The file is missing, damaged, or another than the manifest describes.
+        BundleError: The file is missing or damaged, or does not match the manifest.
     """
 
     def __init__(self, path: Path, part: LabelPart, *, width: int) -> None:
@@ -38,14 +38,14 @@ class LabelBank:
             ) from error
         if hashlib.sha256(content).hexdigest() != part.sha256:
             raise BundleError(
-                f"{path}: the bundle's labels are not those of its manifest (another sha256); "
+                f"{path}: the bundle's labels do not match its manifest (the sha256 differs); "
                 "export the student again"
             )
         try:
             found = np.load(io.BytesIO(content), allow_pickle=False)
         except (ValueError, EOFError) as error:
             raise BundleError(
-                f"{path}: the bundle's labels are no array; export the student again"
+                f"{path}: the bundle's labels are not an array; export the student again"
             ) from error
         if found.dtype != np.float32 or found.shape != (len(part.names), width):
             raise BundleError(
@@ -57,13 +57,13 @@ class LabelBank:
         self._rows = {name: row for row, name in enumerate(part.names)}
 
     def rows(self, labels: Sequence[str]) -> np.ndarray | None:
-        """Give the embeddings of some labels, or ``None`` where one of them is not here."""
+        """Return the embeddings of some labels, or ``None`` if one of them is unknown."""
         if any(label not in self._rows for label in labels):
             return None
         return np.asarray(self.embeddings[[self._rows[label] for label in labels]])
 
     def explain(self, labels: Sequence[str]) -> str:
-        """Say which of some labels are not here."""
+        """Say which of some labels are unknown, and suggest the nearest known one."""
         absent = [label for label in labels if label not in self._rows]
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         near = difflib.get_close_matches(absent[0], self.names, n=1)
@@ -72,10 +72,10 @@ class LabelBank:
 
 
 def checked_labels(labels: Sequence[Any]) -> tuple[str, ...]:
-    """Give labels as a tuple.
+    """Check labels, and return them as a tuple.
 
     Raises:
-        RecipeError: There is none, one is no text or empty, or one stands there twice.
+        RecipeError: The list is empty, or a label is empty, not a text, or given twice.
     """
     if isinstance(labels, str):
         raise RecipeError(f"labels: found one text {labels!r}, expected a list of texts")

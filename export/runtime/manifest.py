@@ -1,4 +1,4 @@
-"""``manifest.json``, format 1: what a bundle holds and how it wants to be fed."""
+"""``manifest.json``, format 1: what a bundle contains and which inputs it takes."""
 
 import json
 from dataclasses import dataclass
@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Literal, cast
 
 from . import _fields as fields
-from .errors import BundleError
+from .errors import BundleError, reason_of
 from .preprocess import Preprocessing
 
 _FORMAT = 1
@@ -18,11 +18,11 @@ class ImagePart:
     """The image tower of a bundle.
 
     Attributes:
-        file: The ONNX graph, beside the manifest.
-        input: Name of its input, uint8 ``[N, H, W, 3]``; the graph scales and normalises.
-        output: Name of its output, float32 ``[N, width]``, L2-normalised.
+        file: Name of the ONNX graph in the bundle.
+        input: Name of the graph's input, uint8 ``[N, H, W, 3]``; the graph scales and normalises.
+        output: Name of the graph's output, float32 ``[N, width]``, L2-normalised.
         width: Width of the embeddings.
-        preprocessing: How a picture becomes the input.
+        preprocessing: How to turn a picture into the input.
     """
 
     file: str
@@ -37,15 +37,15 @@ class TextPart:
     """The text tower of a bundle.
 
     Attributes:
-        file: The ONNX graph, beside the manifest.
-        tokenizer: The tokenizer's file, beside the manifest.
-        inputs: Names of its inputs, token ids and mask, both int64 ``[N, L]``.
-        output: Name of its output, float32 ``[N, width]``, L2-normalised.
+        file: Name of the ONNX graph in the bundle.
+        tokenizer: Name of the tokenizer's file in the bundle.
+        inputs: Names of the graph's inputs, token ids and mask, both int64 ``[N, L]``.
+        output: Name of the graph's output, float32 ``[N, width]``, L2-normalised.
         width: Width of the embeddings.
-        context_length: The most tokens that a text may have; what is longer is cut.
-        padding: To the ``"longest"`` text of a batch, or to ``"full"`` context length.
-        pad_token_id: What padding is made of.
-        mask_padding: Whether the mask is 0 at padding; else it is 1 everywhere.
+        context_length: The largest number of tokens in a text; longer texts are cut.
+        padding: Pad to the ``"longest"`` text of a batch, or to the ``"full"`` context length.
+        pad_token_id: The token that texts are padded with.
+        mask_padding: Whether the mask is 0 at padding; otherwise it is 1 everywhere.
     """
 
     file: str
@@ -64,7 +64,7 @@ class LabelPart:
     """The labels that a bundle carries.
 
     Attributes:
-        file: Their embeddings beside the manifest, a ``.npy`` of float32 ``[N, width]``.
+        file: Name of the file with their embeddings, a ``.npy`` of float32 ``[N, width]``.
         sha256: Digest of that file, in hexadecimal.
         names: The label of each row.
     """
@@ -76,17 +76,18 @@ class LabelPart:
 
 @dataclass(frozen=True)
 class Manifest:
-    """A bundle's description; one of the towers may be absent.
+    """The description of a bundle. One of the towers may be absent.
 
     Attributes:
-        name: What the model is called.
+        name: The name of the model.
         created_by: The program that wrote the bundle, with its version.
         image: The image tower, or ``None``.
         text: The text tower, or ``None``.
-        logit_scale: What similarities are multiplied by before the softmax.
-        logit_bias: What is then added.
-        templates: Prompts, each with ``{}`` for the label; their embeddings are averaged.
-        labels: The labels that it carries, embedded with the templates, or ``None``.
+        logit_scale: Factor for cosine similarities before the softmax.
+        logit_bias: Added to the scaled similarities.
+        templates: Prompts, each with ``{}`` for the label. A label's embedding is the normalised
+            mean over its prompts.
+        labels: The labels that the bundle carries, embedded with the templates, or ``None``.
     """
 
     name: str
@@ -107,7 +108,7 @@ class Manifest:
 
     @property
     def files(self) -> tuple[str, ...]:
-        """The files that the bundle consists of, the manifest among them."""
+        """Names of all files in the bundle, the manifest included."""
         image = () if self.image is None else (self.image.file,)
         text = () if self.text is None else (self.text.file, self.text.tokenizer)
         labels = () if self.labels is None else (self.labels.file,)
@@ -117,23 +118,26 @@ class Manifest:
 def read(folder: Path) -> Manifest:
     """Read and check the manifest of a bundle.
 
+    Args:
+        folder: The bundle.
+
     Raises:
-        BundleError: The folder is no bundle, of a format that this version does not know, or its
-            manifest says something that cannot be.
+        BundleError: The folder is not a bundle, its format is unknown to this version, or its
+            manifest is invalid.
     """
     path = folder / FILE
     if not folder.is_dir():
         raise BundleError(
-            f"{folder}: no such folder; a bundle is a folder that `clip-distill export` has written"
+            f"{folder}: no such folder; a bundle is a folder that `clip-distill export` writes"
         )
     try:
         values = json.loads(path.read_text(encoding="utf-8"))
     except FileNotFoundError as error:
         raise BundleError(
-            f"{folder}: {FILE} is missing, so it is no bundle; `clip-distill export` writes one"
+            f"{folder}: {FILE} is missing, so it is not a bundle; `clip-distill export` writes one"
         ) from error
     except (OSError, ValueError) as error:
-        raise BundleError(f"{path}: cannot be read as JSON ({_line(error)})") from error
+        raise BundleError(f"{path}: cannot be read as JSON ({reason_of(error)})") from error
     try:
         return _parse(values)
     except BundleError as error:
@@ -148,14 +152,18 @@ def write(folder: Path, manifest: Manifest) -> None:
 
 
 def check_templates(templates: Any, where: str) -> tuple[str, ...]:
-    """Give prompts that each have a place for the label.
+    """Check prompt templates, and return them as a tuple.
+
+    Args:
+        templates: A list of texts, each with ``{}`` once, where the label goes.
+        where: The field that they are in, for messages.
 
     Raises:
-        BundleError: There is none, or one lacks ``{}``.
+        BundleError: The list is empty, or a template is invalid.
     """
     found = fields.sequence(templates, where)
     if not found:
-        raise BundleError(f"{where}: expected at least one, such as 'a photo of a {{}}.'")
+        raise BundleError(f"{where}: expected at least one template, such as 'a photo of a {{}}.'")
     for template in found:
         if fields.text(template, where).count("{}") != 1:
             raise BundleError(
@@ -166,7 +174,7 @@ def check_templates(templates: Any, where: str) -> tuple[str, ...]:
 
 def _values(manifest: Manifest) -> dict[str, Any]:
     image, text, labels = manifest.image, manifest.text, manifest.labels
-    # Bundles without labels stay readable for runtimes that know of none.
+    # Runtimes that do not know the key still read bundles without labels.
     carried = {} if labels is None else {"labels": {**vars(labels), "names": list(labels.names)}}
     return {
         "format": _FORMAT,
@@ -184,12 +192,12 @@ def _values(manifest: Manifest) -> dict[str, Any]:
 
 
 def _parse(values: Any) -> Manifest:
-    # The format comes first: another one may well have other keys.
+    # Check the format first, since other formats may have other keys.
     found = values.get("format") if isinstance(values, dict) else None
     if isinstance(found, bool) or found != _FORMAT:
         raise BundleError(
             f"format: found {found!r}, and this version reads {_FORMAT}; export the student again, "
-            "or install the clip-distill that wrote the bundle"
+            "or install the version of clip-distill that wrote the bundle"
         )
     keys = ("format", *(key for key in Manifest.__dataclass_fields__ if key != "labels"))
     values = fields.mapping(values, "the manifest", required=keys, optional=("labels",))
@@ -199,7 +207,7 @@ def _parse(values: Any) -> Manifest:
         raise BundleError("image and text are both null; a bundle has at least one tower")
     if image is not None and text is not None and image.width != text.width:
         raise BundleError(
-            f"text.width: found {text.width}, expected {image.width} as for the image tower"
+            f"text.width: found {text.width}, expected {image.width}, the width of the image tower"
         )
     return Manifest(
         name=fields.text(values["name"], "name"),
@@ -252,7 +260,7 @@ def _label_part(values: Any) -> LabelPart:
         for name in fields.sequence(values["names"], "labels.names")
     )
     if not names or len(set(names)) < len(names):
-        raise BundleError("labels.names: expected at least one label, each of them once")
+        raise BundleError("labels.names: expected at least one label, and each label once")
     return LabelPart(
         file=_file(values["file"], "labels.file"),
         sha256=fields.text(values["sha256"], "labels.sha256"),
@@ -266,7 +274,3 @@ def _file(value: Any, where: str) -> str:
     if Path(name).name != name or name == ".." or "\\" in name:
         raise BundleError(f"{where}: found {name!r}, expected the name of a file in the bundle")
     return name
-
-
-def _line(error: Exception) -> str:
-    return " ".join(str(error).split())

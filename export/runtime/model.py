@@ -1,4 +1,4 @@
-"""A bundle at work: pictures and texts go in, embeddings and probabilities come out."""
+"""Run a bundle: turn pictures and texts into embeddings and probabilities."""
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
@@ -20,13 +20,22 @@ from .tokenizer import Tokenizer
 
 
 class EdgeModel:
-    """A dual encoder from a bundle, on numpy, Pillow, tokenizers and onnxruntime alone.
+    """A dual encoder that runs from a bundle, without torch.
 
-    Made by ``EdgeModel.load``. Several threads may use one at the same time.
+    Create one with ``EdgeModel.load``. Several threads may share it.
 
     Attributes:
         manifest: What the bundle says about itself.
-        folder: Where it was loaded from.
+        folder: The folder that it was loaded from.
+
+    Examples:
+        >>> from export.runtime import EdgeModel
+        >>> model = EdgeModel.load("runs/mine/bundle")
+        >>> images = model.embed_images(["photo.jpg"])
+        >>> texts = model.embed_texts(["a red circle", "a blue square"])
+        >>> cosines = images @ texts.T
+        >>> cosines.shape
+        (1, 2)
     """
 
     def __init__(self, folder: Path, manifest: Manifest, *, threads: int | None = None) -> None:
@@ -44,36 +53,37 @@ class EdgeModel:
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], *, threads: int | None = None) -> "EdgeModel":
-        """Load a bundle that ``clip-distill export`` has written.
+        """Load a bundle that ``clip-distill export`` wrote.
 
         Args:
             folder: The bundle.
-            threads: How many threads a graph may use; ``None`` leaves it to onnxruntime.
+            threads: Number of threads that each graph may use; ``None`` leaves it to onnxruntime.
 
         Raises:
             BundleError: The bundle is missing, incomplete or damaged.
+            RecipeError: ``threads`` is less than 1.
         """
         path = Path(folder)
         return cls(path, manifest_file.read(path), threads=threads)
 
     @property
     def width(self) -> int:
-        """Width of the embeddings."""
+        """Width ``D`` of the embeddings."""
         return self.manifest.width
 
     @property
     def logit_scale(self) -> float:
-        """What similarities are multiplied by before the softmax."""
+        """Factor for cosine similarities before the softmax."""
         return self.manifest.logit_scale
 
     @property
     def logit_bias(self) -> float:
-        """What is added to scaled similarities."""
+        """Added to the scaled similarities; 0 except for SigLIP."""
         return self.manifest.logit_bias
 
     @property
     def labels(self) -> tuple[str, ...]:
-        """The labels that the bundle carries, embedded; none where it carries none."""
+        """The labels that the bundle carries; empty if it carries none."""
         return () if self._bank is None else self._bank.names
 
     def classify(
@@ -83,46 +93,66 @@ class EdgeModel:
         *,
         templates: Sequence[str] | None = None,
     ) -> list[tuple[str, float]]:
-        """Say which label fits a picture best.
+        """Rank labels by how well they fit a picture.
 
         Args:
             image: A path, the bytes of a file, a Pillow image or RGB pixels as uint8 ``[H, W, 3]``.
-            labels: The candidates, each once; ``None`` takes those that the bundle carries.
+            labels: The candidates, each once; ``None`` takes the labels that the bundle carries.
             templates: Prompts with ``{}`` for the label; ``None`` takes the bundle's.
 
         Returns:
-            Every label with its probability, best first; the probabilities add up to 1.
+            Every label with its probability, best first. The probabilities add up to 1.
 
         Raises:
             BundleError: The bundle lacks a tower or the labels that this needs.
             DataError: The picture cannot be read.
-            RecipeError: The labels or templates are none that can be used.
+            RecipeError: The labels or the templates are invalid.
+
+        Examples:
+            >>> from export.runtime import EdgeModel
+            >>> model = EdgeModel.load("runs/mine/bundle")
+            >>> ranking = model.classify("photo.jpg", ["red", "blue"])
+            >>> label, probability = ranking[0]
+            >>> label
+            'red'
         """
         if self._image is None:
-            raise BundleError(f"{self.folder}: classifying needs an image tower, and it has none")
+            raise BundleError(
+                f"{self.folder}: classifying needs an image tower, and this bundle has none"
+            )
         names = self._candidates(labels)
         label_embeddings = self.embed_labels(names, templates=templates)
         cosines = (self.embed_images([image])[0] @ label_embeddings.T).astype(np.float64)
         logits = self.logit_scale * cosines + self.logit_bias
         probabilities = _softmax(logits)
-        # By logits, since small probabilities all become 0.
+        # Sort by logits, since small probabilities underflow to 0.
         order = np.argsort(-logits, kind="stable")
         return [(names[index], float(probabilities[index])) for index in order]
 
     def embed_labels(
         self, labels: Sequence[str] | None = None, *, templates: Sequence[str] | None = None
     ) -> np.ndarray:
-        """Embed labels, each as the normalised mean over its prompts; float32 ``[N, D]``.
+        """Embed labels, each as the normalised mean over its prompts.
 
-        Labels that the bundle carries are looked up, and need no text tower.
+        Labels that the bundle carries are looked up and need no text tower.
 
         Args:
-            labels: The labels, each once; ``None`` takes those that the bundle carries.
+            labels: The labels, each once; ``None`` takes the labels that the bundle carries.
             templates: Prompts with ``{}`` for the label; ``None`` takes the bundle's.
 
+        Returns:
+            L2-normalised embeddings, float32 ``[N, D]``, in the order of the labels.
+
         Raises:
-            BundleError: The bundle has no text tower, and does not carry all of the labels.
-            RecipeError: The labels or templates are none that can be used.
+            BundleError: The bundle has no text tower and does not carry all of the labels.
+            RecipeError: The labels or the templates are invalid.
+
+        Examples:
+            >>> from export.runtime import EdgeModel
+            >>> model = EdgeModel.load("runs/mine/bundle")
+            >>> labels = model.embed_labels(["red", "blue"], templates=["a {} picture"])
+            >>> labels.shape == (2, model.width)
+            True
         """
         names = self._candidates(labels)
         prompts = _checked_templates(templates, self.manifest.templates)
@@ -132,7 +162,7 @@ class EdgeModel:
                 return rows
         self._need_texts(names, asked=templates)
         key = (names, prompts)
-        # One list of labels usually meets many pictures.
+        # Usually the same labels are used for many pictures.
         cached = self._labels
         if cached is None or cached[0] != key:
             texts = [prompt.replace("{}", label) for label in key[0] for prompt in key[1]]
@@ -142,20 +172,30 @@ class EdgeModel:
         return cached[1].copy()
 
     def embed_images(self, images: Iterable[ImageSource], *, batch_size: int = 32) -> np.ndarray:
-        """Embed pictures; float32 ``[N, D]``, L2-normalised, in the order given.
+        """Embed pictures.
 
         Args:
-            images: Paths, bytes of files, Pillow images or RGB pixels as uint8 ``[H, W, 3]``; a
-                generator is read batch by batch.
-            batch_size: How many go through the graph at once.
+            images: Paths, bytes of files, Pillow images or RGB pixels as uint8 ``[H, W, 3]``. An
+                iterator is read batch by batch.
+            batch_size: Number of pictures that go through the graph at once.
+
+        Returns:
+            L2-normalised embeddings, float32 ``[N, D]``, in the order of the pictures.
 
         Raises:
             BundleError: The bundle has no image tower.
-            DataError: A picture cannot be read.
+            DataError: A picture cannot be read, or ``images`` is a single picture.
+            RecipeError: ``batch_size`` is less than 1.
+
+        Examples:
+            >>> from export.runtime import EdgeModel
+            >>> model = EdgeModel.load("runs/mine/bundle")
+            >>> model.embed_images(["photo.jpg"]).shape == (1, model.width)
+            True
         """
         part, session = self.manifest.image, self._image
         if part is None or session is None:
-            raise BundleError(f"{self.folder}: the bundle has no image tower, it embeds texts only")
+            raise BundleError(f"{self.folder}: the bundle has no image tower; it embeds texts only")
         single = isinstance(images, str | bytes | os.PathLike | Image.Image)
         if single or (isinstance(images, np.ndarray) and images.ndim != 4):
             raise DataError("images: found a single picture, expected several; put it in a list")
@@ -168,25 +208,38 @@ class EdgeModel:
         return np.concatenate(rows)
 
     def embed_texts(self, texts: Iterable[str], *, batch_size: int = 64) -> np.ndarray:
-        """Embed texts as they are; float32 ``[N, D]``, L2-normalised, in the order given.
+        """Embed texts as they are, without a template.
 
         Args:
-            texts: The texts; what is longer than the context length is cut.
-            batch_size: How many go through the graph at once.
+            texts: The texts; longer ones are cut to the context length. An iterator is read batch
+                by batch.
+            batch_size: Number of texts that go through the graph at once.
+
+        Returns:
+            L2-normalised embeddings, float32 ``[N, D]``, in the order of the texts.
 
         Raises:
             BundleError: The bundle has no text tower.
-            DataError: Something else than texts was given.
+            DataError: An item is not a text, or ``texts`` is a single text.
+            RecipeError: ``batch_size`` is less than 1.
+
+        Examples:
+            >>> from export.runtime import EdgeModel
+            >>> model = EdgeModel.load("runs/mine/bundle")
+            >>> model.embed_texts(["a red circle", "a blue square"]).shape == (2, model.width)
+            True
         """
         part, session = self.manifest.text, self._text
         if part is None or session is None or self._tokenizer is None:
-            raise BundleError(f"{self.folder}: the bundle has no text tower, it embeds images only")
+            raise BundleError(f"{self.folder}: the bundle has no text tower; it embeds images only")
         if isinstance(texts, str):
             raise DataError("texts: found a single text, expected several; put it in a list")
         rows = [np.empty((0, part.width), np.float32)]
         for batch in _batches(texts, batch_size):
             if wrong := [text for text in batch if not isinstance(text, str)]:
-                raise DataError(f"texts: found a {type(wrong[0]).__name__}, expected texts only")
+                raise DataError(
+                    f"texts: found an item of type {type(wrong[0]).__name__}, expected texts"
+                )
             tokens = self._tokenizer(batch)
             inputs = dict(zip(part.inputs, tokens.values(), strict=True))
             rows.append(run_graph(session, self.folder / part.file, part.output, inputs))
@@ -203,7 +256,7 @@ class EdgeModel:
         return self._bank.names
 
     def _need_texts(self, labels: Sequence[str], *, asked: Sequence[str] | None) -> None:
-        """Say why labels cannot be embedded, where there is no text tower."""
+        """Refuse to embed labels without a text tower, and say why."""
         if self._text is not None:
             return
         if self._bank is None:
@@ -213,13 +266,14 @@ class EdgeModel:
             )
         if asked is not None and self._bank.rows(labels) is not None:
             raise BundleError(
-                f"{self.folder}: other templates need a text tower, and it has none; leave them "
-                "out, or export the student again with them"
+                f"{self.folder}: other templates need a text tower, and this bundle has none; "
+                "leave them out, or export the student again with them"
             )
         raise BundleError(
-            f"{self.folder}: without a text tower it knows only the {len(self._bank.names)} labels "
-            f"that it carries, and {self._bank.explain(labels)} is none of them; take some of "
-            "those, or export the student again with --labels"
+            f"{self.folder}: without a text tower, this bundle knows only the "
+            f"{len(self._bank.names)} labels that it carries, and lacks "
+            f"{self._bank.explain(labels)}; choose among its labels, or export the student again "
+            "with --labels"
         )
 
 

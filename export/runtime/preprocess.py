@@ -1,7 +1,7 @@
-"""From a picture to what a model sees: the one implementation, in Pillow and numpy.
+"""Resize, crop and normalise pictures, with Pillow and numpy alone.
 
-Its results are those of transformers' PIL backend to the bit, or of torchvision on Pillow images
-where ``crop_offset`` is ``"round"``.
+Results equal those of transformers' PIL backend bit by bit. With ``crop_offset="round"`` they equal
+those of torchvision on Pillow images.
 """
 
 from collections.abc import Mapping
@@ -15,31 +15,38 @@ from PIL import Image
 from . import _fields as fields
 from ._processors import read_processor
 from .errors import BundleError, DataError
-
-# Pillow's own limit for pictures that it opens; a resize to more than that is a mistake as well.
-_MOST_PIXELS = 178_956_970
+from .limits import MAX_PIXELS
 
 
 @dataclass(frozen=True)
 class Preprocessing:
-    """What a model wants done to a picture, and the doing of it.
+    """The preprocessing of a model's pictures.
 
     Attributes:
-        size: Height and width, in pixels, of what the model sees.
-        resize: ``"shortest"`` keeps the proportions and brings the shorter side to ``resize_to``,
-            ``"square"`` stretches, ``"none"`` leaves the picture's size alone.
-        resize_to: Pixels of the shorter side, or of both sides of the square; ``None`` is a
-            square straight to ``size``.
-        crop: Cut ``size`` out of the middle after the resize; what is smaller gets black margins.
-        crop_offset: How half a pixel is rounded: ``"floor"`` is ``(L - S) // 2`` as in
+        size: Height and width, in pixels, of the model's input.
+        resize: ``"shortest"`` resizes the shorter side to ``resize_to`` and keeps the proportions,
+            ``"square"`` stretches to a square, ``"none"`` does not resize.
+        resize_to: Pixels of the shorter side or of the square's sides; ``None`` stretches straight
+            to ``size``.
+        crop: Whether to cut ``size`` out of the centre after the resize. Smaller pictures get
+            black margins.
+        crop_offset: How to round the crop's offset: ``"floor"`` is ``(L - S) // 2`` as in
             transformers, ``"round"`` is ``round((L - S) / 2)`` as in torchvision.
         resample: Pillow's filter.
         mean: Subtracted from each channel after ``rescale``.
-        std: What each channel is then divided by.
-        rescale: Factor from 0..255 to the range that ``mean`` and ``std`` are given in.
+        std: Each channel is then divided by it.
+        rescale: Factor from 0..255 to the range of ``mean`` and ``std``.
 
     Raises:
         BundleError: The values contradict each other.
+
+    Examples:
+        >>> from export.runtime import EdgeModel
+        >>> from export.runtime.decode import decode
+        >>> preprocessing = EdgeModel.load("runs/mine/bundle").manifest.image.preprocessing
+        >>> pixels = preprocessing.pixels(decode("photo.jpg"))
+        >>> pixels.shape == (*preprocessing.size, 3)
+        True
     """
 
     size: tuple[int, int]
@@ -56,24 +63,30 @@ class Preprocessing:
         if self.resize == "shortest" and (self.resize_to is None or not self.crop):
             raise BundleError(
                 "preprocessing.resize: 'shortest' needs resize_to and crop: true, since a model "
-                "sees pictures of one size"
+                "takes pictures of one size"
             )
         if self.resize == "square" and self.resize_to is not None and not self.crop:
             raise BundleError(
-                "preprocessing.resize_to: a square that is not cropped goes straight to size, "
+                "preprocessing.resize_to: a square without crop is resized straight to size; "
                 f"expected null, found {self.resize_to}"
             )
         if self.resize == "none" and self.resize_to is not None:
             raise BundleError(
-                f"preprocessing.resize_to: resize is 'none', expected null, found {self.resize_to}"
+                f"preprocessing.resize_to: resize is 'none'; expected null, found {self.resize_to}"
             )
 
     def pixels(self, image: Image.Image) -> np.ndarray:
-        """Resize and crop an RGB picture; uint8 ``[H, W, 3]`` of ``size``.
+        """Resize and crop a picture.
+
+        Args:
+            image: An RGB picture.
+
+        Returns:
+            Pixels of ``size``, uint8 ``[H, W, 3]``.
 
         Raises:
-            DataError: The picture is too narrow to resize, or not of the size that a model
-                without a resize needs.
+            DataError: The picture is too narrow to resize, or has another size and the model
+                neither resizes nor crops.
         """
         height, width = self.size
         target = self._resized(image)
@@ -82,27 +95,40 @@ class Preprocessing:
         if self.crop:
             left = self._offset(image.width, width)
             top = self._offset(image.height, height)
-            # Pillow fills with black what lies outside.
+            # Pillow fills everything outside the picture with black.
             image = image.crop((left, top, left + width, top + height))
         if image.size != (width, height):
             raise DataError(
-                f"the picture is {image.width} x {image.height} pixels, and this model takes only "
-                f"{width} x {height}, since it resizes nothing"
+                f"the picture is {image.width} x {image.height} pixels, but this model takes only "
+                f"{width} x {height}, since it does not resize"
             )
         return np.array(image)
 
     def resize_box(self, image: Image.Image, box: tuple[float, float, float, float]) -> np.ndarray:
-        """Resize a part of an RGB picture straight to ``size``; uint8 ``[H, W, 3]``.
+        """Resize a part of a picture straight to ``size``, as training does for random crops.
 
         Args:
-            image: The RGB picture.
+            image: An RGB picture.
             box: Left, top, right and bottom of the part in pixels, fractions allowed.
+
+        Returns:
+            Pixels of ``size``, uint8 ``[H, W, 3]``.
         """
         height, width = self.size
         return np.array(image.resize((width, height), self._filter, box=box))
 
     def normalise(self, pixels: np.ndarray) -> np.ndarray:
-        """Scale and normalise uint8 ``[N, H, W, 3]`` to float32 ``[N, 3, H, W]``."""
+        """Scale and normalise pixels.
+
+        Args:
+            pixels: uint8 ``[N, H, W, 3]``.
+
+        Returns:
+            float32 ``[N, 3, H, W]``.
+
+        Raises:
+            ValueError: ``pixels`` has another type or shape.
+        """
         if pixels.dtype != np.uint8 or pixels.ndim != 4 or pixels.shape[3] != 3:
             raise ValueError(
                 f"expected uint8 [N, H, W, 3], found {pixels.dtype} {list(pixels.shape)}"
@@ -114,16 +140,16 @@ class Preprocessing:
         return result
 
     def to_dict(self) -> dict[str, Any]:
-        """Give the values as JSON can hold them."""
+        """Return the values as a dictionary for JSON."""
         values = asdict(self)
         return {key: list(v) if isinstance(v, tuple) else v for key, v in values.items()}
 
     @classmethod
     def from_dict(cls, values: Any) -> "Preprocessing":
-        """Read what ``to_dict`` gave, and nothing else.
+        """Read what ``to_dict`` returned.
 
         Raises:
-            BundleError: A key is missing or unknown, or a value is none that it can have.
+            BundleError: A key is missing or unknown, or a value is invalid.
         """
         where = "preprocessing"
         keys = tuple(cls.__dataclass_fields__)
@@ -149,10 +175,13 @@ class Preprocessing:
 
     @classmethod
     def from_processor(cls, values: Mapping[str, Any]) -> "Preprocessing":
-        """Read what a transformers image processor's ``to_dict()`` gives.
+        """Translate an image processor of transformers.
+
+        Args:
+            values: What the processor's ``to_dict()`` returns.
 
         Raises:
-            BundleError: The processor does something that cannot be expressed here.
+            BundleError: The processor does something that ``Preprocessing`` cannot express.
         """
         return cls.from_dict(read_processor(values))
 
@@ -162,14 +191,14 @@ class Preprocessing:
 
     @cached_property
     def _table(self) -> np.ndarray:
-        # float32 [3, 256]: every value that a pixel can have, in transformers' order of rounding.
+        # float32 [3, 256]: all values of a pixel, rounded in the same order as in transformers.
         scaled = (np.arange(256, dtype=np.float64) * self.rescale).astype(np.float32)
         mean = np.array(self.mean, np.float32)[:, None]
         std = np.array(self.std, np.float32)[:, None]
         return (scaled - mean) / std
 
     def _resized(self, image: Image.Image) -> tuple[int, int]:
-        """Width and height after the resize."""
+        """Return width and height after the resize."""
         if self.resize == "none":
             return image.size
         if self.resize == "square":
@@ -178,9 +207,9 @@ class Preprocessing:
         short, long = sorted(image.size)
         new_short = cast(int, self.resize_to)
         new_long = int(new_short * long / short)
-        if new_short * new_long > _MOST_PIXELS:
+        if new_short * new_long > MAX_PIXELS:
             raise DataError(
-                f"the picture is {image.width} x {image.height} pixels, too narrow to bring its "
+                f"the picture is {image.width} x {image.height} pixels, too narrow to resize its "
                 f"shorter side to {new_short}"
             )
         return (new_short, new_long) if image.width <= image.height else (new_long, new_short)
@@ -188,7 +217,7 @@ class Preprocessing:
     def _offset(self, length: int, size: int) -> int:
         if self.crop_offset == "floor":
             return (length - size) // 2
-        # torchvision pads a short side before it crops, and rounds its margin down.
+        # torchvision pads a short side before it crops, and rounds the margin down.
         return round((length - size) / 2) if length >= size else -((size - length) // 2)
 
 

@@ -1,4 +1,4 @@
-"""ONNX graphs in onnxruntime, with errors that name the file."""
+"""Load and run ONNX graphs in onnxruntime, with errors that name the file."""
 
 from pathlib import Path
 
@@ -6,18 +6,18 @@ import numpy as np
 import onnxruntime
 
 from . import manifest
-from .errors import BundleError, RecipeError
+from .errors import BundleError, RecipeError, reason_of
 
-# onnxruntime reports on the terminal what it raises as well; from this level on it keeps quiet.
+# onnxruntime also prints the errors that it raises, unless the log level is this high.
 _SILENT = 4
 
 
 def open_session(path: Path, *, threads: int | None = None) -> onnxruntime.InferenceSession:
-    """Load a graph.
+    """Load a graph to run on the CPU.
 
     Args:
         path: The ONNX file.
-        threads: How many threads it may use; ``None`` leaves it to onnxruntime.
+        threads: Number of threads that it may use; ``None`` leaves it to onnxruntime.
 
     Raises:
         BundleError: The file is missing or damaged.
@@ -33,10 +33,10 @@ def open_session(path: Path, *, threads: int | None = None) -> onnxruntime.Infer
         options.intra_op_num_threads = threads
     try:
         return onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
-    except Exception as error:  # Its exceptions have no common base of their own.
+    except Exception as error:  # Its exceptions share no base class.
         raise BundleError(
-            f"{path}: onnxruntime cannot load it, it is damaged or too new ({_line(error)}); "
-            "export the student again"
+            f"{path}: onnxruntime cannot load it; it is damaged, or too new for this onnxruntime "
+            f"({reason_of(error)}); export the student again"
         ) from error
 
 
@@ -46,16 +46,17 @@ def check_graph(
     inputs: dict[str, tuple[str, list[int]]],
     output: tuple[str, int],
 ) -> None:
-    """Refuse a graph that is another than the manifest describes.
+    """Refuse a graph that does not match the manifest.
 
     Args:
-        session: The graph.
-        path: Its file.
-        inputs: Names of the inputs, with their type and their sizes after the batch, if fixed.
-        output: Name of the output, and the width of the embeddings.
+        session: The loaded graph.
+        path: The graph's file.
+        inputs: Type and shape of each input by name. The shape omits the batch, and is empty if
+            it is not fixed.
+        output: Name of the output, and width of the embeddings.
 
     Raises:
-        BundleError: It is another.
+        BundleError: The graph has other inputs or outputs.
     """
     found = {node.name: (node.type, node.shape) for node in session.get_inputs()}
     fits = found.keys() == inputs.keys() and all(
@@ -67,26 +68,30 @@ def check_graph(
     kind, shape = outputs.get(name, ("", []))
     if not fits or kind != "tensor(float)" or len(shape) != 2 or shape[1] != width:
         raise BundleError(
-            f"{path}: the graph is another than {manifest.FILE} describes, with inputs "
-            f"{found} and outputs {outputs}; export the student again"
+            f"{path}: the graph does not match {manifest.FILE}; it has inputs {found} and outputs "
+            f"{outputs}; export the student again"
         )
 
 
 def run_graph(
     session: onnxruntime.InferenceSession, path: Path, output: str, inputs: dict[str, np.ndarray]
 ) -> np.ndarray:
-    """Run a graph that was loaded from ``path``; its output as float32.
+    """Run a graph.
+
+    Args:
+        session: The loaded graph.
+        path: The graph's file, for messages.
+        output: Name of the output.
+        inputs: The inputs by name.
+
+    Returns:
+        The output, float32 ``[N, D]``.
 
     Raises:
         BundleError: The graph fails on these inputs.
     """
     try:
         (embeddings,) = session.run([output], inputs)
-    except Exception as error:  # Its exceptions have no common base of their own.
-        raise BundleError(f"{path}: the graph failed ({_line(error)})") from error
+    except Exception as error:  # Its exceptions share no base class.
+        raise BundleError(f"{path}: the graph failed ({reason_of(error)})") from error
     return np.asarray(embeddings, np.float32)
-
-
-def _line(error: Exception) -> str:
-    text = " ".join(str(error).split())
-    return text if len(text) <= 200 else f"{text[:197]}..."

@@ -1,4 +1,4 @@
-"""From texts to what a text tower reads."""
+"""Turn texts into the inputs of a text graph."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -6,16 +6,16 @@ from pathlib import Path
 import numpy as np
 import tokenizers
 
-from .errors import BundleError
+from .errors import BundleError, reason_of
 from .manifest import TextPart
 
 
 class Tokenizer:
-    """The tokenizer of a bundle, cutting and padding as its manifest says.
+    """The tokenizer of a bundle. It cuts and pads as the manifest says.
 
     Args:
         path: The ``tokenizer.json``.
-        part: What the manifest says about texts.
+        part: The text tower's entry in the manifest.
 
     Raises:
         BundleError: The file is missing or damaged.
@@ -28,20 +28,26 @@ class Tokenizer:
             )
         try:
             self._tokenizer = tokenizers.Tokenizer.from_file(str(path))
-        except Exception as error:  # tokenizers raises nothing more specific.
-            reason = " ".join(str(error).split())
+        except Exception as error:  # The tokenizers library raises nothing more specific.
             raise BundleError(
-                f"{path}: the bundle's tokenizer is damaged ({reason}); export the student again"
+                f"{path}: the bundle's tokenizer is damaged ({reason_of(error)}); export the "
+                "student again"
             ) from error
         self._tokenizer.no_padding()
         self._tokenizer.enable_truncation(part.context_length)
         self._part = part
 
     def __call__(self, texts: Sequence[str]) -> dict[str, np.ndarray]:
-        """Give ``input_ids`` and ``attention_mask``, both int64 ``[N, L]``.
+        """Turn texts into tokens.
 
-        Texts are cut at the context length, then padded on the right to the longest of them or
+        Texts are cut to the context length, then padded on the right to the longest of them or
         to the context length.
+
+        Args:
+            texts: ``N`` texts.
+
+        Returns:
+            ``input_ids`` and ``attention_mask``, both int64 ``[N, L]``.
         """
         rows = [encoding.ids for encoding in self._tokenizer.encode_batch(list(texts))]
         part = self._part

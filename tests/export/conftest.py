@@ -53,7 +53,7 @@ def clip_tokenizer(**options: Any) -> CLIPTokenizer:
 
 
 def with_visible_weights(model: PreTrainedModel) -> PreTrainedModel:
-    """Draw the weights wide, so that different inputs give embeddings that differ visibly."""
+    """Draw large weights, so different inputs give clearly different embeddings."""
     torch.manual_seed(7)
     with torch.no_grad():
         for name, parameter in model.named_parameters():
@@ -87,7 +87,7 @@ def clip() -> Student:
 
 
 def siglip() -> Student:
-    # SigLIP's own tokenizer declares no attention mask: padding is attended to.
+    # SigLIP's own tokenizer declares no attention mask, so the model attends to padding.
     tokenizer = clip_tokenizer(model_max_length=16, model_input_names=["input_ids"])
     ids = {"bos_token_id": 52, "eos_token_id": 53, "pad_token_id": tokenizer.pad_token_id}
     text = {**SMALL, **ids, "vocab_size": 54, "max_position_embeddings": 16}
@@ -123,7 +123,7 @@ STUDENTS: dict[str, Callable[[], Student]] = {
 
 @pytest.fixture(scope="session")
 def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], Path]:
-    """Give the folder of one of ``STUDENTS``, saved once."""
+    """Return a function that saves one of ``STUDENTS`` once and returns its folder."""
     saved: dict[str, Path] = {}
 
     def folder(name: str) -> Path:
@@ -140,7 +140,7 @@ def student_folder(tmp_path_factory: pytest.TempPathFactory) -> Callable[[str], 
 def exported(
     student_folder: Callable[[str], Path], tmp_path_factory: pytest.TempPathFactory
 ) -> Callable[[str], ExportReport]:
-    """Give the report of one of ``STUDENTS``, exported once; its bundle is not to be changed."""
+    """Return a function that exports one of ``STUDENTS`` once; do not change its bundle."""
     reports: dict[str, ExportReport] = {}
 
     def report(name: str) -> ExportReport:

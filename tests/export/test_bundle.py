@@ -1,5 +1,6 @@
-"""A bundle is written whole and verified, or not at all, and never over somebody's files."""
+"""A bundle appears complete and verified or not at all, and never replaces other files."""
 
+import doctest
 import json
 from collections.abc import Callable
 from pathlib import Path
@@ -22,7 +23,7 @@ Folder = Callable[[str], Path]
 
 @pytest.fixture
 def quick(exported: Callable[[str], ExportReport], monkeypatch: pytest.MonkeyPatch) -> None:
-    """Take the graph of "text only" as traced before, since that takes seconds."""
+    """Reuse the exported graph of "text only", since tracing takes seconds."""
     path = exported("text only").folder / "text.onnx"
     monkeypatch.setattr(export.bundle, "export_text", lambda *_, **__: onnx.load(path))
 
@@ -33,7 +34,7 @@ def student(student_folder: Folder) -> Path:
 
 
 def copied(folder: Path, to: Path, **changes: object) -> Path:
-    """Copy a student, with fields of its JSON files replaced: ``preprocessor_config={...}``."""
+    """Copy a student and replace fields of its JSON files: ``preprocessor_config={...}``."""
     to.mkdir()
     for path in folder.iterdir():
         (to / path.name).write_bytes(path.read_bytes())
@@ -85,9 +86,9 @@ def test_somebodys_folder_is_not_replaced(quick, student, tmp_path):
     out = tmp_path / "photos"
     out.mkdir()
     (out / "holiday.jpg").write_bytes(b"precious")
-    assert "holds holiday.jpg and is no bundle" in refused(ExportError, student, out)
+    assert "contains holiday.jpg and is not a bundle" in refused(ExportError, student, out)
     (out / "manifest.json").write_text("{}")
-    assert "holds holiday.jpg" in refused(ExportError, student, out)
+    assert "contains holiday.jpg" in refused(ExportError, student, out)
     assert (out / "holiday.jpg").read_bytes() == b"precious"
     export_student(student, out, force=True)
     assert not (out / "holiday.jpg").exists()
@@ -97,18 +98,18 @@ def test_a_folder_of_graphs_without_manifest_is_no_bundle(student, tmp_path):
     out = tmp_path / "graphs"
     out.mkdir()
     (out / "image.onnx").write_bytes(b"precious")
-    assert "holds image.onnx and is no bundle" in refused(ExportError, student, out)
+    assert "contains image.onnx and is not a bundle" in refused(ExportError, student, out)
 
 
 def test_a_file_or_link_is_not_replaced(student, tmp_path):
     (tmp_path / "file").write_text("precious")
     for force in (False, True):
         message = refused(ExportError, student, tmp_path / "file", force=force)
-        assert "a file or link stands there" in message
+        assert "found a file or a link" in message
     assert "file is a file" in refused(ExportError, student, tmp_path / "file" / "bundle")
     (tmp_path / "folder").mkdir()
     (tmp_path / "link").symlink_to(tmp_path / "folder")
-    assert "a file or link" in refused(ExportError, student, tmp_path / "link", force=True)
+    assert "a file or a link" in refused(ExportError, student, tmp_path / "link", force=True)
 
 
 def test_the_student_is_not_replaced_by_its_bundle(student, tmp_path):
@@ -116,7 +117,7 @@ def test_the_student_is_not_replaced_by_its_bundle(student, tmp_path):
     run.mkdir()
     folder = copied(student, run / "student")
     for out in (folder, run):
-        assert "the student lies there" in refused(ExportError, folder, out, force=True)
+        assert "this folder contains the student" in refused(ExportError, folder, out, force=True)
 
 
 def test_no_student_there(tmp_path):
@@ -236,7 +237,7 @@ def test_a_tower_that_torch_cannot_express(student, tmp_path, monkeypatch):
 
     monkeypatch.setattr("students.model.StudentModel.get_text_features", by_value)
     message = refused(ExportError, student, tmp_path / "bundle")
-    assert message.startswith("text_embeds: torch cannot turn this tower into ONNX (")
+    assert message.startswith("text_embeds: torch cannot export this tower to ONNX (")
 
 
 def test_another_opset(student, tmp_path):
@@ -253,3 +254,15 @@ def test_an_opset_that_does_not_exist(student, tmp_path):
 def test_nothing_is_printed(student, tmp_path, capfd):
     export_student(student, tmp_path / "bundle")
     assert capfd.readouterr() == ("", "")
+
+
+def test_the_example_in_the_docstring_runs(student_folder, exported, tmp_path, monkeypatch):
+    made = exported("towers").folder
+    for tower in ("image", "text"):
+        graph = onnx.load(made / f"{tower}.onnx")
+        monkeypatch.setattr(export.bundle, f"export_{tower}", lambda *_, graph=graph, **__: graph)
+    (tmp_path / "runs" / "mine").mkdir(parents=True)
+    copied(student_folder("towers"), tmp_path / "runs" / "mine" / "student")
+    monkeypatch.chdir(tmp_path)
+    (test,) = doctest.DocTestFinder().find(export_student, "export_student", globs={})
+    assert doctest.DocTestRunner(verbose=False).run(test) == (0, len(test.examples))

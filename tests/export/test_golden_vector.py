@@ -1,4 +1,4 @@
-"""Numbers that a released bundle has given once are given by every later version."""
+"""Every version computes the numbers that a released bundle once gave."""
 
 import io
 from pathlib import Path
@@ -28,7 +28,7 @@ PROBABILITIES_GOLDEN = {"cat": 0.51347, "red cat": 0.34097, "dog": 0.14556}
 
 
 def picture() -> bytes:
-    """A PNG of 45 x 37 pixels with a transparent corner, every value by formula."""
+    """Return a PNG of 45 x 37 pixels with a transparent corner, all values from a formula."""
     y, x = np.mgrid[0:37, 0:45]
     channels = [(7 * x + 3 * y) % 256, (x * y) % 256, (255 - 5 * x) % 256, 255 - 9 * (y // 2)]
     image = Image.fromarray(np.stack(channels, axis=-1).astype(np.uint8), "RGBA")
@@ -38,7 +38,7 @@ def picture() -> bytes:
 
 
 def student() -> Student:
-    """A ViT of 32 x 32 pixels and a BERT of one layer, every weight by formula."""
+    """Return a ViT of 32 x 32 pixels and a BERT of one layer, all weights from a formula."""
     image = {
         "backbone": "test_vit",
         "arguments": {"img_size": 32, "depth": 1},

@@ -1,4 +1,4 @@
-"""What a bundle gives is what the student gives, for every kind of student."""
+"""A bundle gives the same results as its student, for every kind of student."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -17,7 +17,7 @@ from students.model import load_student
 
 pytestmark = pytest.mark.slow
 
-# One test exports both towers, or the one there is, of a student.
+# Each student is exported once, with one tower or two.
 ALL = ["towers", "image only", "text only", "clip", "siglip", "dual encoder"]
 WITH_IMAGE = [name for name in ALL if name != "text only"]
 WITH_TEXT = [name for name in ALL if name != "image only"]
@@ -49,7 +49,7 @@ def test_pictures_are_embedded_as_by_the_student(
         found = model.embed_images(pictures(), batch_size=batch_size)
         np.testing.assert_allclose(found, expected, atol=2e-5)
     np.testing.assert_allclose(np.linalg.norm(found, axis=1), 1, atol=1e-6)
-    # Otherwise the comparison would prove little.
+    # If all embeddings were alike, the comparison would prove little.
     assert np.abs(expected[0] - expected[1]).max() > 1e-3
 
 
@@ -96,7 +96,7 @@ def test_a_bundle_is_its_files_and_no_more(name: str, exported: Exported):
     assert all((report.folder / file).stat().st_size == report.sizes[file] for file in files)
     assert report.differences.keys() == {file for file in files if file.endswith(".onnx")}
     assert max(report.differences.values()) < 1e-5
-    # What it was built in is gone.
+    # The temporary folder is gone.
     assert [path.name for path in report.folder.parent.iterdir()] == ["bundle"]
 
 

@@ -27,21 +27,22 @@ def workplace(
     monkeypatch: pytest.MonkeyPatch,
     image: dict[str, Any],
     text: dict[str, Any],
-) -> Path:
+) -> None:
     """Change to a folder with the student and the photo that the examples load."""
     student = build_towers(image=image, text=text, width=24, logit_scale=10.0)
     student.save(tmp_path / "runs" / "mine" / "student")
     Image.new("RGB", (60, 40), "orange").save(tmp_path / "photo.jpg")
     monkeypatch.chdir(tmp_path)
-    return tmp_path
 
 
+@pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("module", DOCUMENTED)
-def test_examples_run(module: str, workplace: Path) -> None:
-    finder = doctest.DocTestFinder(recurse=True, exclude_empty=True)
+def test_examples_run(module: str) -> None:
+    finder = doctest.DocTestFinder(exclude_empty=True)
     runner = doctest.DocTestRunner(verbose=False)
-    found = finder.find(importlib.import_module(module), module, globs={})
-    names = [test.name.removeprefix(f"{module}.") for test in found if test.examples]
-    assert sorted(names) == DOCUMENTED[module]
+    found = [
+        test for test in finder.find(importlib.import_module(module), globs={}) if test.examples
+    ]
+    assert sorted(test.name.removeprefix(f"{module}.") for test in found) == DOCUMENTED[module]
     for test in found:
         assert runner.run(test).failed == 0, test.name

@@ -17,7 +17,7 @@ from tests.export.runtime.hand_made import (
 
 @pytest.fixture
 def make_bundle(tmp_path: Path) -> Callable[..., Path]:
-    """Write the bundle; keyword arguments replace entries of its manifest."""
+    """Return a function that writes the bundle; its keywords replace entries of the manifest."""
 
     def make(name: str = "bundle", **changes: Any) -> Path:
         folder = tmp_path / name

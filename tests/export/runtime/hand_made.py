@@ -1,4 +1,4 @@
-"""A bundle made by hand: two graphs small enough to be computed in numpy beside it."""
+"""A bundle made by hand, with two graphs that are small enough to compute in numpy."""
 
 from pathlib import Path
 from typing import Any
@@ -53,13 +53,13 @@ MANIFEST: dict[str, Any] = {
 
 
 def image_reference(pixels: np.ndarray) -> np.ndarray:
-    """What the image graph computes: the mean colour, projected and normalised."""
+    """Compute what the image graph does: the mean colour, projected and normalised."""
     colours = (pixels / 127.5 - 1).mean(axis=(1, 2)) @ COLOUR_WEIGHTS
     return colours / np.linalg.norm(colours, axis=1, keepdims=True)
 
 
 def text_reference(*words: str) -> np.ndarray:
-    """What the text graph computes for a text of these words: their vectors' normalised sum."""
+    """Compute what the text graph does: the normalised sum of the words' vectors."""
     ids = [WORDS.index(word) for word in ("[CLS]", *words, "[SEP]")]
     total = WORD_VECTORS[ids].astype(np.float64).sum(axis=0)
     return total / np.linalg.norm(total)

@@ -1,4 +1,4 @@
-"""A damaged bundle gives one line that names the file, whatever is wrong with it."""
+"""A damaged bundle is refused in one line that names the file."""
 
 import json
 
@@ -26,7 +26,7 @@ def with_manifest(folder, values) -> str:
 
 def test_no_folder_no_manifest(tmp_path):
     assert "nowhere: no such folder" in refused(tmp_path / "nowhere")
-    assert "manifest.json is missing, so it is no bundle" in refused(tmp_path)
+    assert "manifest.json is missing, so it is not a bundle" in refused(tmp_path)
 
 
 @pytest.mark.parametrize("name", ["image.onnx", "text.onnx", "tokenizer.json"])
@@ -117,13 +117,13 @@ def test_a_bundle_without_towers(bundle):
 def test_a_graph_that_is_another_than_described(bundle, make_bundle):
     write_text_graph(bundle / "image.onnx")
     message = refused(bundle)
-    assert f"{bundle / 'image.onnx'}: the graph is another than manifest.json" in message
+    assert f"{bundle / 'image.onnx'}: the graph does not match manifest.json" in message
 
     image = {**MANIFEST["image"]}
     image["preprocessing"] = {**image["preprocessing"], "size": [6, 4]}
-    assert "image.onnx: the graph is another" in refused(make_bundle("turned", image=image))
+    assert "image.onnx: the graph does not match" in refused(make_bundle("turned", image=image))
     narrow = {part: {**MANIFEST[part], "width": 4} for part in ("image", "text")}
-    assert "image.onnx: the graph is another" in refused(make_bundle("narrow", **narrow))
+    assert "image.onnx: the graph does not match" in refused(make_bundle("narrow", **narrow))
 
 
 def test_what_is_written_is_read_again(bundle, tmp_path):

@@ -1,4 +1,4 @@
-"""Decoding gives upright RGB whatever a picture is stored as, or one line that says why not."""
+"""Every picture is decoded to upright RGB, or refused in one line that says why."""
 
 import io
 import struct
@@ -57,7 +57,7 @@ def test_damaged_exif_does_not_lose_the_picture():
 
 def test_alpha_shows_white():
     pixels = np.full((1, 3, 4), (200, 100, 0, 0), np.uint8)
-    pixels[0, :, 3] = (0, 255, 51)  # 51 / 255 is a fifth
+    pixels[0, :, 3] = (0, 255, 51)  # 51 / 255 is one fifth.
     result = np.asarray(decode(encoded(Image.fromarray(pixels, "RGBA"), "PNG")))
     np.testing.assert_array_equal(result[0, 0], (255, 255, 255))
     np.testing.assert_array_equal(result[0, 1], (200, 100, 0))

@@ -1,4 +1,4 @@
-"""A bundle embeds and classifies as its two small graphs say when they are computed by hand."""
+"""A bundle embeds and classifies like its two small graphs computed by hand."""
 
 import io
 import subprocess
@@ -56,7 +56,7 @@ def test_texts_are_embedded_as_computed_by_hand(bundle):
 
 
 def test_texts_are_cut_at_the_context_length(bundle):
-    # Eight tokens, of which the tokenizer's two marks take two.
+    # Eight tokens, two of them the special tokens.
     embedding = EdgeModel.load(bundle).embed_texts(["a photo of a red green blue ."])
     expected = text_reference("a", "photo", "of", "a", "red", "green")
     np.testing.assert_allclose(embedding, [expected], atol=1e-5)
@@ -65,7 +65,7 @@ def test_texts_are_cut_at_the_context_length(bundle):
 def test_full_padding_that_is_attended_to(make_bundle):
     text = {**MANIFEST["text"], "padding": "full", "mask_padding": False, "pad_token_id": 10}
     embedding = EdgeModel.load(make_bundle(text=text)).embed_texts(["red"])
-    # Three tokens and five times the padding's vector.
+    # Three tokens, and five times the vector of the padding.
     np.testing.assert_allclose(embedding, [text_reference("red", *".....")], atol=1e-5)
 
 
@@ -184,7 +184,7 @@ def test_a_single_text_is_no_list_of_texts(bundle):
     model = EdgeModel.load(bundle)
     with pytest.raises(DataError, match="put it in a list"):
         model.embed_texts("red")
-    with pytest.raises(DataError, match="found a int"):
+    with pytest.raises(DataError, match="found an item of type int"):
         model.embed_texts(["red", 3])
 
 

@@ -1,4 +1,4 @@
-"""Labels that a bundle carries: found without a text tower, and refused where they are damaged."""
+"""Labels in a bundle work without a text tower, and are refused if they are damaged."""
 
 import hashlib
 import io
@@ -24,7 +24,7 @@ Make = Callable[..., Path]
 
 @pytest.fixture
 def carrying(make_bundle: Make) -> Make:
-    """Return a function that writes a bundle with labels; without a text tower unless given."""
+    """Return a function that writes a bundle with labels, by default without a text tower."""
 
     def make(rows: Any = ROWS, names: Any = NAMES, **changes: Any) -> Path:
         buffer = io.BytesIO()
@@ -74,16 +74,16 @@ def test_another_label_is_refused_with_the_nearest(carrying: Make) -> None:
     with pytest.raises(BundleError) as caught:
         model.classify(RED, ["red", "gren", "pink"])
     assert str(caught.value).endswith(
-        "without a text tower it knows only the 3 labels that it carries, and 'gren' (the nearest "
-        "is 'green') and 1 more is none of them; take some of those, or export the student again "
-        "with --labels"
+        "without a text tower, this bundle knows only the 3 labels that it carries, and lacks "
+        "'gren' (the nearest is 'green') and 1 more; choose among its labels, or export the "
+        "student again with --labels"
     )
 
 
 def test_other_templates_need_a_text_tower(carrying: Make) -> None:
     model = EdgeModel.load(carrying())
     assert model.classify(RED, templates=["a photo of a {}."]) == model.classify(RED)
-    with pytest.raises(BundleError, match="other templates need a text tower, and it has none"):
+    with pytest.raises(BundleError, match="other templates need a text tower, and this bundle has"):
         model.classify(RED, templates=["a {}"])
 
 
@@ -116,7 +116,7 @@ def test_damaged_labels_are_refused(carrying: Make) -> None:
     path = folder / "labels.npy"
     content = path.read_bytes()
     path.write_bytes(content[:-1] + bytes([content[-1] ^ 1]))
-    assert f"{path}: the bundle's labels are not those of its manifest" in refused(folder)
+    assert f"{path}: the bundle's labels do not match its manifest" in refused(folder)
     path.unlink()
     assert f"{path}: the bundle's labels are missing" in refused(folder)
 
@@ -127,7 +127,7 @@ def test_damaged_labels_are_refused(carrying: Make) -> None:
         (ROWS[:2], "found float32 [2, 5], expected float32 [3, 5]"),
         (ROWS[:, :4], "found float32 [3, 4], expected float32 [3, 5]"),
         (ROWS.astype(np.float64), "found float64 [3, 5]"),
-        (np.array(["red", None, 3], object), "the bundle's labels are no array"),
+        (np.array(["red", None, 3], object), "the bundle's labels are not an array"),
     ],
 )
 def test_labels_of_another_form_are_refused(carrying: Make, rows: Any, found: str) -> None:
@@ -139,7 +139,7 @@ def test_labels_of_another_form_are_refused(carrying: Make, rows: Any, found: st
     [
         ({"file": "../labels.npy"}, "labels.file: found '../labels.npy'"),
         ({"names": []}, "labels.names: expected at least one label"),
-        ({"names": ["red", "red", "blue"]}, "labels.names: expected at least one label, each"),
+        ({"names": ["red", "red", "blue"]}, "labels.names: expected at least one label, and each"),
         ({"names": ["red", 3, "blue"]}, "labels.names: expected a text"),
         ({"sha256": None}, "labels.sha256: expected a text"),
         ({"more": 1}, "'more' is unknown"),

@@ -1,4 +1,4 @@
-"""Preprocessing equals transformers' PIL backend, and torchvision on Pillow images, to the bit."""
+"""Preprocessing equals that of transformers (PIL) and torchvision (Pillow images) bit by bit."""
 
 import json
 
@@ -185,7 +185,10 @@ def test_nonsense_is_refused_by_field(values, message):
         ({"size": {"shortest_edge": 48, "longest_edge": 64}}, "size: found"),
         ({"size": {"max_height": 48, "max_width": 64}}, "size: found"),
         ({"size": 48}, "size: found 48"),
-        ({"size": {"height": 50, "width": 60}}, "expected a square where do_center_crop follows"),
+        (
+            {"size": {"height": 50, "width": 60}},
+            "expected a square size, since do_center_crop is on",
+        ),
         ({"crop_size": None}, "crop_size: found None"),
         ({"resample": 9}, "resample: found 9"),
         ({"image_mean": None}, "image_mean: found None"),
@@ -202,7 +205,7 @@ def test_a_picture_of_another_size_where_nothing_is_resized():
     values = plain(resize="none", resize_to=None, crop=False)
     preprocessing = Preprocessing.from_dict(values)
     assert preprocessing.pixels(picture(48, 48)).shape == (48, 48, 3)
-    with pytest.raises(DataError, match="50 x 48 pixels, and this model takes only 48 x 48"):
+    with pytest.raises(DataError, match="50 x 48 pixels, but this model takes only 48 x 48"):
         preprocessing.pixels(picture(50, 48))
 
 
