@@ -23,16 +23,16 @@ from distill.teacher.protocol import Teacher
 def build_caches(
     project: Project, folder: RunFolder, accelerator: Accelerator | None = None
 ) -> list[list[Cache]]:
-    """Embed what is not in the caches yet; return those of all sources for each of the teachers.
+    """Embed what the caches lack; return, for each teacher, the caches of all sources.
 
-    With an accelerator every process has to call this, and each embeds its share; the run folder
-    is written by the main process alone.
+    With an accelerator, every process must call this, and each embeds its share. Only the main
+    process writes to the run folder.
     """
     ensemble = project.teacher
     if ensemble is None:
         return []
     console, main = make_console(), accelerator is None or accelerator.is_main_process
-    # Training goes through here again after the cache stage, which has said all this.
+    # Training comes here again after the cache stage, which has already printed all this.
     told = folder.finished("cache")
     built = []
     folders = cache_folders(project, folder.path)
@@ -49,7 +49,7 @@ def build_caches(
         if teacher.truncated:
             cut = counted(teacher.truncated, "caption")
             were = "was" if teacher.truncated == 1 else "were"
-            console.print(f"cache: {cut} {were} longer than {title} reads")
+            console.print(f"cache: {cut} {were} longer than {title} reads, and cut")
     if main:
         folder.finish("cache")
     if accelerator is not None:
@@ -60,7 +60,7 @@ def build_caches(
 def _build_all(
     project: Project, teacher: Teacher, folders: Sequence[Path], accelerator: Accelerator | None
 ) -> tuple[list[Cache], list[Skip]]:
-    """Build one teacher's caches of all sources; return them with the pictures left out."""
+    """Build one teacher's caches of all sources; return them and the pictures left out."""
     caches: list[Cache] = []
     skips: list[Skip] = []
     for path, source in zip(folders, project.sources, strict=True):
@@ -81,10 +81,10 @@ def _build_all(
 
 
 def check_caches(project: Project, run_folder: Path) -> None:
-    """See that what stands in the folders of the caches is of these teachers and views.
+    """Check that existing caches were built with these teachers and views.
 
     Raises:
-        CacheError: it is of something else; the message names what differs.
+        CacheError: a cache was built with something else; the message names what differs.
     """
     ensemble = project.teacher
     if ensemble is None or project.config.train.teacher != "cached":
@@ -106,7 +106,7 @@ def _sharing(accelerator: Accelerator | None, caches: Sequence[Cache]) -> Sharin
 
 
 class _Bars:
-    """A progress bar for each part of a cache, one after the other."""
+    """A progress bar for each part of a cache, one after another."""
 
     def __init__(self, stack: ExitStack) -> None:
         self._stack = stack
@@ -122,7 +122,7 @@ class _Bars:
 
 
 def cache_folders(project: Project, run_folder: Path) -> list[list[Path]]:
-    """Return a folder for each source, for each of the teachers; named by teacher and source."""
+    """Return, for each teacher, the cache folder of each source, named by teacher and source."""
     named = project.config.cache.folder
     base = run_folder / "cache" if named is None else Path(named)
     members = () if project.teacher is None else project.teacher.members
@@ -131,13 +131,13 @@ def cache_folders(project: Project, run_folder: Path) -> list[list[Path]]:
 
 
 def teacher_encoder(project: Project, run_folder: Path) -> EnsembleEncoder | None:
-    """Return the recipe's teachers as one to measure, None where there is none.
+    """Return the recipe's teachers as one encoder, None if the recipe has none.
 
-    Texts that their caches hold, such as a bank of 80 prompts a label, are looked up there, unless
-    they are rounded to int8.
+    Texts that the caches hold, such as 80 prompts for each label, are looked up there, unless the
+    caches are rounded to int8.
 
     Raises:
-        CacheError: the folder of a cache holds one of something else.
+        CacheError: a cache was built with something else.
     """
     ensemble, config = project.wake_teacher(), project.config
     if ensemble is None:
@@ -157,10 +157,10 @@ def teacher_encoder(project: Project, run_folder: Path) -> EnsembleEncoder | Non
 def _teacher_names(teachers: Sequence[Teacher]) -> list[str]:
     """Return a name for the folder of each teacher."""
     slugs = [_slug(teacher.name) for teacher in teachers]
-    # Some file systems take no notice of capitals.
+    # Some file systems ignore case.
     counts = Counter(slug.lower() for slug in slugs)
     return [
-        # Whatever order a recipe has them in.
+        # The name must not depend on the order of the teachers.
         f"{slug}-{teacher.fingerprint[:8]}" if counts[slug.lower()] > 1 else slug
         for slug, teacher in zip(slugs, teachers, strict=True)
     ]
@@ -169,7 +169,7 @@ def _teacher_names(teachers: Sequence[Teacher]) -> list[str]:
 def _source_names(project: Project) -> list[str]:
     seen: list[str] = []
     for source in project.sources:
-        # The last two parts of a path: a data set that moves as a whole keeps its cache.
+        # The last two parts of the path, so a data set that moves as a whole keeps its cache.
         name = _slug("-".join(Path(source.name).parts[-2:]))
         while name in seen:
             name += "-again"

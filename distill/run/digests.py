@@ -101,7 +101,7 @@ def expanded_losses(config: RunConfig) -> Losses:
 
 
 def _loss_values(config: RunConfig) -> dict[str, Any]:
-    """Return the terms, and with the name of a bank's file what it holds."""
+    """Return the terms; a file of prompts is covered by its content too."""
     values: dict[str, Any] = expanded_losses(config).model_dump(mode="json", exclude_none=True)
     for name, term in values.items():
         if not TERMS[name].needs_prompts:
@@ -115,7 +115,7 @@ def _loss_values(config: RunConfig) -> dict[str, Any]:
 
 
 def _student_values(config: RunConfig) -> dict[str, Any]:
-    """Return the section of the student, with the scale that two towers start with."""
+    """Return the student section with the logit scale that two towers start with."""
     values: dict[str, Any] = config.student.model_dump(mode="json")
     student = config.student
     if isinstance(student, StudentTowers) and student.logit_scale is None and not student.single:
@@ -131,7 +131,7 @@ def _label_values(config: RunConfig) -> dict[str, Any]:
 
 
 def _export_values(config: RunConfig) -> dict[str, Any]:
-    """Return the section of the export with what its labels' file holds, and the prompts."""
+    """Return the export section with the labels that it names, and the templates of prompts."""
     section = _marked(config.export, "export")
     if config.export.labels is not None:
         section["labels"] = list(name_labels(config.export.labels, field="export.labels"))
@@ -141,7 +141,7 @@ def _export_values(config: RunConfig) -> dict[str, Any]:
         values["labels"] = _label_values(config)
         known.append(values["labels"]["templates"])
     templates = list(bundle_templates(config))
-    # Only those that stand nowhere else, so that the digests of most recipes stay as they were.
+    # Only if nothing else covers them, so the digests of most recipes stay the same.
     if templates not in known:
         values["templates"] = templates
     return values

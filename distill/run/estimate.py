@@ -1,46 +1,39 @@
-"""What a cache would cost, and the live teacher instead: measured before anything is spent."""
+"""What a cache would cost, compared with a live teacher, before anything is built."""
 
 import math
-import os
 import shutil
-import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import astuple, dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from rich.console import Console
 
 from distill.basis.progress import make_console
 from distill.basis.words import counted, human_bytes, human_time
 from distill.data.guess import scenes_name
-from distill.data.sample import Sample, Source, open_image
+from distill.data.sample import Sample, Source
 from distill.data.scenes import TABLE_FILE
-from distill.data.views import draw_view, render_view
 from distill.recipe.config import RunConfig
 from distill.run.cache_stage import cache_folders
 from distill.run.folder import RunFolder
 from distill.run.project import Project, describe
+from distill.run.speeds import Speeds, measure, overlapped
 from distill.teacher.cache.build import BuildSettings, open_cache
 from distill.teacher.cache.manifest import PARTS
-from distill.teacher.cache.rows import StoredAs, draw_rows, row_digests
+from distill.teacher.cache.rows import StoredAs
 from distill.teacher.protocol import Teacher
 from export.runtime.errors import DataError, RecipeError
 
-SECONDS_TO_MEASURE = 20.0
-BATCHES_TO_MEASURE = 4
-# A teacher on a CPU is as quick with few pictures at a time, and the measurement ends sooner.
-BATCH_ON_CPU = 8
 _ITEM_BYTES: dict[StoredAs, int] = {"float16": 2, "float32": 4, "int8": 1}
 _SCALE_BYTES = 4
 _KEY_BYTES = 24
 
 
 @dataclass(frozen=True)
-class Work:
-    """How much there is to embed: all of it, and what no cache of a teacher holds yet."""
+class Workload:
+    """How much there is to embed in all, and how much of it a teacher's caches lack."""
 
     pictures: int
     captions: int
@@ -49,26 +42,10 @@ class Work:
 
 
 @dataclass(frozen=True)
-class Speeds:
-    """Seconds that one thing takes, and of how many pictures that was measured.
-
-    ``decode`` a picture, ``view`` drawing and resizing one, ``image`` and ``caption`` embedding
-    one view or caption, ``lookup`` finding and reading a picture and a caption in a cache.
-    """
-
-    decode: float
-    view: float
-    image: float
-    caption: float
-    lookup: float
-    pictures: int
-
-
-@dataclass(frozen=True)
 class Estimate:
-    """What the cache of a recipe would cost, in bytes and seconds, beside the live teacher."""
+    """What a cache would cost in bytes and seconds, and what the live teacher would cost."""
 
-    work: Work
+    work: Workload
     speeds: Speeds
     bytes_whole: int
     bytes_to_write: int
@@ -80,16 +57,16 @@ class Estimate:
 
     @property
     def pays_from_epochs(self) -> int | None:
-        """The least number of epochs that building is worth its while for; None for none."""
+        """The number of epochs from which building the cache pays off; None if it never does."""
         saved = self.live_epoch_seconds - self.cached_epoch_seconds
         return max(1, math.ceil(self.build_seconds / saved)) if saved > 0 else None
 
 
 def add_up(estimates: Sequence[Estimate]) -> Estimate:
-    """Return what the caches of several teachers cost together, and those teachers live."""
+    """Return what the caches of several teachers cost together."""
     return replace(
         estimates[0],
-        work=Work(*_sums(estimate.work for estimate in estimates)),
+        work=Workload(*_sums(estimate.work for estimate in estimates)),
         speeds=Speeds(*_sums(estimate.speeds for estimate in estimates)),
         bytes_whole=sum(estimate.bytes_whole for estimate in estimates),
         bytes_to_write=sum(estimate.bytes_to_write for estimate in estimates),
@@ -99,26 +76,26 @@ def add_up(estimates: Sequence[Estimate]) -> Estimate:
     )
 
 
-def _sums(parts: Iterable[Work | Speeds]) -> list[Any]:
+def _sums(parts: Iterable[Workload | Speeds]) -> list[Any]:
     return [sum(values) for values in zip(*map(astuple, parts), strict=True)]
 
 
 def print_estimate(config: RunConfig) -> None:
-    """Print what `clip-distill cache` would cost for a recipe; write nothing.
+    """Print what ``clip-distill cache`` would cost for a recipe; write nothing.
 
     Raises:
         RecipeError: the recipe has no teacher.
-        DataError: the pictures are not there yet, or none of them can be read.
+        DataError: the pictures are missing, or none of them can be read.
         CacheError: the cache folder holds something else.
     """
     if not config.teachers:
-        raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
+        raise RecipeError("teacher: the recipe has no teacher, so there is nothing to cache")
     RunFolder(config).check()
     _check_rendered(config)
     project = Project(config)
     sources, ensemble = project.sources, project.teacher
     if ensemble is None:
-        raise RecipeError("teacher: the recipe names none, so there is nothing to cache")
+        raise RecipeError("teacher: the recipe has no teacher, so there is nothing to cache")
     make_console().print(f"cache: timing {ensemble.name} on {describe(sources)}")
     folders = cache_folders(project, config.folder)
     estimates = [
@@ -129,7 +106,7 @@ def print_estimate(config: RunConfig) -> None:
 
 
 def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Estimate:
-    """Return what the caches of a project, in these folders, would cost."""
+    """Return what one teacher's caches in these folders would cost."""
     config, settings, sources = project.config, project.build_settings, project.sources
     work = count_work(project, teacher, folders)
     speeds = measure(sources, teacher, settings, device=config.device)
@@ -151,15 +128,15 @@ def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -
         bytes_to_write=stored_bytes(*missing, teacher.width, settings),
         bytes_free=shutil.disk_usage(existing_folder(folders[0])).free,
         build_seconds=build,
-        # Either way a picture is decoded for the student.
+        # A picture is decoded for the student either way.
         live_epoch_seconds=together(total * speeds.view, total * (speeds.image + speeds.caption)),
         cached_epoch_seconds=total * speeds.lookup,
         epochs=project.steps * config.train.batch_size / total,
     )
 
 
-def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Work:
-    """Count the pictures and captions of all sources, and those that no cache holds."""
+def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Workload:
+    """Count the pictures and captions of all sources, and those that the caches lack."""
     counts = np.zeros(4, np.int64)
     for number, (folder, source) in enumerate(zip(folders, project.sources, strict=True)):
         cache = open_cache(folder, teacher, project.build_settings)
@@ -170,126 +147,14 @@ def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> W
         missing = cache.missing(source, images=images, captions=captions, extra_texts=extra)
         pictures, count = len(source) if images else 0, len(texts | dict.fromkeys(extra))
         counts += [pictures, count, len(missing.pictures), len(missing.captions)]
-    return Work(*counts.tolist())
+    return Workload(*counts.tolist())
 
 
 def stored_bytes(pictures: int, captions: int, width: int, settings: BuildSettings) -> int:
-    """Return the bytes that so many pictures and captions take in a cache."""
+    """Return the bytes that a number of pictures and captions takes in a cache."""
     scale = _SCALE_BYTES if settings.dtype == "int8" else 0
     vector = width * _ITEM_BYTES[settings.dtype] + scale
     return pictures * (settings.view_count * vector + _KEY_BYTES) + captions * (vector + _KEY_BYTES)
-
-
-def overlapped(reading: float, embedding: float, *, workers: int, device: str) -> float:
-    """Return the seconds of both together, where workers read while the teacher embeds.
-
-    On a CPU the workers take the teacher's cores, so that no work disappears behind the other.
-    """
-    if workers == 0:
-        return reading + embedding
-    cores = os.cpu_count() or 1
-    share = reading / cores if device == "cpu" else 0.0
-    return max(reading / workers, embedding + share)
-
-
-def measure(
-    sources: Sequence[Source], teacher: Teacher, settings: BuildSettings, *, device: str
-) -> Speeds:
-    """Embed a few batches that are spread over the data, and time each part.
-
-    Raises:
-        DataError: none of these pictures can be read.
-    """
-    size = BATCH_ON_CPU if device == "cpu" else settings.batch_size
-    clock = _Clock()
-    started = time.perf_counter()
-    for number, samples in enumerate(_spread(sources, size, BATCHES_TO_MEASURE + 1)):
-        if number > 1 and time.perf_counter() - started > SECONDS_TO_MEASURE:
-            break
-        # The first batch warms up what is loaded or compiled at first use.
-        timing = clock if number else _Clock()
-        _time_batch(samples, teacher, settings, timing)
-    if not clock.count["decode"]:
-        raise DataError(f"{sources[0].name}: too few pictures can be read to time the teacher")
-    return Speeds(
-        decode=clock.mean("decode"),
-        view=clock.mean("view"),
-        image=clock.mean("image"),
-        caption=clock.mean("caption"),
-        lookup=clock.mean("lookup"),
-        pictures=clock.count["decode"],
-    )
-
-
-class _Clock:
-    """Seconds and number of things, by name."""
-
-    def __init__(self) -> None:
-        names = ("decode", "view", "image", "caption", "lookup")
-        self.seconds = dict.fromkeys(names, 0.0)
-        self.count = dict.fromkeys(names, 0)
-
-    def add(self, name: str, started: float, count: int) -> None:
-        self.seconds[name] += time.perf_counter() - started
-        self.count[name] += count
-
-    def mean(self, name: str) -> float:
-        return self.seconds[name] / max(self.count[name], 1)
-
-
-def _time_batch(
-    samples: Sequence[Sample], teacher: Teacher, settings: BuildSettings, clock: _Clock
-) -> None:
-    pixels = []
-    for sample in samples:
-        started = time.perf_counter()
-        try:
-            image = open_image(sample, draft=settings.views.draft)
-        except DataError:
-            continue
-        clock.add("decode", started, 1)
-        for number in range(settings.view_count):
-            started = time.perf_counter()
-            view = draw_view(settings.views, sample.key, number, size=image.size)
-            pixels.append(render_view(image, view, teacher.preprocessing))
-            clock.add("view", started, 1)
-    if not pixels:
-        return
-    started = time.perf_counter()
-    parts = torch.split(torch.from_numpy(np.stack(pixels)), settings.batch_size)
-    embeddings = torch.cat([teacher.encode_images(part).cpu() for part in parts])
-    clock.add("image", started, len(pixels))
-    texts = [text for sample in samples for text in sample.captions]
-    if texts:
-        started = time.perf_counter()
-        teacher.encode_texts(texts).cpu()
-        clock.add("caption", started, len(texts))
-    _time_lookup([sample.key for sample in samples], embeddings, settings, clock)
-
-
-def _time_lookup(
-    keys: Sequence[str], embeddings: torch.Tensor, settings: BuildSettings, clock: _Clock
-) -> None:
-    """Time what a look-up does for a picture and a caption each, on rows in memory."""
-    held = embeddings.half() if settings.dtype == "float16" else embeddings
-    started = time.perf_counter()
-    for _ in range(2):
-        digests = row_digests(keys)
-        rows = np.searchsorted(np.sort(digests[:, 0]), digests[:, 0])
-        torch.nn.functional.normalize(held[torch.from_numpy(rows % len(held))].float(), dim=-1)
-    clock.add("lookup", started, len(keys))
-
-
-def _spread(sources: Sequence[Source], size: int, batches: int) -> Iterator[list[Sample]]:
-    """Yield batches of samples drawn from all sources, each sample once."""
-    ends = np.cumsum([len(source) for source in sources])
-    numbers = draw_rows(int(ends[-1]), size * batches, "estimate")
-    # Whole batches that are each spread over everything.
-    for batch in range(batches):
-        of_batch = numbers[batch::batches]
-        which = np.searchsorted(ends, of_batch, side="right")
-        places = of_batch - np.concatenate([[0], ends])[which]
-        yield [sources[s][p] for s, p in zip(which.tolist(), places.tolist(), strict=True)]
 
 
 def _samples(source: Source) -> Iterator[Sample]:
@@ -304,13 +169,13 @@ def _check_rendered(config: RunConfig) -> None:
         folder = config.folder / scenes_name(source) if named is None else Path(named)
         if not (folder / TABLE_FILE).exists():
             raise DataError(
-                f"{folder}: its scenes are not rendered yet, and --estimate writes nothing; "
-                "run `clip-distill cache` on them, or estimate on pictures that are there"
+                f"{folder}: the scenes are not rendered yet, and --estimate writes nothing; "
+                "run `clip-distill cache`, or estimate on pictures that exist"
             )
 
 
 def existing_folder(folder: Path) -> Path:
-    """Return the nearest folder above that is there."""
+    """Return the folder, or the nearest folder above it that exists."""
     return next(
         place for place in [folder.absolute(), *folder.absolute().parents] if place.exists()
     )
@@ -347,7 +212,7 @@ def _on_disk(estimate: Estimate, project: Project, place: Path) -> str:
 
 
 def _rows_of_teacher(estimate: Estimate, project: Project, place: Path) -> dict[str, str]:
-    """Return what one teacher's caches of all sources hold, and how quick it is."""
+    """Return what one teacher's caches of all sources hold, and how fast the teacher is."""
     work, speeds, settings = estimate.work, estimate.speeds, project.build_settings
     return {
         "to embed": f"{work.missing_pictures:,} of {work.pictures:,} pictures × "
@@ -361,7 +226,7 @@ def _rows_of_teacher(estimate: Estimate, project: Project, place: Path) -> dict[
 
 
 def _rows_of_run(estimate: Estimate) -> dict[str, str]:
-    """Return what all teachers cost a run, cached or live."""
+    """Return what all teachers together cost a run, cached or live."""
     live, cached, once = (
         estimate.live_epoch_seconds,
         estimate.cached_epoch_seconds,

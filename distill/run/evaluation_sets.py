@@ -1,4 +1,4 @@
-"""The sets that a run is measured on: those that its recipe names, or what is held out."""
+"""The sets that a run is measured on: named by its recipe, or made of held-out pictures."""
 
 from collections.abc import Callable
 
@@ -22,10 +22,10 @@ def evaluation_sets(
     validation: Source | None,
     labels: LabelSet | None,
 ) -> list[EvaluationSet]:
-    """Return the recipe's evaluation sets, or those made of its validation data.
+    """Return the recipe's evaluation sets, or sets made of its validation data.
 
     Raises:
-        DataError: data, labels or templates of a set cannot be used.
+        DataError: the data, labels or templates of a set cannot be used.
     """
     templates = recipe_templates(config.data) or DEFAULT_TEMPLATES
     if config.evaluation_entries:
@@ -43,7 +43,7 @@ def evaluation_sets(
         ]
     if validation is None:
         return []
-    # A folder's captions are made from its classes and say nothing that these do not.
+    # Captions that are made from classes say nothing that the classes do not.
     entries = [config.data.validation] if config.data.validation else config.train_sources
     return _sets_of(
         validation,
@@ -70,7 +70,7 @@ def _sets_of(
     labels: LabelSet | None,
     templates: tuple[str, ...],
 ) -> list[EvaluationSet]:
-    """Return what a source can be measured on: classes, captions, agreement about labels."""
+    """Return a set for each task that a source allows: classes, captions, agreement on labels."""
     samples = list(iterate(source))
     found = {sample.label for sample in samples if sample.label is not None}
     captioned = captioned and any(sample.captions for sample in samples)

@@ -1,9 +1,8 @@
-"""Run folders: what a run has done, and whether a recipe may go on with it.
+"""Run folders: what a run has done, and whether a recipe may continue it.
 
-``recipe.yaml`` is the resolved recipe, ``state.json`` says which values each stage was begun with
-and whether it is finished, ``skipped.jsonl`` lists what was left out of the data. Each stage has a
-digest over the values that it depends on, and over nothing else: how many workers read, where it
-computes or how often it logs makes no other run.
+``recipe.yaml`` is the resolved recipe. ``state.json`` says which values each stage started with and
+whether it is finished. ``skipped.jsonl`` lists what was left out of the data. A stage with another
+digest (distill/run/digests.py) belongs to another run.
 """
 
 import json
@@ -25,12 +24,12 @@ from export.runtime.errors import RunError
 
 FORMAT = 1
 
-# What a stage keeps in the folder: as long as there is nothing of it, its values may change.
+# What a stage keeps in the folder; until something of it exists, its values may change.
 _KEPT: Mapping[str, tuple[str, ...]] = {
     "cache": ("cache",),
     "train": ("checkpoints", "student", "student_best"),
 }
-# What a finished stage leaves; without it, it has to be done again.
+# What a finished stage leaves; if it is missing, the stage is done again.
 _RESULTS: Mapping[str, str] = {"train": "student", "evaluate": "report.json", "export": "bundle"}
 _LONGEST_LIST = 8
 _LONGEST_VALUE = 200
@@ -38,7 +37,12 @@ _ELSEWHERE = "another output (--out, or --set output=…)"
 
 
 class RunFolder:
-    """The folder of one run, seen with one recipe."""
+    """The folder of one run, from the point of view of one recipe.
+
+    Attributes:
+        config: The recipe.
+        path: The folder.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         """Take the recipe; nothing is read or created yet."""
@@ -49,23 +53,23 @@ class RunFolder:
         """Refuse a folder that holds something else; create nothing.
 
         Raises:
-            RunError: the folder is no run folder, or its cache or training was made with other
-                values; the message names the fields that differ and the ways out.
+            RunError: the folder is not a run folder, or its cache or training started with other
+                values; the message names the fields that differ and what to do.
         """
         if not self.path.exists() and not self.path.is_symlink():
             return
         if not self.path.is_dir():
-            raise RunError(f"{self.path}: it is no folder; choose {_ELSEWHERE}")
+            raise RunError(f"{self.path}: not a folder; choose {_ELSEWHERE}")
         state = self._read()
         if state is None:
-            # A run that was killed while it wrote may have left one of these.
+            # A run that was killed while writing may have left temporary files.
             held = sorted(
                 entry.name for entry in self.path.iterdir() if not is_temporary(entry.name)
             )
             if held:
                 raise RunError(
-                    f"{self.path}: the folder is not empty ({_some(held)}) and is no run folder; "
-                    f"choose {_ELSEWHERE}, or move away what is in it"
+                    f"{self.path}: the folder is not empty ({_some(held)}) and not a run folder; "
+                    f"choose {_ELSEWHERE}, or move its content away"
                 )
             return
         for stage in ("cache", "train"):
@@ -78,11 +82,11 @@ class RunFolder:
             if changes:
                 raise RunError(
                     f"{self.path}: the folder holds another recipe's run: {_some(changes, '; ')}; "
-                    f"choose {_ELSEWHERE}, go back to what was, or delete the folder"
+                    f"choose {_ELSEWHERE}, restore the old values, or delete the folder"
                 )
 
     def open(self) -> None:
-        """Create the folder where it is missing, and write recipe.yaml and state.json.
+        """Create the folder if it is missing, and write recipe.yaml and state.json.
 
         Raises:
             RunError: as `check`, or the folder cannot be written.
@@ -93,8 +97,7 @@ class RunFolder:
             state = self._read() or {"format": FORMAT, "stages": {}}
             for stage in ("cache", "train"):
                 self._record(state, stage, finished=self._is_finished(state, stage))
-            # Presets and labels are written out, so that the recipe stays what it was when they
-            # change.
+            # Presets and labels are written out: the recipe stays the same when they change.
             written = self.config.model_copy(
                 update={"losses": expanded_losses(self.config), **_written_labels(self.config)}
             )
@@ -107,21 +110,21 @@ class RunFolder:
             ) from error
 
     def finished(self, stage: Stage) -> bool:
-        """Return whether a stage was finished with the values of this recipe."""
+        """Return whether a stage is finished with the values of this recipe."""
         return self._is_finished(self._read() or {"stages": {}}, stage)
 
     def finish(self, stage: Stage) -> None:
-        """Remember that a stage is finished."""
+        """Record that a stage is finished."""
         state = self._read() or {"format": FORMAT, "stages": {}}
         self._record(state, stage, finished=True)
         self._write_state(state)
 
     def add_skips(self, skips: Iterable[Skip]) -> None:
-        """Add to skipped.jsonl what is not in it yet."""
+        """Add to skipped.jsonl what it does not list yet."""
         path = self.path / "skipped.jsonl"
         lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
         new = [
-            # A name that is no Unicode is written as the escape that JSON has for it.
+            # A name that is not valid Unicode is written with JSON's escapes.
             json.dumps(
                 {"where": skip.where, "reason": skip.reason, "kind": skip.kind}, ensure_ascii=False
             )
@@ -133,20 +136,20 @@ class RunFolder:
         if len(kept) > len(lines):
             write_whole(path, "".join(f"{line}\n" for line in kept))
             more = f"{len(kept) - len(lines)} {'more ' if lines else ''}pictures or rows"
-            make_console().print(f"skipped: {more}, with their reasons in {path}")
+            make_console().print(f"skipped: {more}; the reasons are in {path}")
 
     def _other_split(self, begun: Mapping[str, Any]) -> list[str]:
-        """Return what differs where training saw other pictures than this recipe leaves it.
+        """Return what differs if this recipe trains on other pictures than the run did.
 
-        A finished run that held some out may be measured on anything; all else would go on with
-        other data, or measure on pictures that were trained on.
+        A finished run that held pictures out may be measured on anything. Any other run would
+        continue on other data, or be measured on pictures that it was trained on.
         """
         held_out, holds_out = begun["holds_out"], self.config.holds_out
         if held_out == holds_out or (held_out and begun["finished"]):
             return []
         names = {True: "held out", False: "trained on"}
         was, is_now = names[held_out], names[holds_out]
-        return [f"data.validation and evaluate: 5 % of data.train were {was}, now {is_now}"]
+        return [f"data.validation and evaluate: 5 % of data.train were {was}, and are now {is_now}"]
 
     def _is_finished(self, state: Mapping[str, Any], stage: Stage) -> bool:
         entry = state["stages"].get(stage)
@@ -163,7 +166,7 @@ class RunFolder:
 
     def _record(self, state: dict[str, Any], stage: Stage, *, finished: bool) -> None:
         begun, digest = state["stages"].get(stage), stage_digest(self.config, stage)
-        # A finished stage keeps what it was done with, whatever is measured afterwards.
+        # A finished stage keeps the values that it was done with.
         done = begun is not None and begun["finished"] and begun["digest"] == digest
         state["stages"][stage] = {
             "digest": digest,
@@ -173,7 +176,7 @@ class RunFolder:
         }
 
     def _read(self) -> dict[str, Any] | None:
-        """Return the content of state.json, None where there is none."""
+        """Return the content of state.json, None if there is none."""
         path = self.path / "state.json"
         try:
             state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
@@ -197,7 +200,7 @@ class RunFolder:
 
 
 def _written_labels(config: RunConfig) -> dict[str, Any]:
-    """Return the sections of a recipe that name files of labels, with what these hold."""
+    """Return the sections that may name files of labels, with the labels in place of the names."""
     labels = recipe_labels(config.data)
     names = None if labels is None else labels.names
     templates = recipe_templates(config.data)
@@ -230,6 +233,5 @@ def _some(phrases: list[str], separator: str = ", ") -> str:
 
 def _damaged(path: Path) -> str:
     return (
-        f"{path}: it is damaged, or not of format {FORMAT}; choose {_ELSEWHERE}, or delete "
-        f"{path.parent}"
+        f"{path}: damaged, or not of format {FORMAT}; choose {_ELSEWHERE}, or delete {path.parent}"
     )

@@ -1,4 +1,4 @@
-"""What a recipe names, opened on first use: sources, teacher, student, loss, evaluation sets."""
+"""A project: everything that a recipe names, opened on first use."""
 
 from collections.abc import Sequence
 from dataclasses import replace
@@ -31,13 +31,19 @@ from distill.train.towers import Towers, teacher_parts
 from export.runtime.errors import DataError
 from students.encoder import Student
 
-# Where a recipe names nothing to validate on, this share of the training data is held out.
+# If a recipe names nothing to validate on, this share of the training data is held out.
 HELD_OUT_SHARE = 0.05
 HELD_OUT_AT_MOST = 2000
 
 
 class Project:
-    """The things of one recipe. Each is opened once, when it is first asked for."""
+    """Sources, teacher, student, loss and evaluation sets of one recipe, each opened once.
+
+    A property opens what it returns on first use; none changes anything else.
+
+    Attributes:
+        config: The recipe.
+    """
 
     def __init__(self, config: RunConfig) -> None:
         """Remember the recipe; nothing is opened yet."""
@@ -89,7 +95,11 @@ class Project:
 
     @cached_property
     def bank_texts(self) -> tuple[str, ...]:
-        """The bank of texts that a term compares pictures with; empty if no term needs one."""
+        """The texts that a term compares pictures with; empty if no term needs a bank.
+
+        Raises:
+            DataError: the file cannot be read, or there is nothing to fill the bank with.
+        """
         term = self._prompted_term
         if term is None:
             return ()
@@ -100,25 +110,25 @@ class Project:
         if self.captions.total == 0:
             raise DataError(
                 f"losses.{term.row.name}.bank: missing, and no picture of data.train has a caption "
-                "to take instead; name a file with one text a line, or labels in data.labels"
+                "to use instead; name a file with one text a line, or set data.labels"
             )
         return self.captions.draw(term.options["bank_size"])
 
     @property
     def bank_templates(self) -> int:
-        """How many texts of the bank make one row of it: the prompts of a label."""
+        """How many texts of the bank are averaged into one row: the prompts of a label, else 1."""
         term = self._prompted_term
         own = term is not None and term.options["bank"] is not None
         return 1 if own or self.labels is None else len(self.labels.templates)
 
     @cached_property
     def labels(self) -> LabelSet | None:
-        """The labels that loss, evaluation and bundle share; None where the recipe has none."""
+        """The labels that loss, evaluation and bundle share; None if the recipe has none."""
         return recipe_labels(self.config.data)
 
     @property
     def towers(self) -> Towers:
-        """Which towers the student has; an earlier student has to be loaded for it."""
+        """Which towers the student has; an earlier student is loaded to find out."""
         section = self.config.student
         if section.start is None and isinstance(section, StudentTowers):
             return Towers(image=section.image is not None, text=section.text is not None)
@@ -127,7 +137,7 @@ class Project:
 
     @property
     def teacher_parts(self) -> frozenset[Part]:
-        """Which of pictures and captions the teacher has to embed."""
+        """What the teacher has to embed: pictures, captions, or both."""
         return teacher_parts(self.towers, self.config.terms)
 
     @cached_property
@@ -152,17 +162,17 @@ class Project:
 
     @cached_property
     def validation_source(self) -> Source | None:
-        """Where the loss terms are computed in the middle of training."""
+        """The source that the loss terms are computed on during training, if there is one."""
         if self.config.data.validation is not None:
             return self._open(self.config.data.validation)
         if not self.config.holds_out:
             return None
-        # One source speaks for all where there are several: it is the largest.
+        # The largest of several sources stands for all of them.
         return max((held_out for _, held_out in self._splits), key=len)
 
     @cached_property
     def evaluation_sets(self) -> list[EvaluationSet]:
-        """The recipe's evaluation sets, or those made of what is held out."""
+        """The recipe's evaluation sets, or sets made of the held-out pictures."""
         return evaluation_sets(
             self.config, self._open, validation=self.validation_source, labels=self.labels
         )
@@ -188,7 +198,7 @@ class Project:
         return teacher
 
     def release_teacher(self) -> None:
-        """Free the teachers' weights once nothing asks them any more."""
+        """Free the teachers' weights once nothing needs them any more."""
         self._teacher = None
 
     @cached_property
@@ -219,10 +229,7 @@ class Project:
 
     @cached_property
     def loss(self) -> WeightedLoss:
-        """The weighted sum of the recipe's terms, to each of several teachers where that is theirs.
-
-        Those are loaded for it.
-        """
+        """The weighted sum of the recipe's terms; several teachers are loaded for their shares."""
         several = len(self.config.teachers) > 1 and self.config.train.teacher != "absent"
         return WeightedLoss(
             {
@@ -240,7 +247,7 @@ class Project:
 
     @cached_property
     def views(self) -> ViewSettings:
-        """How training's views are drawn."""
+        """How views are drawn for training."""
         views = self.config.views
         settings = ViewSettings(
             seed=self.config.seed if views.seed is None else views.seed,
@@ -273,5 +280,5 @@ class Project:
 
 
 def describe(sources: Sequence[Source]) -> str:
-    """Return the sources' names and sizes for one line."""
+    """Return names and sizes of sources, on one line."""
     return ", ".join(f"{source.name} ({len(source):,} pictures)" for source in sources)

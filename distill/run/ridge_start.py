@@ -1,4 +1,4 @@
-"""What happens to a student before its first step: projections solved from a sample."""
+"""Before the first step: linear projections solved from a sample of the data."""
 
 from collections.abc import Iterator
 
@@ -16,7 +16,7 @@ from distill.train.step import TrainableStudent
 
 
 def solve_projections(project: Project, work: Work, accelerator: Accelerator) -> None:
-    """Start linear projections from the first rows of training, where the recipe asks for it.
+    """Solve linear projections from the first rows of training, if the recipe asks for it.
 
     Raises:
         RunError: they cannot be solved.

@@ -1,4 +1,4 @@
-"""The command ``shards``: from a recipe or a path to folders of tars."""
+"""Writing shards: from a recipe or a path to folders of tars."""
 
 import tempfile
 from collections.abc import Sequence
@@ -13,7 +13,7 @@ from distill.recipe.defaults import default_values
 from distill.recipe.load import read_recipe, resolve
 
 RECIPES = (".yaml", ".yml")
-# Stands for what a recipe of data alone does not say, and nothing here asks for.
+# Completes a recipe that has nothing but data; writing shards uses none of it.
 NO_DATA = {"teacher": None, "student": {"width": 8}, "losses": {"contrastive": 1.0}}
 
 
@@ -25,13 +25,13 @@ def write_data(
     per_shard: int = 1000,
     overrides: Sequence[str] = (),
 ) -> None:
-    """Write the training data of a recipe, or what a path stands for, as tars in ``out``.
+    """Write the training data of a recipe, or the data at a path, as tars in ``out``.
 
-    Of several sources each has a folder of its own in it, by its number.
+    Each of several sources gets a folder inside ``out``, named by its number.
 
     Raises:
         ClipDistillError: recipe, data or folder cannot be used.
-        KeyboardInterrupt: Ctrl-C came; the text says what was saved.
+        KeyboardInterrupt: Ctrl-C was pressed; the text says what was saved.
     """
     config = _config(given, overrides)
     settings = ShardSettings(
@@ -43,7 +43,7 @@ def write_data(
     sources, console = config.train_sources, make_console()
     for number, entry in enumerate(sources):
         folder = out / str(number) if len(sources) > 1 else out
-        # Procedural pictures without a place of their own are rendered beside, and not kept.
+        # Scenes without a path are rendered into a temporary folder.
         with tempfile.TemporaryDirectory() as rendered:
             source = limit_pixels(open_source(entry, output=Path(rendered)), config.data.max_pixels)
             check_source(source, max_skipped=settings.max_skipped)

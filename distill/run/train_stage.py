@@ -1,4 +1,4 @@
-"""Assembling a training run: from a project to the loop's plain arguments."""
+"""The train stage: from a project to the plain arguments of the training loop."""
 
 import torch
 from accelerate import Accelerator
@@ -38,8 +38,8 @@ def train_stage(
     rest on the CPU if a later stage needs them (``keep_teacher``).
 
     Raises:
-        RunError: the cache could not be made whole, or the loss is no finite number.
-        KeyboardInterrupt: Ctrl-C came; the text says what was saved.
+        RunError: the cache cannot be completed, or the loss is not finite.
+        KeyboardInterrupt: Ctrl-C was pressed; the text says what was saved.
     """
     teacher = _who_teaches(project, folder, accelerator)
     work = _work(project, teacher, accelerator)
@@ -77,15 +77,15 @@ def train_stage(
     lanes = project.position.lanes
     if lanes is not None and lanes % accelerator.num_processes:
         console.print(
-            f"train: {accelerator.num_processes} processes read the same shards, since they do not "
-            f"divide the {lanes} lane(s); write more shards, or set data.lanes"
+            f"train: some shards are read by two processes, since {accelerator.num_processes} "
+            f"processes do not divide {lanes} lane(s); write more shards, or set data.lanes"
         )
     if trainer.frozen_norms:
         console.print("train: batch norm is frozen, since several processes run on CPUs")
     elif cut_norms:
         console.print(
-            "train: batch norm sees the statistics of a micro-batch, and adds them to the running "
-            "ones once a step"
+            "train: batch norm uses the statistics of a micro-batch, and updates its running "
+            "statistics once a step"
         )
     try:
         trainer.run()
@@ -103,14 +103,16 @@ def train_stage(
 def _tell_truncated(teacher: Teaching) -> None:
     for title, count in teacher.cut_captions().items():
         if count:
-            make_console().print(f"train: {count} times a caption was longer than {title} reads")
+            make_console().print(
+                f"train: captions were longer than {title} reads {count} times; their ends were cut"
+            )
 
 
 def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
-    """Tell whether batch norms see less than this process's share of a batch.
+    """Return whether batch norms see less than this process's share of a batch.
 
     Raises:
-        RecipeError: one would see a single picture, of which it can take no statistics.
+        RecipeError: one would see a single picture, which has no statistics.
     """
     if not any(isinstance(module, _BatchNorm) for module in project.student.model.modules()):
         return False
@@ -118,15 +120,15 @@ def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
     pieces = cut(train.batch_size // accelerator.num_processes, train.micro_batch_size)
     if min(piece.stop - piece.start for piece in pieces) == 1:
         raise RecipeError(
-            "train.micro_batch_size: batch norm takes statistics of each micro-batch, and one of "
-            f"them is a single picture ({len(pieces)} for {pieces[-1].stop} pictures); raise it, "
-            "or train.batch_size where that is small itself"
+            "train.micro_batch_size: batch norm needs at least two pictures in a micro-batch, but "
+            f"one has a single picture ({pieces[-1].stop} pictures in {len(pieces)} "
+            "micro-batches); raise it, or train.batch_size if that is small itself"
         )
     return len(pieces) > 1
 
 
 def _who_teaches(project: Project, folder: RunFolder, accelerator: Accelerator) -> Teaching | None:
-    """Return the teachers, live or cached; a cache that is not whole is built by all processes."""
+    """Return the teachers, live or cached; all processes build what a cache lacks."""
     mode, teacher = project.config.train.teacher, project.teacher
     if mode == "absent" or teacher is None:
         return None
@@ -158,7 +160,7 @@ def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) 
             find_partners=any(term.row.needs_partners for term in config.terms.values()),
             piece_rows=config.train.micro_batch_size,
         ),
-        # Every W-th row: these are the lanes of shards that no other process reads.
+        # Every W-th row: lanes of shards that no other process reads.
         rows=slice(accelerator.process_index, None, accelerator.num_processes),
     )
     banks = _banks(project, teacher, accelerator.device)
@@ -195,7 +197,7 @@ def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) 
 
 
 def _banks(project: Project, teacher: Teaching | None, device: torch.device) -> TeacherBanks | None:
-    """Return what the recipe's terms compare with beyond the batch; None where none does."""
+    """Return what the recipe's terms compare with beyond the batch; None if no term does."""
     terms, prompts = project.config.terms, None
     samples = max(
         (term.options["samples"] for term in terms.values() if term.row.needs_corpus), default=0

@@ -1,4 +1,4 @@
-"""Validation in the middle of training: the loss terms on held-out data, and one headline."""
+"""Validation during training: the loss terms on held-out data, and one headline."""
 
 from dataclasses import replace
 from typing import Any
@@ -26,9 +26,9 @@ from students.encoder import Student, logit_bias, logit_scale
 class StudentValidator:
     """Computes the loss terms on a validation source and the headline of an evaluation set.
 
-    Pictures are prepared as in evaluation, each has one caption of its own or one borrowed from
-    the training data, and the rows stand in batches as large as in training. A tower that the
-    student lacks reads nothing. The teacher is asked once, in the beginning.
+    Pictures are prepared as in evaluation. Each has one caption, its own or one borrowed from the
+    training data, and batches are as large as in training. Nothing is read for a tower that the
+    student lacks. The teacher embeds everything once, at the start.
     """
 
     def __init__(
@@ -46,9 +46,9 @@ class StudentValidator:
         max_skipped: float,
         device: torch.device,
     ) -> None:
-        """Read the validation rows and embed them by the teacher, where there is one."""
+        """Read the validation rows, and embed them with the teacher if there is one."""
         self._headline_set = headline_set
-        # What is held out has no true partners in the corpus of training.
+        # Held-out rows have no true partners in the training corpus.
         self._loss = loss.held_out
         self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
         self._batch_size = batch_size
@@ -75,7 +75,7 @@ class StudentValidator:
             self._lender.release()
 
     def __call__(self, student: Student) -> dict[str, Any]:
-        """Return loss, terms and headline, as they stand in ``metrics.jsonl``."""
+        """Return loss, terms and headline as ``metrics.jsonl`` lists them."""
         line: dict[str, Any] = {}
         encoder = StudentEncoder(student, device=str(self._device))
         if self._rows is not None and self._rows.keys and self._loss is not None:
@@ -85,7 +85,7 @@ class StudentValidator:
 
     def _headline(self, student: Student) -> dict[str, Any] | None:
         entry = self._headline_set
-        # Agreement is with somebody.
+        # Agreement needs a teacher to agree with.
         if entry is None or (entry.task == "agreement" and self._lender is None):
             return None
         encoder = StudentEncoder(student, device=str(self._device))
@@ -122,9 +122,9 @@ class StudentValidator:
 
 
 class _Rows:
-    """The readable validation samples with a caption each, as far as there are towers for them.
+    """The readable validation samples, each with a caption if the student has a text tower.
 
-    ``skipped`` are those that cannot be read.
+    ``skipped`` lists the samples that cannot be read.
     """
 
     def __init__(self, source: Source, captions: Captions, samples: int, towers: Towers) -> None:

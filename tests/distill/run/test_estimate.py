@@ -16,7 +16,7 @@ from distill.recipe.load import load_recipe
 from distill.run.estimate import (
     Estimate,
     Speeds,
-    Work,
+    Workload,
     overlapped,
     stored_bytes,
 )
@@ -149,7 +149,7 @@ def test_a_recipe_without_a_teacher_has_nothing_to_cache(
 
 def test_the_cache_pays_once_the_live_teacher_has_cost_as_much() -> None:
     estimate = Estimate(
-        work=Work(10, 10, 10, 10),
+        work=Workload(10, 10, 10, 10),
         speeds=Speeds(1, 1, 1, 1, 1, 1),
         bytes_whole=0,
         bytes_to_write=0,

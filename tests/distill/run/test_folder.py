@@ -232,7 +232,7 @@ def test_what_a_killed_run_left_while_writing_is_no_hindrance(tmp_path: Path) ->
 
 def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photo.jpg").write_text("x")
-    with pytest.raises(RunError, match=r"not empty \(photo\.jpg\) and is no run folder.*--out"):
+    with pytest.raises(RunError, match=r"not empty \(photo\.jpg\) and not a run folder.*--out"):
         RunFolder(config(tmp_path)).open()
     assert contents(tmp_path) == {"photo.jpg": "x"}
 
@@ -240,7 +240,7 @@ def test_a_folder_of_other_things_is_refused(tmp_path: Path) -> None:
 def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "run"
     path.write_text("x")
-    with pytest.raises(RunError, match="it is no folder"):
+    with pytest.raises(RunError, match="not a folder"):
         RunFolder(config(path)).open()
     with pytest.raises(RunError, match="cannot be written"):
         RunFolder(config(path / "below")).open()
@@ -250,7 +250,7 @@ def test_a_file_in_its_place_is_refused(tmp_path: Path) -> None:
 @pytest.mark.parametrize("text", ["", "{", "[]", '{"format": 2}', '{"format": 1, "stages": [1]}'])
 def test_a_damaged_state_is_one_line(tmp_path: Path, text: str) -> None:
     (tmp_path / "state.json").write_text(text)
-    with pytest.raises(RunError, match=r"state\.json: it is damaged") as caught:
+    with pytest.raises(RunError, match=r"state\.json: damaged") as caught:
         RunFolder(config(tmp_path)).check()
     assert "\n" not in str(caught.value)
 
@@ -332,7 +332,7 @@ def test_training_data_follows_what_is_held_out(tmp_path: Path) -> None:
     folder.open()
     (tmp_path / "checkpoints").mkdir()
     # An unfinished training would go on with other pictures; a finished one is only measured.
-    with pytest.raises(RunError, match=r"5 % of data\.train were held out, now trained on"):
+    with pytest.raises(RunError, match=r"5 % of data\.train were held out, and are now trained on"):
         run(ENTRY).check()
     (tmp_path / "student").mkdir()
     folder.finish("train")
@@ -341,7 +341,7 @@ def test_training_data_follows_what_is_held_out(tmp_path: Path) -> None:
     saw_all = json.loads((tmp_path / "state.json").read_text())
     saw_all["stages"]["train"]["holds_out"] = False
     (tmp_path / "state.json").write_text(json.dumps(saw_all))
-    with pytest.raises(RunError, match=r"5 % of data\.train were trained on, now held out"):
+    with pytest.raises(RunError, match=r"5 % of data\.train were trained on, and are now held out"):
         run(None).check()
 
 
@@ -376,6 +376,6 @@ def test_skips_are_told_with_their_number(
     folder.add_skips(skips)
     folder.add_skips(skips)
     assert capsys.readouterr().err.splitlines() == [
-        f"skipped: 2 pictures or rows, with their reasons in {place}/skipped.jsonl",
-        f"skipped: 1 more pictures or rows, with their reasons in {place}/skipped.jsonl",
+        f"skipped: 2 pictures or rows; the reasons are in {place}/skipped.jsonl",
+        f"skipped: 1 more pictures or rows; the reasons are in {place}/skipped.jsonl",
     ]
