@@ -15,7 +15,12 @@ from transformers import (
     PreTrainedTokenizerFast,
 )
 
-from distill.evaluate.encoder import BundleEncoder, StudentEncoder, TeacherEncoder
+from distill.evaluate.encoder import (
+    BundleEncoder,
+    StudentEncoder,
+    TeacherEncoder,
+    encode_many,
+)
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student
 
@@ -205,3 +210,30 @@ def test_a_bundle_of_one_tower_gives_none_for_the_other(images, tmp_path):
     assert encoder.encode_images(images) is None
     assert encoder.encode_texts(["a", "b"]).shape == (2, 2)
     assert (encoder.name, encoder.parameters, encoder.bytes) == ("int8", None, 12)
+
+
+class Lengths:
+    """Embeds a text as its length, and counts the texts of each call."""
+
+    name = "lengths"
+
+    def __init__(self, *, reads=True):
+        self.calls = []
+        self._reads = reads
+
+    def encode_texts(self, texts):
+        self.calls.append(len(texts))
+        return np.array([[len(text)] for text in texts], np.float32) if self._reads else None
+
+
+def test_many_texts_are_embedded_in_parts_under_a_bar():
+    texts = ["x" * (number % 7) for number in range(2100)]
+    whole, parts, blind = Lengths(), Lengths(), Lengths(reads=False)
+    expected = encode_many(whole, texts, progress=False)
+    np.testing.assert_array_equal(encode_many(parts, texts, progress=True), expected)
+    assert (whole.calls, parts.calls) == ([2100], [1024, 1024, 52])
+    assert encode_many(blind, texts, progress=True) is None
+    assert blind.calls == [1024]
+    few = Lengths()
+    encode_many(few, texts[:5], progress=True)
+    assert few.calls == [5]

@@ -72,3 +72,20 @@ def test_a_remembered_teacher_embeds_everything_once(make_encoder):
         remembered.encode_texts(["c"])
     with pytest.raises(TeacherError, match="a validation picture or caption changed"):
         remembered.encode_images([Image.new("RGB", (1, 4), (0, 0, 0))])
+
+
+def test_a_side_of_another_width_is_not_borrowed(captioned, make_encoder):
+    teacher = make_encoder("teacher", ROWS, CAPTIONS)
+    narrow = make_encoder("narrow", [row[:2] for row in ROWS], None)
+    result = retrieval([narrow], captioned, lender=teacher)
+    assert result.rankings == {"narrow": None}
+    assert set(result.results["narrow"].values()) == {None}
+    assert result.borrowed == {}
+
+
+def test_nobody_lends_without_a_teacher(captioned, make_encoder):
+    images = make_encoder("images", ROWS, None)
+    texts = make_encoder("texts", None, CAPTIONS)
+    result = retrieval([images, texts], captioned, lender=None)
+    assert result.rankings == {"images": None, "texts": None}
+    assert result.borrowed == {}

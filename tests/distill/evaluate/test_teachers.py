@@ -1,9 +1,11 @@
 """The teachers of a recipe as encoders."""
 
+from collections.abc import Sequence
+
 import numpy as np
 from PIL import Image
 
-from distill.evaluate.encoder import TeacherEncoder
+from distill.evaluate.encoder import TeacherEncoder, Vectors
 from distill.evaluate.teachers import EnsembleEncoder
 from distill.teacher.ensemble import Ensemble
 from tests.distill.teacher.cache.cache_pieces import CountingTeacher
@@ -57,3 +59,23 @@ def test_a_single_teacher_has_no_members_to_tell_apart() -> None:
     assert alone.members == []
     images, itself = pictures(3), TeacherEncoder(WideTeacher())
     assert np.array_equal(alone.encode_images(images), itself.encode_images(images))
+
+
+def test_texts_that_a_member_knows_are_looked_up() -> None:
+    first, second = CountingTeacher(), CountingTeacher("g")
+    known = TeacherEncoder(first).encode_texts(["a", "b"])
+    first.texts.clear()
+
+    def look_up(texts: Sequence[str]) -> Vectors | None:
+        rows = {"a": known[0], "b": known[1]}
+        return np.stack([rows[text] for text in texts]) if set(texts) <= set(rows) else None
+
+    whole = EnsembleEncoder(Ensemble([first, second], [1.0, 1.0]), known=[look_up, lambda _: None])
+    looked_up = whole.encode_texts(["b", "a"])
+    assert (first.texts, second.texts) == ([], ["b", "a"])
+    asked = EnsembleEncoder(Ensemble([first, second], [1.0, 1.0])).encode_texts(["b", "a"])
+    assert np.array_equal(looked_up, asked)
+    # One unknown text, and all of them are embedded.
+    first.texts.clear()
+    whole.encode_texts(["a", "c"])
+    assert first.texts == ["a", "c"]
