@@ -68,7 +68,7 @@ def run_demo(out: Path, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
         The content of ``report.json``.
 
     Raises:
-        RunError: the folder holds something other than a demo.
+        RunError: ``out`` is not a folder, or holds something other than a demo.
     """
     console = Console(highlight=False)
     _claim(out)
@@ -94,6 +94,8 @@ def run_demo(out: Path, *, overrides: Sequence[str] = ()) -> dict[str, Any]:
 
 def _claim(out: Path) -> None:
     mark = out / "demo.json"
+    if out.exists() and not out.is_dir():
+        raise RunError(f"{out}: it is not a folder; choose another --out")
     held = [path for path in out.iterdir() if not is_temporary(path.name)] if out.exists() else []
     if held and mark not in held:
         raise RunError(f"{out}: the folder holds something other than a demo; choose another --out")

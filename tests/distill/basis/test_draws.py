@@ -1,4 +1,4 @@
-"""The counter-based generator: fixed for ever, uniform, and sensitive to every part."""
+"""Random draws: fixed forever, uniform, and sensitive to every part."""
 
 import hashlib
 import subprocess

@@ -14,6 +14,19 @@ from export.runtime.errors import CacheError
 from tests.distill.cli.pieces import Pipeline, answer
 
 ROOT = Path(__file__).parents[3]
+COMMANDS = [
+    "run",
+    "recipe",
+    "cache",
+    "train",
+    "doctor",
+    "eval",
+    "export",
+    "shards",
+    "classify",
+    "embed",
+    "demo",
+]
 
 
 def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
@@ -23,9 +36,21 @@ def test_version_and_help(capsys: pytest.CaptureFixture[str]) -> None:
     for arguments in ((), ("--help",), ("-h",)):
         status, out, err = answer(capsys, *arguments)
         assert (status, err) == (0, "")
-        for command in ("run", "recipe", "cache", "train", "eval", "export", "classify", "embed"):
+        for command in COMMANDS:
             assert f" {command} " in out
     assert "--labels" in answer(capsys, "classify", "--help")[1]
+
+
+@pytest.mark.parametrize("command", ["", *COMMANDS])
+def test_help_fits_into_a_narrow_terminal(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, command: str
+) -> None:
+    monkeypatch.setenv("COLUMNS", "60")
+    status, out, err = answer(capsys, *command.split(), "--help")
+    assert (status, err) == (0, "")
+    assert max(map(len, out.splitlines())) <= 60
+    # Nothing is cut off.
+    assert "…" not in out.replace("NAME:TYPE:N,…", "")
 
 
 @pytest.mark.parametrize(
@@ -102,7 +127,7 @@ def test_another_process_waits_for_the_main_one_to_speak_first(
     assert answer(capsys, "train", recipe) == (2, "", "once\n")
     assert waited == []
     monkeypatch.setenv("RANK", "1")
-    # It is ended while it waits, unless it has failed alone.
+    # A launcher ends it while it waits; if it failed alone, it prints the line itself.
     assert answer(capsys, "train", recipe) == (2, "", "once\n")
     assert waited == [_errors.SECONDS_FOR_THE_MAIN_PROCESS]
 

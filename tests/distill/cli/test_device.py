@@ -1,4 +1,4 @@
-"""`classify` and `embed`: what a device runs, on a stand-in for the bundle."""
+"""`classify` and `embed` on a stand-in for the bundle."""
 
 import base64
 from pathlib import Path
@@ -15,7 +15,7 @@ from tests.distill.cli.pieces import answer
 
 
 class FakeModel:
-    """Stands for a bundle: a picture's embedding is its mean colour."""
+    """A stand-in for a bundle: the embedding of a picture is its mean colour."""
 
     manifest = SimpleNamespace(image=object())
 
@@ -102,7 +102,7 @@ def test_embed_skips_counts_and_lists_what_is_unreadable(
     assert "bad.jpg" not in (tmp_path / "features.files.txt").read_text()
 
 
-def test_embed_writes_nothing_where_nothing_can_be_read(
+def test_embed_writes_nothing_if_nothing_can_be_read(
     bundle: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     (tmp_path / "bad.png").write_bytes(b"")
@@ -176,7 +176,7 @@ def test_lines_that_cannot_be_embedded(
     assert [path.name for path in tmp_path.iterdir()] == ["lines.tsv"]
 
 
-def test_a_schema_or_a_file_of_lines_beside_pictures(
+def test_a_schema_or_a_file_of_lines_together_with_pictures(
     bundle: Path, photos: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     end = ("--out", tmp_path / "f.npy")
