@@ -1,21 +1,21 @@
-"""Lanes: shards read side by side, so that few are open at once and processes share none.
+"""Lanes: shards are read side by side, so few are open at once and processes share almost none.
 
-The rule, for an epoch of N samples and L lanes that are each asked for n samples of it:
+In an epoch of N samples, L lanes each give n samples:
 
-1. The shards stand in an order that is drawn for the epoch.
-2. That sequence of N samples is cut into L stretches of at least n samples, one for each lane, by
-   cutting it into f equal parts, each of these again, and so on, f being the prime factors of L
-   from the largest on. Part i of a stretch whose lanes are those with the remainder r modulo m
-   has the lanes with the remainder r + i·m modulo f·m. A cut is made between two shards where one
-   is within reach, that is, where all lanes keep their n samples.
-3. A lane reads its stretch in blocks of ``BLOCK_SHARDS`` shards; the samples of a block are
-   shuffled. What goes beyond n, at the end of the stretch's last block, is left out of the epoch.
+1. The shards get an order that is drawn for the epoch.
+2. The sequence of N samples is cut into L stretches of at least n samples, one for each lane. It
+   is cut into f equal parts, each part again, and so on, where f runs through the prime factors of
+   L, largest first. If the lanes of a stretch are those with remainder r modulo m, part i of it
+   gets the lanes with remainder r + i·m modulo f·m. A cut is moved to the nearest boundary between
+   two shards if all lanes keep n samples.
+3. A lane reads its stretch in blocks of ``BLOCK_SHARDS`` shards. The samples of a block are
+   shuffled. The last samples of a stretch, beyond n, are left out of the epoch.
 
-Sample i of an epoch is number ⌊i / L⌋ of lane i mod L. So a batch of which L is a divisor takes as
-many samples from each lane, and process p of W, W dividing L, which has the rows p, p + W, … of
-every batch, reads the lanes p, p + W, …. By 2. these are one piece of the sequence, for every W
-that is a product of the largest factors: of all shards at most W - 1 are read by two processes in
-an epoch, and none where the shards can be shared out evenly.
+Sample i of an epoch is number ⌊i / L⌋ of lane i mod L. If L divides the batch size, a batch takes
+equally many samples from each lane. If the number of processes W divides L, process p, which has
+the rows p, p + W, … of every batch, reads the lanes p, p + W, …. Because of step 2 these lanes are
+one contiguous part of the sequence, for every W that is a product of the largest factors. So at
+most W - 1 shards are read by two processes in an epoch, and none if the shards divide evenly.
 """
 
 from dataclasses import dataclass
@@ -38,14 +38,14 @@ def default_lanes(batch_size: int, shards: int) -> int:
 
 
 class Lanes:
-    """The order of the samples of one source of shards: a pure function of what it is made with."""
+    """The order of the samples of one source of shards, a pure function of its arguments."""
 
     def __init__(
         self, lengths: NDArray[np.int64], *, lanes: int, per_lane: int, draw: tuple[str | int, ...]
     ) -> None:
-        """Take the samples in each shard, and how many of an epoch each lane gives.
+        """Take the number of samples in each shard, and how many each lane gives in an epoch.
 
-        ``draw`` is what the order follows from.
+        The order follows from ``draw``.
         """
         self._lengths = lengths
         self._starts = np.concatenate([[0], np.cumsum(lengths)[:-1]]).astype(np.int64)
@@ -57,7 +57,7 @@ class Lanes:
         self._blocks: dict[int, tuple[tuple[int, int], NDArray[np.int64]]] = {}
 
     def at(self, rank: int) -> tuple[int, int]:
-        """Return the index of the sample number ``rank`` of all epochs, and the epoch."""
+        """Return the index of sample number ``rank``, counted over all epochs, and its epoch."""
         epoch, offset = divmod(rank, self.period)
         number, lane = divmod(offset, self.lanes)
         found = self._epoch(epoch)
@@ -74,7 +74,7 @@ class Lanes:
 
     def _epoch(self, epoch: int) -> "_Epoch":
         if epoch not in self._epochs:
-            # A batch touches two epochs at most.
+            # A batch spans at most two epochs.
             self._epochs.pop(epoch - 2, None)
             order = draw_permutation(len(self._lengths), "shards", *self._draw, epoch)
             ends = np.cumsum(self._lengths[order])
@@ -97,7 +97,7 @@ class Lanes:
 
 @dataclass(frozen=True)
 class _Epoch:
-    """One epoch: the shards in their order, where each begins, and the edges of lanes' blocks."""
+    """One epoch: the order of the shards, their starts, and the edges of each lane's blocks."""
 
     order: NDArray[np.int64]
     starts: NDArray[np.int64]
@@ -107,9 +107,9 @@ class _Epoch:
 def _cut(
     starts: NDArray[np.int64], total: int, *, lanes: int, needed: int
 ) -> list[NDArray[np.int64]]:
-    """Return the edges of the blocks of each lane in a sequence of shards that begin at ``starts``.
+    """Return the edges of each lane's blocks in a sequence of shards that begin at ``starts``.
 
-    The first edge of a lane is the beginning of its stretch, the last one the end of it.
+    The first edge of a lane is the beginning of its stretch, the last edge is its end.
     """
     stretches = [(0, total)] * lanes
     width = 1
@@ -135,7 +135,10 @@ def _cut(
 
 
 def _bound(starts: NDArray[np.int64], wanted: int, low: int, high: int) -> int:
-    """Return the beginning of a shard nearest to ``wanted`` from low to high; else ``wanted``."""
+    """Return the start of a shard between low and high that is nearest to ``wanted``.
+
+    If there is none, return ``wanted``, limited to low and high.
+    """
     near = starts[(starts >= low) & (starts <= high)]
     if not len(near):
         return min(max(wanted, low), high)
@@ -143,7 +146,7 @@ def _bound(starts: NDArray[np.int64], wanted: int, low: int, high: int) -> int:
 
 
 def _prime_factors(number: int) -> list[int]:
-    """Return the prime factors of a number, the largest first."""
+    """Return the prime factors of a number, largest first."""
     factors, factor = [], 2
     while number > 1:
         while number % factor == 0:

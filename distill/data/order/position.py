@@ -1,4 +1,4 @@
-"""Position: which samples make up step s, as a pure function of the seed and s."""
+"""Position: the samples of step s, a pure function of the seed and s."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -10,28 +10,29 @@ from distill.basis.draws import draw_permutation
 from distill.data.order._lanes import Lanes, default_lanes
 from export.runtime.errors import DataError
 
-# Sources with weights are mixed in cycles of this many samples; a share is exact to 1 / CYCLE.
+# Sources with weights are mixed in cycles of this many samples; a share is exact to 1 / _CYCLE.
 _CYCLE = 10_000
-# Beside shards, so many rows that follow each other are of one source: each process gets as many.
+# If a list has shards, runs of this many rows come from one source, so that every process gets
+# equally many.
 _GROUP, _LEAST_GROUPS = 8, 8
 
 
 @dataclass(frozen=True)
 class Place:
-    """One row of a batch: a sample of a source, and how often that sample came up before."""
+    """One row of a batch: a sample of a source, and how often it has been shown before."""
 
     source: int
     index: int
     times_shown: int
-    rank: int  # number of the row in its source's own order, to go on from where it is unreadable
+    rank: int  # number of the row in its source's own order, to continue from if it is unreadable
 
 
 class Position:
-    """The order of samples: an epoch visits every sample once, in an order of its own.
+    """The order of samples: an epoch visits every sample once, in an order drawn for the epoch.
 
-    With one source, the last incomplete batch of an epoch is dropped. In a list of sources each
-    runs through its own permutations, and its share of every batch follows its weight (its share
-    of the samples where no weight is given). Shards are read in lanes
+    With one source, the last incomplete batch of an epoch is dropped. With several, each source
+    runs through its own permutations, and its share of every batch follows its weight; without
+    weights it is the source's share of all samples. Shards are read in lanes
     (``distill.data.order._lanes``).
     """
 
@@ -47,8 +48,9 @@ class Position:
     ) -> None:
         """Check that a batch fits.
 
-        ``shards`` are how many samples each shard of a source has, None for a source without
-        shards; ``lanes`` how many of them are read side by side, chosen unless given.
+        ``shards`` holds the number of samples in each shard of each source, None for a source
+        without shards. ``lanes`` is the number of shards that are read side by side; None chooses
+        it.
 
         Raises:
             DataError: the batch is larger than the data set, or the lanes do not fit the batch or
@@ -58,7 +60,7 @@ class Position:
         if batch_size > total:
             raise DataError(
                 f"train.batch_size: {batch_size} is larger than the data set of {total} samples; "
-                f"set it to at most {total}, as by --set train.batch_size={max(1, total // 4)}, or "
+                f"set it to at most {total}, as in --set train.batch_size={max(1, total // 4)}, or "
                 "give more data"
             )
         self._batch_size = batch_size
@@ -72,7 +74,7 @@ class Position:
                 self._orders.append(_Shuffled(length, draw=("order", seed, number)))
                 continue
             count = _lanes(lanes, batch_size, shards=int(np.count_nonzero(of_source)))
-            # Of one source whole batches make up an epoch, in a list as much as all lanes have.
+            # An epoch of a single source is whole batches; in a list it is all that the lanes have.
             used = self.steps_per_epoch * batch_size if len(lengths) == 1 else length
             draw = ("lanes", seed, number)
             self._orders.append(Lanes(of_source, lanes=count, per_lane=used // count, draw=draw))
@@ -85,30 +87,30 @@ class Position:
 
     @property
     def lanes(self) -> int | None:
-        """The least number of lanes that a source of shards is read in, None without shards."""
+        """The smallest number of lanes of any source of shards, None without shards."""
         lanes = [order.lanes for order in self._orders if isinstance(order, Lanes)]
         return min(lanes, default=None)
 
     def batch(self, step: int, rows: slice | None = None) -> list[Place]:
         """Return the rows (all, or the slice of one process) of the global batch of a step.
 
-        Process p of W takes the rows p, p + W, …, whose shards no other process reads.
+        Process p of W takes the rows p, p + W, …. Other processes do not read their shards.
         """
         slots = range(self._batch_size)[rows or slice(None)]
         if len(self._orders) == 1:
-            # Dropping the incomplete batch keeps an epoch's batches within its permutation.
+            # The incomplete batch is dropped, so each batch is within one epoch's permutation.
             epoch, first = divmod(step, self.steps_per_epoch)
             start = epoch * self._orders[0].period + first * self._batch_size
             return [self.place(0, start + slot) for slot in slots]
         return [self._mixed(step * self._batch_size + slot) for slot in slots]
 
     def place(self, source: int, rank: int) -> Place:
-        """Return the place of the row number ``rank`` in a source's own endless order."""
+        """Return the place of row number ``rank`` in a source's own endless order."""
         index, epoch = self._orders[source].at(rank)
         return Place(source, index, epoch, rank)
 
     def after(self, place: Place) -> Place:
-        """Return the place of the sample that stands in for one that cannot be read."""
+        """Return the place of the sample that replaces one that cannot be read."""
         return self.place(place.source, self._orders[place.source].after(place.rank))
 
     def _mixed(self, number: int) -> Place:
@@ -138,7 +140,7 @@ class _Shuffled:
     def at(self, rank: int) -> tuple[int, int]:
         epoch, offset = divmod(rank, self.period)
         if epoch not in self._permutations:
-            # A batch touches two epochs of a source at most.
+            # A batch spans at most two epochs of a source.
             self._permutations.pop(epoch - 2, None)
             self._permutations[epoch] = draw_permutation(self.period, *self._draw, epoch)
         return int(self._permutations[epoch][offset]), epoch
@@ -148,7 +150,7 @@ class _Shuffled:
 
 
 def _lanes(given: int | None, batch_size: int, *, shards: int) -> int:
-    """Return the number of lanes, the given one where it fits."""
+    """Return the number of lanes: the given one if it fits, or the default."""
     if given is None:
         return default_lanes(batch_size, shards)
     if given > shards:
@@ -158,8 +160,8 @@ def _lanes(given: int | None, batch_size: int, *, shards: int) -> int:
         )
     if batch_size % given:
         raise DataError(
-            f"data.lanes: {given} does not divide train.batch_size: {batch_size}, and each lane "
-            "gives as many samples to a batch; change one of them, or leave it out"
+            f"data.lanes: {given} does not divide train.batch_size: {batch_size}; a batch takes "
+            "equally many samples from each lane; change one of them, or leave data.lanes out"
         )
     return given
 
@@ -172,7 +174,7 @@ def _group(batch_size: int) -> int:
 
 
 def _quota(shares: Sequence[float]) -> NDArray[np.int64]:
-    """Return how many samples of a cycle each source gives: largest remainders, at least one."""
+    """Return each source's number of samples in a cycle: largest remainders, at least one."""
     exact = np.asarray(shares, dtype=np.float64) / sum(shares) * _CYCLE
     quota = np.maximum(np.floor(exact).astype(np.int64), 1)
     while quota.sum() != _CYCLE:

@@ -1,4 +1,4 @@
-"""The files of CLIP-benchmark's layout beside shards: names of classes, and templates."""
+"""The files next to shards in CLIP-benchmark's layout: class names and templates."""
 
 from pathlib import Path
 
@@ -11,14 +11,14 @@ _TEMPLATES = "zeroshot_classification_templates.txt"
 
 
 class ClassFiles:
-    """What stands in the files beside a tar, or in the folder above; None without such a file."""
+    """The class names and templates from a tar's folder or its parent; None without the file."""
 
     def __init__(self, tar: str, classnames: str | Path | None = None) -> None:
-        """Read the files; ``classnames`` is one to read in the place of that beside the tar.
+        """Read the files; ``classnames`` is read instead of the file next to the tar.
 
         Raises:
             DataError: a file cannot be read, is empty or has an empty line, or a template has no
-                place for the class.
+                ``{}`` or ``{c}``.
         """
         named = _near(tar, CLASSNAMES) if classnames is None else str(classnames)
         templates = _near(tar, _TEMPLATES)
@@ -32,7 +32,7 @@ class ClassFiles:
 
 
 def _near(tar: str, name: str) -> str | None:
-    """Return the file of a name beside a tar or one folder above."""
+    """Return a file of a tar's folder or its parent, None if neither has it."""
     if is_remote(tar):
         folder = tar.rpartition("/")[0]
         places = [f"{folder}/{name}", f"{folder.rpartition('/')[0]}/{name}"]
@@ -43,14 +43,14 @@ def _near(tar: str, name: str) -> str | None:
 
 
 def _lines(path: str) -> tuple[str, ...]:
-    """Return the lines of a file. The number of a line is that of a class, so none is left out."""
+    """Return all lines of a file; the number of a line is the number of a class."""
     try:
         with one_line(path), open_tar(path) as file:
             content = file.read().decode("utf-8-sig")
     except DataError as error:
-        raise DataError(f"{error}; it must be a text file with one entry a line") from error
+        raise DataError(f"{error}; it must be a text file with one entry per line") from error
     lines = tuple(line.strip() for line in content.rstrip().split("\n"))
     if "" in lines:
-        place = f"line {lines.index('') + 1} of it" if len(lines) > 1 else "it"
-        raise DataError(f"{path}: {place} is empty; it must have one entry a line")
+        place = f"line {lines.index('') + 1}" if len(lines) > 1 else "it"
+        raise DataError(f"{path}: {place} is empty; each line must have an entry")
     return lines

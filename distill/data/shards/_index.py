@@ -1,17 +1,18 @@
-"""The index of a tar: where each picture is and what belongs to it, mapped into memory.
+"""The index of a tar: the place of each picture and the texts of its sample, mapped into memory.
 
-A file for each tar, ``NAME.tar.index`` (format 2, little-endian)::
+Each tar has one file, ``NAME.tar.index`` (format 2, little-endian)::
 
     16 bytes    "clip-distill tar"
     8 bytes     CRC-32 of all that follows, uint64
     8 bytes     length of the header, uint64
     header      JSON: format, the tar's size and stamp, caption_key, rows, labels, skipped, arrays
-    arrays      one after the other, each from a multiple of 8 bytes on
+    arrays      one after the other, each begins at a multiple of 8 bytes
 
-``keys`` and ``captions`` are UTF-8 end to end, ``key_ends`` and ``caption_ends`` where each of
-them ends; ``caption_bounds`` says which captions are a sample's, ``offsets`` and ``sizes`` where
-its picture is, ``classes`` which of the header's ``labels`` it has (-1: none), ``groups`` what
-samples that are held out together share, with an end each (empty: none).
+``keys`` and ``captions`` are UTF-8 texts without separators; ``key_ends`` and ``caption_ends`` are
+the places where each text ends. ``caption_bounds`` tells which captions belong to a sample,
+``offsets`` and ``sizes`` where its picture is, and ``classes`` which of the header's ``labels`` it
+has (-1 for none). ``groups`` and ``group_ends`` hold the group of each sample (empty for none);
+samples of one group are held out together.
 """
 
 import json
@@ -47,7 +48,7 @@ _DTYPES = {
 
 
 class TarIndex:
-    """The samples of one tar by number. ``skipped`` and ``rows`` are as in a source."""
+    """The samples of one tar by number. ``skipped`` and ``rows`` mean the same as in a source."""
 
     def __init__(self, header: dict[str, Any], arrays: Mapping[str, NDArray[Any]]) -> None:
         """Take what :func:`build_index` or :func:`load_index` found."""
@@ -68,7 +69,7 @@ class TarIndex:
         return len(self._arrays["offsets"])
 
     def key(self, number: int) -> str:
-        """Return a sample's key inside of the tar."""
+        """Return a sample's key inside the tar."""
         return self._text("keys", "key_ends", number)
 
     def place(self, number: int) -> tuple[int, int]:
@@ -86,15 +87,15 @@ class TarIndex:
         return None if place < 0 else self.labels[place]
 
     def group(self, number: int) -> str | None:
-        """Return what a sample shares with those that are held out with it."""
+        """Return a sample's group; samples of one group are held out together."""
         return self._text("groups", "group_ends", number) or None
 
     def classes(self) -> NDArray[np.int32]:
-        """Return the place of each sample's class in ``labels``, -1 for none, ``[n]``."""
+        """Return the place of each sample's class in ``labels``, ``[N]``; -1 for none."""
         return self._arrays["classes"]
 
     def fits(self, *, size: int, stamp: str, caption_key: str | None) -> bool:
-        """Tell whether this is the index of such a tar, read in such a way."""
+        """Tell whether this index belongs to a tar of this size, stamp and ``caption_key``."""
         tar = {"size": size, "stamp": stamp}
         return bool(self._header["tar"] == tar and self._header["caption_key"] == caption_key)
 
@@ -152,7 +153,7 @@ def load_index(path: Path) -> TarIndex:
     """
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:
-            raise ValueError(f"{path}: it is no index of a tar")
+            raise ValueError(f"{path}: it is not the index of a tar")
         crc = int.from_bytes(file.read(8), "little")
         whole: NDArray[np.uint8] = np.memmap(path, np.uint8, mode="r")
         if zlib.crc32(whole[file.tell() :].data) != crc:
@@ -160,7 +161,7 @@ def load_index(path: Path) -> TarIndex:
         header = json.loads(file.read(int.from_bytes(file.read(8), "little")))
         position = file.tell()
     if header["format"] != _FORMAT:
-        raise ValueError(f"{path}: it is no index of format {_FORMAT}")
+        raise ValueError(f"{path}: it is not an index of format {_FORMAT}")
     arrays = {}
     for name, dtype in _DTYPES.items():
         position += -position % _ALIGNED
@@ -175,7 +176,7 @@ def load_index(path: Path) -> TarIndex:
 
 
 class _Columns:
-    """Samples gathered into flat buffers."""
+    """Samples, gathered in flat buffers."""
 
     def __init__(self) -> None:
         self.offsets, self.sizes = array("q"), array("q")

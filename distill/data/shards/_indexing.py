@@ -1,4 +1,4 @@
-"""Finding the index of each tar, and building those that are missing or older than their tar."""
+"""Find the index of each tar, and build those that are missing or older than their tar."""
 
 import hashlib
 import os
@@ -12,19 +12,19 @@ from distill.data.shards.paths import TarFile, is_remote, look_at, one_line, ope
 from export.runtime.errors import DataError
 
 _GZIP = b"\x1f\x8b"
-# A store far away answers many questions at once; a local disk is read tar by tar.
+# A remote store answers many requests at once; a local disk is read tar by tar.
 _THREADS = 8
 
 
 def find_indices(
     tars: Sequence[TarFile], *, caption_key: str | None, folder: Path | None
 ) -> list[TarIndex]:
-    """Return the index of each tar, from beside it or from ``folder``, built where there is none.
+    """Return the index of each tar, from the tar's folder or from ``folder``; build missing ones.
 
-    ``folder`` is ``~/.cache/clip-distill/shards`` unless given (or inside ``XDG_CACHE_HOME``).
+    ``folder`` is by default ``clip-distill/shards`` inside ``XDG_CACHE_HOME`` or ``~/.cache``.
 
     Raises:
-        DataError: a tar cannot be read, or holds no sample.
+        DataError: a tar cannot be read, or has no sample.
     """
     folder = folder or _default_folder()
     places = [_places(tar, caption_key, folder) for tar in tars]
@@ -41,7 +41,7 @@ def find_indices(
 
 
 def _places(tar: TarFile, caption_key: str | None, folder: Path) -> list[Path]:
-    """Return where the index of a tar may be: beside it first."""
+    """Return where the index of a tar may be: first in the tar's folder."""
     mark = "" if caption_key is None else f".{_digest(caption_key, 8)}"
     if is_remote(tar.name):
         return [folder / f"{_digest(tar.name, 32)}{mark}{SUFFIX}"]
@@ -63,10 +63,10 @@ def _existing(tar: TarFile, places: Sequence[Path], caption_key: str | None) -> 
 
 
 def index_beside(path: Path) -> None:
-    """Write the index of a local tar beside it.
+    """Write the index of a local tar into its folder.
 
     Raises:
-        DataError: it cannot be read, or holds no sample.
+        DataError: the tar cannot be read, or has no sample.
     """
     tar = look_at(str(path))
     _build(tar, _places(tar, None, path.parent)[:1], None)
@@ -78,17 +78,17 @@ def _build(tar: TarFile, places: Sequence[Path], caption_key: str | None) -> Tar
             raise DataError(f"{tar.name}: the tar is empty; copy it again, or leave it out")
         if file.read(len(_GZIP)) == _GZIP:
             raise DataError(
-                f"{tar.name}: it is compressed, which leaves no random access; unpack it (gunzip)"
+                f"{tar.name}: it is compressed, so it has no random access; unpack it (gunzip)"
             )
         index = build_index(file, size=tar.size, stamp=tar.stamp, caption_key=caption_key)
     if not len(index):
         why = f"; {index.skipped[0].where}: {index.skipped[0].reason}" if index.skipped else ""
-        raise DataError(f"{tar.name}: no sample of this tar can be used{why}")
+        raise DataError(f"{tar.name}: none of its samples can be used{why}")
     for place in places:
         try:
             place.parent.mkdir(parents=True, exist_ok=True)
             index.write(place)
-            # Mapped like one that was there, so that the memory of building it is free again.
+            # Mapping the file frees the memory that building it took.
             return load_index(place)
         except (OSError, ValueError):
             continue

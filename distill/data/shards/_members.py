@@ -1,7 +1,7 @@
-"""The members of a tar, and the stretches of it that hold none that is whole.
+"""The members of a tar, and the gaps without a whole member.
 
-The blocks are walked here and their headers parsed by Python's tarfile, whose own walk ends in
-silence at the first damaged header. Layout: POSIX.1-2017, pax, "ustar Interchange Format".
+This module walks the blocks itself and only parses headers with Python's tarfile, whose own walk
+ends silently at the first damaged header. Layout: POSIX.1-2017, pax, "ustar Interchange Format".
 """
 
 import io
@@ -13,20 +13,20 @@ from typing import BinaryIO, Literal
 _BLOCK = 512
 _MAGIC = b"ustar"
 _MAGIC_AT = 257
-# Long names and pax records stand in headers of their own; a name of a megabyte is none.
+# Long names and pax records have headers of their own; none is larger than a megabyte.
 _EXTENDED = (tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE)
 _EXTENDED_GNU = (tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK)
 _LONGEST_HEADERS = 1 << 20
 _MOST_HEADERS = 8
 _CHUNK = 1 << 20
-# Two blocks of zeros end a tar, and writers fill up the last record of 20 blocks.
+# Two blocks of zeros end a tar; writers pad the last record to 20 blocks.
 _END_MARK = 2 * _BLOCK
 _RECORD = 20 * _BLOCK
 
 
 @dataclass(frozen=True)
 class Member:
-    """A whole member; its content are ``size`` bytes from ``offset`` on."""
+    """A whole member; its content is the ``size`` bytes from ``offset`` on."""
 
     name: str
     kind: Literal["file", "folder", "link", "other"]
@@ -36,7 +36,7 @@ class Member:
 
 @dataclass(frozen=True)
 class Gap:
-    """A stretch of bytes in which members may be lost."""
+    """A range of bytes in which members may be lost."""
 
     first: int
     end: int
@@ -44,10 +44,10 @@ class Gap:
 
 
 def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
-    """Yield the members of a tar of ``size`` bytes in their order, and where some may be lost.
+    """Yield the members of a tar of ``size`` bytes in their order, and gaps in which some are lost.
 
-    After a damaged header the walk goes on at the next sound one. What follows an end mark is
-    read too, so that tars that were appended to each other, record by record, are whole.
+    After a damaged header the walk continues at the next sound one. It also continues after an end
+    mark, so concatenated tars are read completely.
     """
     position = zeros = 0
     complete = True
@@ -63,7 +63,7 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
         zeros = 0
         header = _read_header(file, block)
         if header is None:
-            found, reason = _next_header(file, position + 1, size), "no header, or a damaged one"
+            found, reason = _next_header(file, position + 1, size), "a header is missing or damaged"
         else:
             info, length = header
             content = info.size if _has_content(info) else 0
@@ -76,13 +76,13 @@ def read_members(file: BinaryIO, size: int) -> Iterator[Member | Gap]:
         yield Gap(position, found, reason)
         position, complete = found, found < size
     if complete and (zeros == 0 or size % _BLOCK):
-        yield Gap(size, size, "the tar has no end mark in a block of its own, as after a cut")
+        yield Gap(size, size, "the tar has no end mark, so its end may be cut off")
     elif zeros > _END_MARK + _RECORD:
-        yield Gap(size - zeros, size, f"{zeros:,} zeros at the end, where members may be lost")
+        yield Gap(size - zeros, size, f"{zeros:,} zeros at the end, in which members may be lost")
 
 
 def _read_header(file: BinaryIO, block: bytes) -> tuple[tarfile.TarInfo, int] | None:
-    """Return a member's header and its length with the extended ones before it; None if damaged."""
+    """Return a header and its length, including extended headers before it; None if damaged."""
     run = block
     try:
         info = _parse(block)
@@ -105,7 +105,7 @@ def _read_header(file: BinaryIO, block: bytes) -> tuple[tarfile.TarInfo, int] | 
             if extended is None:
                 return None
             info = extended
-    except Exception:  # tarfile raises nearly anything on damaged pax records.
+    except Exception:  # tarfile may raise almost anything on damaged pax records.
         return None
     return None if info.size < 0 else (info, len(run))
 
@@ -115,11 +115,11 @@ def _parse(block: bytes) -> tarfile.TarInfo:
 
 
 def _next_header(file: BinaryIO, start: int, size: int) -> int:
-    """Return where the next sound header begins, at any byte from ``start`` on; else the end."""
+    """Return the offset of the next sound header, at ``start`` or later; the size if none."""
     position = start
     while position < size:
         file.seek(position)
-        # Chunks overlap, so that no header lies across the end of one.
+        # Chunks overlap, so every header is whole in one of them.
         chunk = file.read(_CHUNK + _BLOCK)
         found = chunk.find(_MAGIC, _MAGIC_AT)
         while found >= 0:

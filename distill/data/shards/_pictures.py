@@ -1,4 +1,4 @@
-"""Pictures in tars, read when they are asked for."""
+"""Pictures in tars, read when they are opened."""
 
 import io
 import os
@@ -15,7 +15,7 @@ MOST_OPEN = 64
 
 @dataclass(frozen=True)
 class TarPicture:
-    """A picture in a tar: ``size`` bytes from ``offset`` on."""
+    """A picture in a tar: the ``size`` bytes from ``offset`` on."""
 
     tars: "Tars"
     tar: int
@@ -24,23 +24,23 @@ class TarPicture:
 
     @property
     def name(self) -> str:
-        """The tar, and where in it."""
+        """The tar, and the place in it."""
         return f"{self.tars.names[self.tar]} at byte {self.offset:,}"
 
     def read(self) -> bytes:
         """Return its undecoded bytes.
 
         Raises:
-            DataError: the tar is gone, or another one than was indexed.
+            DataError: the tar is missing, or has changed since it was indexed.
         """
         return self.tars.read(self.tar, self.offset, self.size)
 
 
 class Tars:
-    """Tars by number. A process keeps those open that it read last, each once."""
+    """Tars by number. Each process keeps the tars open that it has read last."""
 
     def __init__(self, tars: Sequence[TarFile]) -> None:
-        """Take the tars as they were when they were indexed; none is opened yet."""
+        """Take the tars as they were indexed; none is opened yet."""
         self._tars = tars
         self._open: OrderedDict[int, io.FileIO] = OrderedDict()
         self._process = os.getpid()
@@ -57,7 +57,7 @@ class Tars:
         return [tar.name for tar in self._tars]
 
     def read(self, number: int, offset: int, size: int) -> bytes:
-        """Return some bytes of a tar.
+        """Return a range of bytes of a tar.
 
         Raises:
             DataError: it cannot be read, or has changed since it was indexed.
@@ -76,7 +76,7 @@ class Tars:
 
     def _file(self, number: int) -> io.FileIO:
         if self._process != os.getpid():
-            # A forked process shares the place in a file with its parent: it opens its own.
+            # A forked process shares file positions with its parent, so it opens its own files.
             self._close()
             self._process = os.getpid()
         if number in self._open:

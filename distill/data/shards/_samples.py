@@ -1,4 +1,4 @@
-"""Samples of a tar: members of one name belong together, in whatever order they stand."""
+"""Samples of a tar: members of one name belong together, in any order."""
 
 import json
 import posixpath
@@ -15,7 +15,7 @@ from distill.data.shards._members import Gap, Member, read_members
 
 _TEXT_SUFFIXES = ("txt", "json", "cls")
 _LABEL_KEY, _GROUP_KEY = "label", "group"
-# Keys that are looked at where the recipe names none, the one before and the one after txt.
+# The keys that are read if the recipe names none: the first before txt, the second after it.
 _CAPTIONS_KEY, _CAPTION_KEY = "captions", "caption"
 LONGEST_TEXT = 1 << 20
 _NUMBER = re.compile(r"-?[0-9]{1,9}")
@@ -25,7 +25,7 @@ Label = int | str
 
 @dataclass(frozen=True)
 class TarSample:
-    """A picture of a tar: where its bytes are, its captions, its class and its group.
+    """A picture in a tar: the place of its bytes, its captions, its class and its group.
 
     A label is the name of a class, or its number in ``classnames.txt``.
     """
@@ -40,7 +40,7 @@ class TarSample:
 
 @dataclass
 class _Group:
-    """What was found of one key."""
+    """The members of one key."""
 
     picture: Member | None = None
     texts: dict[str, tuple[Member, bytes]] = field(default_factory=dict)
@@ -52,17 +52,18 @@ class _Group:
 def read_samples(
     file: BinaryIO, size: int, *, caption_key: str | None
 ) -> Iterator[TarSample | Skip]:
-    """Yield the samples of a tar, and every one that cannot be used.
+    """Yield the samples of a tar, and a skip for each sample that cannot be used.
 
     The key of a member is its path up to the first dot of its name, as in WebDataset. Hidden
-    members are passed over. Captions are the ``caption_key`` of ``json``; where that is None its
-    ``captions``, else ``txt``, else its ``caption``. The places of skips are names of members.
-    Of two pictures or two texts of one name none is taken, since either may be the other's. Where
-    pictures of a tar have texts, one without any is left out: its own is missing, or was lost.
+    members are ignored. Captions are the ``caption_key`` of ``json``; if that is None they are its
+    ``captions``, otherwise ``txt``, otherwise its ``caption``. The place of a skip is the name of a
+    member. If a name has two pictures or two texts, all are skipped, because there is no telling
+    which belong together. If some pictures of a tar have texts, a picture without any is skipped:
+    its text is missing or lost.
     """
     gatherer = _Gatherer(file)
     yield from gatherer.gather(size)
-    alone = "no text of this name, though other pictures of the tar have one"
+    alone = "it has no text, but other pictures of the tar have one"
     if gatherer.damaged:
         alone = "its caption may be lost in the damaged part of the tar"
     texts = any(group.texts for group in gatherer.groups.values())
@@ -72,7 +73,7 @@ def read_samples(
 
 
 class _Gatherer:
-    """Sorts the members of a tar into groups; texts are read on the way."""
+    """Groups the members of a tar by key, and reads their texts."""
 
     def __init__(self, file: BinaryIO) -> None:
         self.groups: dict[str, _Group] = {}
@@ -104,7 +105,7 @@ class _Gatherer:
             group.doubled = group.doubled if group.picture is None else "pictures"
             group.picture = member
         elif suffix in _TEXT_SUFFIXES:
-            group.doubled = suffix if suffix in group.texts else group.doubled
+            group.doubled = f".{suffix} members" if suffix in group.texts else group.doubled
             group.texts[suffix] = (member, self._read(member))
         else:
             group.others.append(suffix)
@@ -117,7 +118,7 @@ class _Gatherer:
 
 
 def _split_name(name: str) -> tuple[str, str]:
-    """Return the key of a member and its suffix in small letters, without the dot."""
+    """Return the key of a member, and its suffix in lower case without the dot."""
     folder, base = posixpath.split(name)
     stem, _, suffix = base.partition(".")
     return _printable(posixpath.join(folder, stem)), _printable(suffix.lower())
@@ -126,13 +127,13 @@ def _split_name(name: str) -> tuple[str, str]:
 def _sample(
     key: str, group: _Group, caption_key: str | None, *, alone: str | None
 ) -> Iterator[TarSample | Skip]:
-    """Yield a sample or why there is none; ``alone`` is what is wrong where it lacks a text."""
+    """Yield a sample or the skip of it; ``alone`` is the reason to skip it for its missing text."""
     picture = group.picture
     if picture is None:
         yield Skip(key, _without_picture(group), kind="row" if not group.texts else "picture")
         return
     if group.doubled:
-        yield Skip(key, f"two {group.doubled} of this name; which belong together is not known")
+        yield Skip(key, f"it has two {group.doubled}; there is no telling which belong together")
         return
     if picture.size == 0:
         yield Skip(_printable(picture.name), "the picture is empty")
@@ -148,13 +149,13 @@ def _sample(
 
 def _without_picture(group: _Group) -> str:
     found = ", ".join(dict.fromkeys(shorten(name, limit=20) for name in group.others[:4]))
-    return "no picture of this name (jpg, jpeg, png, webp)" + (
-        f"; found {found}; what follows the first dot of a name is its kind" if found else ""
+    return "it has no picture (jpg, jpeg, png, webp)" + (
+        f"; found {found}; the suffix is everything after the first dot of a name" if found else ""
     )
 
 
 class _Texts:
-    """What the text members of a sample say; ``wrong`` is what could not be read."""
+    """The text members of a sample; ``wrong`` holds a skip for each that cannot be read."""
 
     def __init__(self, group: _Group) -> None:
         self.wrong: list[Skip] = []
@@ -187,7 +188,7 @@ class _Texts:
         label = self._texts["cls"] if part == "cls" else self._json.get(_LABEL_KEY)
         if label is None or label == "":
             return None
-        # In JSON a text is a name, whatever it looks like.
+        # In JSON a text is always a name, even if it looks like a number.
         if part == "cls" and _NUMBER.fullmatch(label):
             label = int(label)
         named = isinstance(label, str) and _is_text(label)
@@ -198,7 +199,7 @@ class _Texts:
         return None
 
     def group(self) -> str | None:
-        """Return what samples that are held out together share."""
+        """Return the group; samples of one group are held out together."""
         group = self._json.get(_GROUP_KEY)
         return group if isinstance(group, str) and group and _is_text(group) else None
 
@@ -207,7 +208,7 @@ class _Texts:
         try:
             values = json.loads(self._texts["json"])
         except (ValueError, RecursionError):
-            self._skip(member, "it is no JSON")
+            self._skip(member, "it is not JSON")
             return {}
         if isinstance(values, dict):
             return values
@@ -221,7 +222,7 @@ class _Texts:
         if len(captions) < len(entries):
             member, _ = self._members["json"]
             wrong = len(entries) - len(captions)
-            self._skip(member, f"{shorten(key)} holds {wrong} captions that are no text")
+            self._skip(member, f"{shorten(key)} holds {wrong} captions that are not text")
         return tuple(dict.fromkeys(text for text in captions if text.strip()))
 
     def _skip(self, member: Member, reason: str) -> None:
@@ -229,7 +230,7 @@ class _Texts:
 
 
 def _is_text(text: str) -> bool:
-    """Tell whether a text is Unicode; JSON can hold one half of a surrogate pair."""
+    """Tell whether a text is valid Unicode; JSON can hold half of a surrogate pair."""
     try:
         text.encode("utf-8")
     except UnicodeEncodeError:
@@ -246,7 +247,7 @@ def _unusable(member: Member) -> str | None:
     if member.kind == "link":
         return "it is a link; a sample needs the file itself"
     if member.kind == "other":
-        return "it is no plain file"
+        return "it is not a regular file"
     if member.name.startswith("/") or ".." in parts or not parts:
         return "its name leads out of the tar"
     return None
@@ -257,7 +258,7 @@ def _kind(name: str) -> Literal["picture", "row"]:
 
 
 def _printable(name: str) -> str:
-    """Return a name that fits into a line and is Unicode, whatever stands in the tar."""
+    """Return a name that fits on one line and is Unicode, whatever the tar contains."""
     if name.isprintable():
         return name
     return "".join(

@@ -1,4 +1,4 @@
-"""Which tars a path names: one, a folder of them or a pattern; local, or an address of fsspec."""
+"""The tars that a path names: one, a folder or a pattern; local, or an address for fsspec."""
 
 import hashlib
 import itertools
@@ -19,13 +19,13 @@ _BRACES = re.compile(r"\{([^{}]*)\}")
 _RANGE = re.compile(r"(\d+)\.\.(\d+)")
 _MAGIC = re.compile(r"[*?[]")
 _LOCAL = re.compile("(file|local)://")
-# What the stores of fsspec call the mark of a file's content, or of its last change.
+# What the file systems of fsspec call the mark of a file's content, or of its last change.
 _STAMPS = ("ETag", "etag", "md5Hash", "generation", "version_id", "LastModified", "Last-Modified")
 _STAMPS_TIME = ("last_modified", "mtime", "updated", "modified", "created")
 
 
 def is_shards(path: str) -> bool:
-    """Tell whether a path on the command line stands for tars: a tar, a pattern or a folder."""
+    """Tell whether a path on the command line names tars: a tar, a pattern or a folder."""
     if path.lower().endswith(TAR) or "://" in path:
         return True
     place = Path(path)
@@ -33,30 +33,30 @@ def is_shards(path: str) -> bool:
 
 
 def find_tars(path: str) -> list[str]:
-    """Return the tars that a path names, each once: of braces in their order, else sorted.
+    """Return the tars that a path names, each once: in the order of braces, otherwise sorted.
 
     Raises:
-        DataError: there is none, or one is missing that the path names.
+        DataError: there is none, or a tar that the path names is missing.
     """
     if path.startswith("pipe:"):
         raise DataError(
-            f"{path}: the output of a program has no random access, which shards need; write it "
-            "to files, or give an address such as s3://bucket/{000..099}.tar"
+            f"{path}: shards need random access, which the output of a program lacks; write it to "
+            "files, or give an address such as s3://bucket/{000..099}.tar"
         )
     tars: dict[str, None] = {}
     for name in _expand_braces(path):
         found = _listed(name)
         if not found:
-            raise DataError(f"{name}: there is no such tar, and no folder of tars")
+            raise DataError(f"{name}: there is no such tar or folder of tars")
         tars.update(dict.fromkeys(found))
     return list(tars)
 
 
 def _expand_braces(pattern: str) -> Iterator[str]:
-    """Yield what a pattern with ``{000..099}`` and ``{a,b}`` stands for, in its order.
+    """Yield the names that a pattern with ``{000..099}`` and ``{a,b}`` stands for, in its order.
 
     Raises:
-        DataError: a range has no end, goes down or is too long.
+        DataError: a range is incomplete, descending or too long.
     """
     if Path(pattern).exists():
         yield pattern
@@ -74,7 +74,9 @@ def _choices(inside: str, pattern: str) -> list[str]:
     numbers = _RANGE.fullmatch(inside)
     if numbers is None:
         if ".." in inside or not inside:
-            raise DataError(f"{pattern}: {{{inside}}} is no range; write for example {{000..099}}")
+            raise DataError(
+                f"{pattern}: {{{inside}}} is not a range; write for example {{000..099}}"
+            )
         return inside.split(",")
     first, last = int(numbers[1]), int(numbers[2])
     if not 0 <= last - first < _LONGEST_RANGE:
@@ -108,7 +110,7 @@ def _listed_remote(name: str) -> list[str]:
     with one_line(name):
         store, path = _store(name)
         if "::" in name:
-            # A chain of file systems has no names that lead back into it.
+            # Names inside a chain of file systems cannot be turned back into addresses.
             return [name] if store.exists(path) else []
         if _MAGIC.search(path):
             return sorted(store.unstrip_protocol(entry) for entry in store.glob(path))
@@ -127,9 +129,9 @@ def is_remote(name: str) -> bool:
 
 @dataclass(frozen=True)
 class TarFile:
-    """A tar as it is now: its name, its size in bytes, and what tells it from one changed since.
+    """A tar as it is now: its name, its size in bytes, and a stamp of its content.
 
-    ``changed`` is the time of its last change in nanoseconds, 0 for one that is not local.
+    ``changed`` is the time of its last change in nanoseconds, 0 for a tar that is not local.
     """
 
     name: str
@@ -159,7 +161,7 @@ def look_at(name: str) -> TarFile:
 
 
 def open_tar(name: str) -> BinaryIO:
-    """Open a tar, or a file beside it, for reading from its beginning to its end."""
+    """Open a tar, or a file next to it, to read it from beginning to end."""
     if is_remote(name):
         store, path = _store(name)
         return cast(BinaryIO, store.open(path, "rb"))
@@ -176,13 +178,13 @@ def exists(name: str) -> bool:
 
 
 def read_range(name: str, offset: int, size: int) -> bytes:
-    """Return some bytes of a tar that is not local."""
+    """Return a range of bytes of a tar that is not local."""
     store, path = _store(name)
     return bytes(store.cat_file(path, start=offset, end=offset + size))
 
 
 def _store(name: str) -> tuple[Any, str]:
-    # fsspec keeps its file systems, one for each process and thread.
+    # fsspec keeps one file system for each process and thread.
     from fsspec.core import url_to_fs
 
     store, path = url_to_fs(name)
@@ -191,14 +193,16 @@ def _store(name: str) -> tuple[Any, str]:
 
 @contextmanager
 def one_line(name: str) -> Iterator[None]:
-    """Turn what a file system raises, which may be anything, into one line that names the file."""
+    """Turn any exception of a file system into one line that names the file."""
     try:
         yield
     except (DataError, MissingExtraError):
         raise
     except ImportError as error:
         reason = " ".join(str(error).split())
-        raise MissingExtraError(f"{name}: fsspec lacks a library for it: {reason}") from error
+        raise MissingExtraError(
+            f"{name}: fsspec needs a library that is not installed: {reason}"
+        ) from error
     except FileNotFoundError as error:
         raise DataError(f"{name}: there is no such file") from error
     except Exception as error:

@@ -1,7 +1,6 @@
 """Shards: WebDataset tars behind an index with random access.
 
-The content of a picture is read when it is asked for; keys, captions and labels stand in the index
-of each tar.
+A picture is read when it is opened. Keys, captions and labels come from the index of each tar.
 """
 
 import posixpath
@@ -27,12 +26,12 @@ def open_shards(
     classnames: str | Path | None = None,
     index_folder: Path | None = None,
 ) -> "ShardsSource":
-    """Open the tars that a path or pattern names, indexing those that have no index yet.
+    """Open the tars that a path or pattern names, and index those that have no index yet.
 
-    Samples stand in the order of the tars. Their keys are the tar's name without ``.tar`` and the
-    member's without its suffix. Numbers of classes become names by ``classnames`` (or the file
-    ``classnames.txt`` beside the tars or one folder above). An index that cannot be written beside
-    its tar goes to ``index_folder``, and is held in memory alone where it cannot be written there.
+    Samples are in the order of the tars. A key is the tar's name without ``.tar``, then the
+    member's name without its suffix. ``classnames`` is a file with the names of numbered classes;
+    None reads ``classnames.txt`` in the tars' folder or its parent. If an index cannot be written
+    to its tar's folder it goes to ``index_folder``; if that fails too it stays in memory.
 
     Raises:
         DataError: a tar is missing, cannot be read, or has no sample.
@@ -43,16 +42,16 @@ def open_shards(
 
 
 class ShardsSource:
-    """The pictures of some tars, in their order.
+    """The pictures of several tars, in the order of the tars.
 
-    ``shard_lengths`` are how many of them each tar has. ``class_names`` and ``templates`` are what
-    the files beside the tars say, None without them.
+    ``shard_lengths`` are the numbers of samples in each tar. ``class_names`` and ``templates`` come
+    from the files next to the tars; None without such a file.
     """
 
     def __init__(
         self, name: str, tars: Tars, indices: Sequence[TarIndex], files: ClassFiles
     ) -> None:
-        """Number the samples of all tars through, leaving out those of a class without a name."""
+        """Number the samples of all tars, leaving out those whose class has no name."""
         self.name = name
         self.class_names = files.class_names
         self.templates = files.templates
@@ -77,7 +76,8 @@ class ShardsSource:
         if not len(self):
             first = self.skipped[0]
             raise DataError(
-                f"{name}: no sample of it can be used; the first is {first.where}: {first.reason}"
+                f"{name}: none of its samples can be used; the first is {first.where}: "
+                f"{first.reason}"
             )
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ class ShardsSource:
         )
 
     def _named(self, tar: str, index: TarIndex, skipped: list[Skip]) -> NDArray[np.int64] | None:
-        """Return the samples whose class has a name; None for all."""
+        """Return the numbers of the samples whose class has a name; None if all have."""
         names = self.class_names
         if names is None:
             return None
@@ -116,7 +116,9 @@ class ShardsSource:
             return None
         wrong = np.isin(index.classes(), unknown)
         for number in np.flatnonzero(wrong).tolist():
-            reason = f"its class is {index.label(number)}, and {CLASSNAMES} has {len(names):,}"
+            reason = (
+                f"its class is {index.label(number)}, but {CLASSNAMES} has {len(names):,} names"
+            )
             skipped.append(Skip(f"{tar}: {index.key(number)}", reason))
         return np.flatnonzero(~wrong)
 
@@ -151,7 +153,7 @@ def _unlimited(source: Source) -> Source:
 
 
 def _shard_names(tars: Sequence[str]) -> list[str]:
-    """Return what the keys of each tar begin with: its name, with folders where that is not one."""
+    """Return the first part of each tar's keys: its name, with folders if names repeat."""
     paths = [tar.removesuffix(TAR) for tar in tars]
     names = [posixpath.basename(path) for path in paths]
     if len(set(names)) == len(names):

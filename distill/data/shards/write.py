@@ -1,13 +1,13 @@
-"""Writing any source as WebDataset tars: the same bytes whenever it is done again.
+"""Write any source as WebDataset tars; the same source always gives the same bytes.
 
 A folder of shards (format 1)::
 
     000000.tar, 000000.tar.index, …     whole tars and their indices
-    shards.json                         what they were written from and with, and what was left out
+    shards.json                         the source, the settings, and what was left out
 
 Sample i of the source is in tar ⌊i / per_shard⌋ as ``I.jpg`` (or ``.png``, ``.webp``), with
-``I.txt`` where it has one caption, and ``I.json`` with ``captions`` where it has several and with
-``label`` where it has a class; I is i with nine digits.
+``I.txt`` if it has one caption, and ``I.json`` with ``captions`` if it has several and with
+``label`` if it has a class; I is i with nine digits.
 """
 
 import hashlib
@@ -41,7 +41,7 @@ _AT_ONCE = 16
 
 @dataclass(frozen=True)
 class ShardSettings:
-    """How shards are written: ``size`` is the shorter side in pixels at most, None as it is."""
+    """How shards are written; ``size`` limits the shorter side in pixels, None keeps it."""
 
     size: int | None
     per_shard: int
@@ -50,8 +50,8 @@ class ShardSettings:
 
 
 @dataclass(frozen=True)
-class Written:
-    """What stands in a folder of shards."""
+class _Written:
+    """The content of a folder of shards."""
 
     shards: int
     samples: int
@@ -59,16 +59,17 @@ class Written:
     skipped: list[Skip]
 
 
-def write_shards(source: Source, folder: Path, settings: ShardSettings) -> Written:
-    """Write what is missing of a source's shards into a folder.
+def write_shards(source: Source, folder: Path, settings: ShardSettings) -> _Written:
+    """Write a source's shards into a folder, except those that are already there.
 
-    Pictures are copied as they are; those larger than ``size`` become JPEG of quality 95, others
-    that are no JPEG, PNG or WebP become PNG. A picture that cannot be read is left out.
+    Pictures are copied byte for byte, with two exceptions: those larger than ``size`` become JPEG
+    of quality 95, and formats other than JPEG, PNG and WebP become PNG. A picture that cannot be
+    read is left out.
 
     Raises:
         RunError: the folder holds something else, or shards of other data or settings.
         DataError: more pictures than ``max_skipped`` cannot be read; whole shards are kept.
-        KeyboardInterrupt: Ctrl-C came; the text says how many shards are whole.
+        KeyboardInterrupt: after Ctrl-C; the text says how many shards are whole.
     """
     every = range(len(source))
     starts = every[:: settings.per_shard]
@@ -93,8 +94,8 @@ def write_shards(source: Source, folder: Path, settings: ShardSettings) -> Writt
     except KeyboardInterrupt as error:
         whole = sum(map(manifest.holds, range(len(starts))))
         raise KeyboardInterrupt(
-            f"stopped; {whole} of {len(starts)} shards are whole in {folder}, and the same command "
-            "goes on from there"
+            f"stopped; {whole} of {len(starts)} shards are complete in {folder}; the same command "
+            "continues from there"
         ) from error
     return manifest.written()
 
@@ -113,7 +114,7 @@ class _Manifest:
     """The content of ``shards.json``."""
 
     def __init__(self, folder: Path, source: Source, settings: ShardSettings) -> None:
-        """Read it, or begin one; refuse a folder of something else."""
+        """Read the file or start a new one; refuse a folder with other content."""
         self._folder = folder
         self._path = folder / MANIFEST
         self._made_from: dict[str, Any] = {
@@ -123,18 +124,18 @@ class _Manifest:
             "size": settings.size,
             "per_shard": settings.per_shard,
         }
-        # What the source left out by itself, before a picture was read.
+        # What the source left out while indexing, before any picture was read.
         self._left_out = [[skip.where, skip.reason] for skip in source.skipped]
         self._shards: dict[str, dict[str, Any]] = {}
         held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         if folder.exists() and not folder.is_dir():
-            raise RunError(f"--out {folder}: it is no folder; choose another one")
+            raise RunError(f"--out {folder}: it is not a folder; choose another one")
         if MANIFEST in held:
             self._read()
         elif any(not is_temporary(name) for name in held):
             raise RunError(
-                f"--out {folder}: the folder is not empty ({', '.join(held[:4])}) and holds no "
-                f"{MANIFEST} of ours; choose another folder"
+                f"--out {folder}: the folder is not empty ({', '.join(held[:4])}) and has no "
+                f"{MANIFEST}; choose another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._write()
@@ -156,10 +157,10 @@ class _Manifest:
         }
         self._write()
 
-    def written(self) -> Written:
+    def written(self) -> _Written:
         """Return what is listed so far."""
         entries = list(self._shards.values())
-        return Written(
+        return _Written(
             shards=sum(entry["samples"] > 0 for entry in entries),
             samples=sum(entry["samples"] for entry in entries),
             bytes=sum(entry["bytes"] for entry in entries),
@@ -180,8 +181,8 @@ class _Manifest:
                 was = "" if key == "digest" else f" ({values.get(key)}, now {value})"
                 raise RunError(
                     f"--out {self._folder}: its shards were written with another "
-                    f"{names.get(key, key).removeprefix('the ')}{was}; choose another folder, go "
-                    "back to what was, or delete it"
+                    f"{names.get(key, key).removeprefix('the ')}{was}; choose another folder, use "
+                    "the same as before, or delete the folder"
                 )
         self._shards = shards
 
@@ -193,7 +194,7 @@ class _Manifest:
 
 
 class _ShardWriter:
-    """One tar, whole or not at all; there is none without a sample."""
+    """One tar, written whole or not at all; without a sample there is no tar."""
 
     def __init__(self, path: Path) -> None:
         self.samples = 0
@@ -224,7 +225,7 @@ class _ShardWriter:
         tar = self._open()
         self.samples += 1
         for suffix, content in packed.members.items():
-            # A TarInfo's own values are the same everywhere: no owner, no time.
+            # The defaults of a TarInfo are the same everywhere: no owner, no time.
             info = tarfile.TarInfo(f"{packed.number:09d}.{suffix}")
             info.size = len(content)
             tar.addfile(info, io.BytesIO(content))
@@ -240,7 +241,7 @@ class _ShardWriter:
 
 @dataclass(frozen=True)
 class _Packed:
-    """The members of a sample by suffix, or why it is left out."""
+    """The members of a sample by suffix, or the reason to leave it out."""
 
     number: int
     members: Mapping[str, bytes]
@@ -248,7 +249,7 @@ class _Packed:
 
 
 class _Samples(Dataset[_Packed]):
-    """Samples as they stand in a tar, made in worker processes."""
+    """Samples as members of a tar, made in worker processes."""
 
     def __init__(self, source: Source, numbers: Sequence[int], size: int | None) -> None:
         self._source = source
@@ -283,7 +284,7 @@ def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> 
 def _picture(sample: Sample, size: int | None) -> tuple[str, bytes]:
     """Return suffix and content of a picture."""
     content = _content(sample)
-    # What cannot be decoded would be a loss that nobody counted.
+    # A picture that cannot be decoded must be counted as left out.
     image = open_image(replace(sample, image=content))
     suffix = _suffix(content)
     if size is not None or suffix is None:
@@ -312,7 +313,7 @@ def _content(sample: Sample) -> bytes:
 
 
 def _suffix(content: bytes) -> str | None:
-    """Return the suffix by a picture's first bytes, None where WebDataset has no name for it."""
+    """Return the suffix by a picture's first bytes, None if WebDataset has none for it."""
     if content.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if content.startswith(b"\x89PNG\r\n\x1a\n"):
@@ -330,7 +331,7 @@ def _texts(sample: Sample) -> dict[str, bytes]:
     captions = [caption for caption in sample.captions if caption.strip()]
     values: dict[str, Any] = {}
     texts: dict[str, str] = {}
-    # A caption that stands alone in a file loses the white space around it.
+    # A reader strips the white space around a caption in a text file.
     if len(captions) == 1 and captions[0] == captions[0].lstrip("\ufeff").strip():
         texts["txt"] = captions[0]
     elif captions:
@@ -339,20 +340,20 @@ def _texts(sample: Sample) -> dict[str, bytes]:
         values["label"] = sample.label
     if sample.group is not None:
         values["group"] = sample.group
-    # An empty object says that no text was lost.
+    # An empty object says that the sample has no texts, so none was lost.
     if values or not texts:
         texts["json"] = json.dumps(values, ensure_ascii=False)
     try:
         members = {suffix: text.encode("utf-8") for suffix, text in texts.items()}
     except UnicodeEncodeError as error:
-        raise DataError(f"{sample.key}: a caption or label of it is no Unicode text") from error
+        raise DataError(f"{sample.key}: one of its captions or labels is not Unicode") from error
     if any(len(content) > LONGEST_TEXT for content in members.values()):
         raise DataError(f"{sample.key}: its texts are longer than {LONGEST_TEXT:,} bytes")
     return members
 
 
 def _digest(source: Source) -> str:
-    """Return what tells a source's samples, in their order, from others."""
+    """Return a digest of a source's samples in their order."""
     digest = hashlib.blake2b(digest_size=16)
     for number in range(len(source)):
         sample = source[number]

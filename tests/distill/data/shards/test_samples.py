@@ -30,11 +30,9 @@ def test_tars_without_a_usable_sample(tmp_path: Path) -> None:
         pass
     assert "it is compressed" in failure(tmp_path / "gz.tar")
     (tmp_path / "rubbish.tar").write_bytes(b"rubbish" * 1000)
-    assert "no sample of this tar can be used; bytes 0 to 7,000" in failure(
-        tmp_path / "rubbish.tar"
-    )
+    assert "none of its samples can be used; bytes 0 to 7,000" in failure(tmp_path / "rubbish.tar")
     write_tar(tmp_path / "notes.tar", [("README.md", "hello")])
-    assert "no picture of this name" in failure(tmp_path / "notes.tar")
+    assert "it has no picture" in failure(tmp_path / "notes.tar")
 
 
 def test_a_truncated_tar_keeps_its_whole_samples(tmp_path: Path) -> None:
@@ -49,7 +47,7 @@ def test_a_truncated_tar_keeps_its_whole_samples(tmp_path: Path) -> None:
         broken.write_bytes(content[:cut])
         expected = sum(end <= cut for end in ends[1::2])
         if expected == 0:
-            assert "no sample of this tar" in failure(broken)
+            assert "none of its samples can be used" in failure(broken)
             continue
         source = open_shards(str(broken))
         assert len(source) == expected
@@ -67,8 +65,8 @@ def test_a_damaged_header_loses_only_its_own_sample(tmp_path: Path) -> None:
     source = open_shards(str(path))
     assert [one.captions[0] for one in source] == [f"colour {n}" for n in (0, 1, 3, 4)]
     assert [colour(one)[0] for one in source] == [0, 1, 3, 4]
-    assert source.skipped[0].reason == "no header, or a damaged one"
-    assert "no picture of this name" in source.skipped[1].reason
+    assert source.skipped[0].reason == "a header is missing or damaged"
+    assert "it has no picture" in source.skipped[1].reason
     with pytest.raises(DataError, match="2 of 6 pictures had to be skipped"):
         check_source(source, max_skipped=0.01)
 
@@ -130,7 +128,7 @@ def test_a_picture_that_lacks_the_text_that_others_have(tmp_path: Path) -> None:
     source = open_shards(str(tar))
     assert [one.key for one in source] == ["0/0000", "0/0002"]
     assert [skip.where.rpartition(" ")[2] for skip in source.skipped] == ["0001"]
-    assert reasons(source) == ["no text of this name, though other pictures of the tar have one"]
+    assert reasons(source) == ["it has no text, but other pictures of the tar have one"]
     # Where no picture has one, none is missing.
     alone = write_tar(tmp_path / "1.tar", [("0.png", picture(0)), ("1.png", picture(1))])
     assert [one.captions for one in open_shards(str(alone))] == [(), ()]
@@ -180,7 +178,9 @@ def test_doubled_members_never_change_a_pair(tmp_path: Path) -> None:
     source = open_shards(str(tar))
     assert [one.key for one in source] == ["0/x"]
     assert [skip.where.rpartition(" ")[2] for skip in source.skipped] == ["a", "b", "c", "d"]
-    assert reasons(source)[0] == "two txt of this name; which belong together is not known"
+    assert (
+        reasons(source)[0] == "it has two .txt members; there is no telling which belong together"
+    )
     assert {reason.split(" of ")[0] for reason in reasons(source)[1:]} <= {
         "two txt",
         "two pictures",
@@ -190,11 +190,11 @@ def test_doubled_members_never_change_a_pair(tmp_path: Path) -> None:
 @pytest.mark.parametrize(
     ("text", "reason"),
     [
-        ({"json": "{"}, "it is no JSON"),
-        ({"json": "[" * 100_000}, "it is no JSON"),
+        ({"json": "{"}, "it is not JSON"),
+        ({"json": "[" * 100_000}, "it is not JSON"),
         ({"json": "[1]"}, "its JSON is a list"),
-        ({"json": '{"caption": 3}'}, "captions that are no text"),
-        ({"json": '{"caption": "\\ud800"}'}, "captions that are no text"),
+        ({"json": '{"caption": 3}'}, "captions that are not text"),
+        ({"json": '{"caption": "\\ud800"}'}, "captions that are not text"),
         ({"json": '{"label": 1.5}'}, "its class is '1.5'"),
         ({"cls": "-1"}, "its class is '-1'"),
         ({"txt": "x" * (2**20 + 1)}, "bytes of text"),

@@ -120,7 +120,7 @@ def test_labels_by_name_and_by_number(tmp_path: Path) -> None:
     assert [one.label for one in source] == ["green_apple", "cat", "red fox", "7"]
     assert source.class_names == ("red fox", "green_apple")
     assert source.templates == ("a photo of a {c}.", "art of a {c}.")
-    assert reasons(source) == ["its class is 2, and classnames.txt has 2"]
+    assert reasons(source) == ["its class is 2, but classnames.txt has 2 names"]
     write_files(tmp_path, {"mine.txt": "a\nb\nc\n"})
     mine = open_shards(str(tar), classnames=tmp_path / "mine.txt")
     assert [one.label for one in mine] == ["b", "cat", "a", "7", "c"]

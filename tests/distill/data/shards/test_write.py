@@ -174,7 +174,9 @@ def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
             return self._content
 
     source = Interrupted([source_of(10)[number] for number in range(10)])
-    with pytest.raises(KeyboardInterrupt, match=r"stopped; 2 of 3 shards are whole in .*out, and"):
+    with pytest.raises(
+        KeyboardInterrupt, match=r"stopped; 2 of 3 shards are complete in .*out; the same"
+    ):
         write_shards(source, out, SETTINGS)
     assert sorted(contents(out)) == sorted(
         {name for name in contents(tmp_path / "whole") if not name.startswith("000002")}
@@ -269,7 +271,7 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
         write_shards(source_of(3), tmp_path / "photos", SETTINGS)
     assert (tmp_path / "photos/000000.tar").read_text() == "mine"
     (tmp_path / "file").touch()
-    with pytest.raises(RunError, match="it is no folder"):
+    with pytest.raises(RunError, match="it is not a folder"):
         write_shards(source_of(3), tmp_path / "file", SETTINGS)
 
 
@@ -369,7 +371,7 @@ def test_from_a_recipe_with_several_sources(tmp_path: Path) -> None:
         (["shards", "{missing}.yaml", "--out", "{out}"], "there is no such recipe"),
         (["shards", "{data}", "--out", "{out}", "--size", "4"], "'--size'"),
         (["shards", "{data}", "--out", "{out}", "--per-shard", "0"], "'--per-shard'"),
-        (["shards", "{data}", "--out", "{data}"], "it is no folder"),
+        (["shards", "{data}", "--out", "{data}"], "it is not a folder"),
         (["shards", "{folder}", "--out", "{folder}"], "the folder is not empty"),
         (["shards", "{data}", "--out", "{out}", "--set", "data.workers=x"], "data.workers"),
     ],
@@ -404,7 +406,7 @@ def test_ctrl_c_keeps_whole_shards(tmp_path: Path) -> None:
     _, err = running.communicate(timeout=60)
     assert running.returncode == 130
     assert "Traceback" not in err
-    assert "of 500 shards are whole in" in err.splitlines()[-1]
+    assert "of 500 shards are complete in" in err.splitlines()[-1]
     assert not list(out.glob("*.tmp"))
     done = subprocess.run(command, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0
