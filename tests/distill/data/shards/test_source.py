@@ -126,7 +126,7 @@ def test_labels_by_name_and_by_number(tmp_path: Path) -> None:
     assert [one.label for one in mine] == ["b", "cat", "a", "7", "c"]
     # The number of a line is that of a class: an empty one is no line to leave out.
     write_files(tmp_path, {"mine.txt": "a\n\nc\n"})
-    assert "line 2 of it is empty" in failure(tar, classnames=str(tmp_path / "mine.txt"))
+    assert "line 2 is empty" in failure(tar, classnames=str(tmp_path / "mine.txt"))
     assert "no such file" in failure(tar, classnames=str(tmp_path / "none.txt"))
 
 
