@@ -41,7 +41,7 @@ def test_paths_that_name_nothing(tmp_path: Path) -> None:
     assert "shards need random access" in failure("pipe:cat x.tar")
     assert "cannot be read" in failure("nonsense://x/000.tar")
     (tmp_path / "empty").mkdir()
-    assert "no folder of tars" in failure(tmp_path / "empty")
+    assert "no such tar or folder of tars" in failure(tmp_path / "empty")
 
 
 def test_tars_at_an_address_of_fsspec(tmp_path: Path, cache_folder: Path) -> None:
