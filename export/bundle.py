@@ -31,7 +31,7 @@ from export.graph import (
 from export.labels import LABELS_FILE, Labels, write_labels
 from export.runtime import manifest
 from export.runtime.errors import BundleError, ExportError, StudentError
-from export.runtime.manifest import ImagePart, Manifest, TextPart
+from export.runtime.manifest import ImagePart, LabelPart, Manifest, TextPart
 from export.runtime.model import EdgeModel
 from export.runtime.preprocess import Preprocessing
 from students.encoder import Student, logit_bias, logit_scale
@@ -110,17 +110,8 @@ def export_student(
         differences = image_difference | text_difference
         for file, difference in differences.items():
             check_difference(difference, file=file, tolerance=tolerance)
-        scale, bias = logit_scale(student.model).item(), logit_bias(student.model)
-        description = Manifest(
-            name=_name(student.model),
-            created_by=_created_by(),
-            image=image,
-            text=text,
-            logit_scale=scale,
-            logit_bias=0.0 if bias is None else bias.item(),
-            templates=prompts,
-            labels=None if labels is None else write_labels(build, labels, image or text),
-        )
+        bank = None if labels is None else write_labels(build, labels, image or text)
+        description = _describe(student.model, image, text, templates=prompts, labels=bank)
         manifest.write(build, description)
         # Load the result, so that a contradiction shows here and not on the device.
         EdgeModel.load(build)
@@ -266,6 +257,27 @@ def _put_in_place(build: Path, target: Path) -> None:
     finally:
         if target.exists():
             shutil.rmtree(old, ignore_errors=True)
+
+
+def _describe(
+    model: PreTrainedModel,
+    image: ImagePart | None,
+    text: TextPart | None,
+    *,
+    templates: tuple[str, ...],
+    labels: LabelPart | None,
+) -> Manifest:
+    bias = logit_bias(model)
+    return Manifest(
+        name=_name(model),
+        created_by=_created_by(),
+        image=image,
+        text=text,
+        logit_scale=logit_scale(model).item(),
+        logit_bias=0.0 if bias is None else bias.item(),
+        templates=templates,
+        labels=labels,
+    )
 
 
 def _name(model: PreTrainedModel) -> str:

@@ -1,4 +1,4 @@
-"""Limits that several parts share, kept apart from libraries that take time to load."""
+"""Limits that several rooms share, in a module that imports nothing."""
 
-# The most pixels that Pillow decodes by default; other limits can only be lower.
+# Pillow refuses pictures with more pixels, so other limits can only be lower.
 MAX_PIXELS = 178_956_970
