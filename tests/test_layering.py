@@ -1,6 +1,5 @@
-"""What may import what: read from the source, and seen in fresh interpreters."""
+"""Which libraries the parts of the house need: read from the source, and in fresh interpreters."""
 
-import ast
 import importlib.metadata
 import json
 import os
@@ -8,15 +7,12 @@ import re
 import subprocess
 import sys
 import tomllib
-from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).parents[1]
-PACKAGES = ("students", "distill", "export")
-RUNTIME = "export.runtime"
+from tests.house import PACKAGES, ROOT, RUNTIME, our_imports, source_files, within
+
 RUNTIME_LIBRARIES = {"numpy", "PIL", "tokenizers", "onnxruntime"}
 TRAIN_LIBRARIES = {
     "accelerate",
@@ -38,88 +34,15 @@ TRAIN_LIBRARIES = {
 NOT_FOR_TRAINING = {"pydantic", "typer", "datasets", "onnxruntime"}
 
 
-def within(module: str, package: str) -> bool:
-    return module == package or module.startswith(f"{package}.")
-
-
-def module_name(path: Path) -> str:
-    parts = path.relative_to(ROOT).with_suffix("").parts
-    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
-
-
 def modules(*packages: str) -> list[str]:
-    found = (module_name(path) for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
     return sorted(
         name
-        for name in found
+        for name in source_files()
         if any(within(name, package) for package in packages) and not name.endswith("__main__")
     )
 
 
 # --- read from the source
-
-
-@dataclass(frozen=True)
-class Import:
-    importer: str
-    imported: str
-    relative: bool
-    in_function: bool
-    where: str
-
-    @property
-    def library(self) -> str:
-        return self.imported.partition(".")[0]
-
-
-def imports_of(path: Path) -> Iterator[Import]:
-    importer = module_name(path)
-    parents = importer.split(".") if path.name == "__init__.py" else importer.split(".")[:-1]
-
-    def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
-        in_function |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(node, ast.Import):
-            names, relative = [alias.name for alias in node.names], False
-        elif isinstance(node, ast.ImportFrom):
-            base = parents[: len(parents) - node.level + 1] if node.level else []
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            names, relative = [f"{origin}.{alias.name}" for alias in node.names], node.level > 0
-        else:
-            names, relative = [], False
-        for name in names:
-            where = f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
-            yield Import(importer, name, relative, in_function, where)
-        for child in ast.iter_child_nodes(node):
-            yield from visit(child, in_function)
-
-    yield from visit(ast.parse(path.read_text(encoding="utf-8")), in_function=False)
-
-
-@pytest.fixture(scope="module")
-def imports() -> list[Import]:
-    paths = sorted(path for name in PACKAGES for path in (ROOT / name).rglob("*.py"))
-    return [found for path in paths for found in imports_of(path)]
-
-
-def may_import(found: Import) -> bool:
-    """Tell whether one of our modules may name another of ours there."""
-    importer, imported = found.importer, found.imported
-    if within(importer, RUNTIME):
-        return found.relative and within(imported, RUNTIME)
-    if within(imported, RUNTIME):
-        return not within(importer, "students")
-    if within(importer, "students"):
-        return within(imported, "students")
-    if within(importer, "export"):
-        return within(imported, "students") or within(imported, "export")
-    if within(imported, "export"):
-        return found.in_function and importer == "distill.run.export_stage"
-    return within(imported, "students") or within(imported, "distill")
-
-
-def test_our_packages_import_each_other_only_downwards(imports: list[Import]) -> None:
-    ours = [found for found in imports if found.library in {*PACKAGES, "tests", "benchmarks"}]
-    assert [found.where for found in ours if not may_import(found)] == []
 
 
 @pytest.mark.parametrize(
@@ -130,11 +53,9 @@ def test_our_packages_import_each_other_only_downwards(imports: list[Import]) ->
         ("distill.evaluate.metrics", {"numpy"}),
     ],
 )
-def test_libraries_of_the_narrow_modules(
-    imports: list[Import], package: str, libraries: set[str]
-) -> None:
+def test_libraries_of_the_narrow_modules(package: str, libraries: set[str]) -> None:
     allowed = libraries | set(sys.stdlib_module_names) | {package.partition(".")[0]}
-    used = [found for found in imports if within(found.importer, package)]
+    used = [found for found in our_imports() if within(found.importer, package)]
     assert used
     assert [found.where for found in used if found.library not in allowed] == []
 
@@ -151,7 +72,7 @@ COMMAND_LINE = {
 }
 
 
-def test_every_library_is_declared_where_it_is_needed(imports: list[Import]) -> None:
+def test_every_library_is_declared_where_it_is_needed() -> None:
     project = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     base = distribution_names(project["dependencies"])
     train = base | distribution_names(project["optional-dependencies"]["train"])
@@ -159,7 +80,7 @@ def test_every_library_is_declared_where_it_is_needed(imports: list[Import]) -> 
     missing = []
     # Pinned by pydantic to the version that belongs to it.
     train.add("pydantic-core")
-    for found in imports:
+    for found in our_imports():
         if found.library in {*sys.stdlib_module_names, *PACKAGES}:
             continue
         on_a_device = within(found.importer, RUNTIME) or (

@@ -62,7 +62,7 @@ class Estimate:
         return max(1, math.ceil(self.build_seconds / saved)) if saved > 0 else None
 
 
-def add_up(estimates: Sequence[Estimate]) -> Estimate:
+def _add_up(estimates: Sequence[Estimate]) -> Estimate:
     """Return what the caches of several teachers cost together."""
     return replace(
         estimates[0],
@@ -99,16 +99,16 @@ def print_estimate(config: RunConfig) -> None:
     make_console().print(f"cache: timing {ensemble.name} on {describe(sources)}")
     folders = cache_folders(project, config.folder)
     estimates = [
-        make_estimate(project, teacher, of_teacher)
+        _make_estimate(project, teacher, of_teacher)
         for teacher, of_teacher in zip(ensemble.members, folders, strict=True)
     ]
     _show(dict(zip(ensemble.titles, estimates, strict=True)), project, folders[0][0].parent.parent)
 
 
-def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Estimate:
+def _make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Estimate:
     """Return what one teacher's caches in these folders would cost."""
     config, settings, sources = project.config, project.build_settings, project.sources
-    work = count_work(project, teacher, folders)
+    work = _count_work(project, teacher, folders)
     speeds = measure(sources, teacher, settings, device=config.device)
     total = sum(len(source) for source in sources)
 
@@ -135,7 +135,7 @@ def make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) -
     )
 
 
-def count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Workload:
+def _count_work(project: Project, teacher: Teacher, folders: Sequence[Path]) -> Workload:
     """Count the pictures and captions of all sources, and those that the caches lack."""
     counts = np.zeros(4, np.int64)
     for number, (folder, source) in enumerate(zip(folders, project.sources, strict=True)):
@@ -182,7 +182,7 @@ def existing_folder(folder: Path) -> Path:
 
 
 def _show(estimates: Mapping[str, Estimate], project: Project, place: Path) -> None:
-    estimate = add_up(list(estimates.values()))
+    estimate = _add_up(list(estimates.values()))
     console = Console(highlight=False, markup=False, soft_wrap=True)
     for title, one in estimates.items():
         if len(estimates) > 1:

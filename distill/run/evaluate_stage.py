@@ -43,7 +43,7 @@ def evaluate_stage(
     report, skips = compare(encoders, sets, options=options)
     folder.add_skips(skips)
     history = folder.path / "metrics.jsonl"
-    notes = report_notes(project, folder.path, checkpoint)
+    notes = _report_notes(project, folder.path, checkpoint)
     write_report(
         report,
         results_folder(folder, checkpoint),
@@ -61,7 +61,7 @@ def evaluate_stage(
     return report
 
 
-def report_notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:
+def _report_notes(project: Project, run_folder: Path, checkpoint: Checkpoint) -> list[str]:
     """Return what a reader of the report has to know besides the numbers."""
     notes = []
     if not project.evaluation_sets:

@@ -22,7 +22,7 @@ from distill.run.digests import expanded_losses, stage_digest, stage_values
 from distill.run.labels import recipe_labels, recipe_templates
 from export.runtime.errors import RunError
 
-FORMAT = 1
+_FORMAT = 1
 
 # What a stage keeps in the folder; until something of it exists, its values may change.
 _KEPT: Mapping[str, tuple[str, ...]] = {
@@ -94,7 +94,7 @@ class RunFolder:
         self.check()
         try:
             self.path.mkdir(parents=True, exist_ok=True)
-            state = self._read() or {"format": FORMAT, "stages": {}}
+            state = self._read() or {"format": _FORMAT, "stages": {}}
             for stage in ("cache", "train"):
                 self._record(state, stage, finished=self._is_finished(state, stage))
             # Presets and labels are written out: the recipe stays the same when they change.
@@ -115,7 +115,7 @@ class RunFolder:
 
     def finish(self, stage: Stage) -> None:
         """Record that a stage is finished."""
-        state = self._read() or {"format": FORMAT, "stages": {}}
+        state = self._read() or {"format": _FORMAT, "stages": {}}
         self._record(state, stage, finished=True)
         self._write_state(state)
 
@@ -180,7 +180,7 @@ class RunFolder:
         path = self.path / "state.json"
         try:
             state: dict[str, Any] = json.loads(path.read_text(encoding="utf-8"))
-            known = state["format"] == FORMAT and all(
+            known = state["format"] == _FORMAT and all(
                 isinstance(entry["digest"], str)
                 and isinstance(entry["finished"], bool)
                 and isinstance(entry["holds_out"], bool)
@@ -233,5 +233,5 @@ def _some(phrases: list[str], separator: str = ", ") -> str:
 
 def _damaged(path: Path) -> str:
     return (
-        f"{path}: damaged, or not of format {FORMAT}; choose {_ELSEWHERE}, or delete {path.parent}"
+        f"{path}: damaged, or not of format {_FORMAT}; choose {_ELSEWHERE}, or delete {path.parent}"
     )

@@ -32,8 +32,8 @@ from export.runtime.errors import DataError
 from students.encoder import Student
 
 # If a recipe names nothing to validate on, this share of the training data is held out.
-HELD_OUT_SHARE = 0.05
-HELD_OUT_AT_MOST = 2000
+_HELD_OUT_SHARE = 0.05
+_HELD_OUT_AT_MOST = 2000
 
 
 class Project:
@@ -67,9 +67,9 @@ class Project:
     @cached_property
     def _splits(self) -> list[tuple[Source, Source]]:
         total = sum(len(source) for source in self._all_sources)
-        share = min(HELD_OUT_SHARE, HELD_OUT_AT_MOST / max(total, 1))
+        share = min(_HELD_OUT_SHARE, _HELD_OUT_AT_MOST / max(total, 1))
         return [
-            split_by_hash(source, share=share, at_most=HELD_OUT_AT_MOST)
+            split_by_hash(source, share=share, at_most=_HELD_OUT_AT_MOST)
             for source in self._all_sources
         ]
 

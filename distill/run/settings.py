@@ -6,10 +6,10 @@ from typing import Any, TypeVar
 
 from distill.recipe.base import Section
 
-Settings = TypeVar("Settings")
+_Settings = TypeVar("_Settings")
 
 
-def fill(kind: Callable[..., Settings], section: Section, **others: Any) -> Settings:
+def fill(kind: Callable[..., _Settings], section: Section, **others: Any) -> _Settings:
     """Return settings whose fields are those of a section by the same names.
 
     Args:

@@ -12,9 +12,9 @@ from distill.recipe.config import RunConfig
 from distill.recipe.defaults import default_values
 from distill.recipe.load import read_recipe, resolve
 
-RECIPES = (".yaml", ".yml")
+_RECIPES = (".yaml", ".yml")
 # Completes a recipe that has nothing but data; writing shards uses none of it.
-NO_DATA = {"teacher": None, "student": {"width": 8}, "losses": {"contrastive": 1.0}}
+_NO_DATA = {"teacher": None, "student": {"width": 8}, "losses": {"contrastive": 1.0}}
 
 
 def write_data(
@@ -58,9 +58,9 @@ def write_data(
 
 
 def _config(given: str, overrides: Sequence[str]) -> RunConfig:
-    if Path(given).suffix.lower() in RECIPES:
+    if Path(given).suffix.lower() in _RECIPES:
         values = read_recipe(Path(given))
-        if isinstance(values, dict) and not values.keys() & NO_DATA.keys():
-            values = {**values, **NO_DATA}
+        if isinstance(values, dict) and not values.keys() & _NO_DATA.keys():
+            values = {**values, **_NO_DATA}
         return resolve(values, overrides=overrides, where=given)
     return resolve(default_values(data=given), overrides=overrides, where="command line")
