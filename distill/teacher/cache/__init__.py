@@ -1,1 +1,1 @@
-"""The teacher's embeddings on disk."""
+"""The cache of teachers' embeddings: building it, and looking embeddings up."""

@@ -1,4 +1,4 @@
-"""Where the shards of a cache begin and end: with the tars, where the pictures come from tars."""
+"""The order in which a cache is filled: if pictures come from tars, it follows the tars."""
 
 from collections.abc import Sequence
 
@@ -12,7 +12,7 @@ from distill.data.shards.source import shard_lengths
 def share_pictures(
     source: Source, numbers: Sequence[int], *, rank: int, count: int
 ) -> Sequence[int]:
-    """Return what process ``rank`` of ``count`` embeds of some pictures: of tars, whole ones."""
+    """Return the pictures that process ``rank`` of ``count`` embeds, of tars only whole ones."""
     tars = _tars(source, numbers)
     if tars is None or count == 1:
         return numbers[rank::count]
@@ -22,9 +22,10 @@ def share_pictures(
 
 
 def shard_ends(source: Source, numbers: Sequence[int], *, rows: int) -> list[int]:
-    """Return after how many of these pictures a shard of the cache ends, beside every ``rows``.
+    """Return the counts of pictures after which a shard ends before it has ``rows`` rows.
 
-    A shard holds whole tars, as many as fit into it; of a larger tar it holds nothing else.
+    A shard holds as many whole tars as fit into it. A tar larger than a shard shares none of its
+    shards with other tars.
     """
     tars = _tars(source, numbers)
     if tars is None:
@@ -41,9 +42,9 @@ def shard_ends(source: Source, numbers: Sequence[int], *, rows: int) -> list[int
 
 
 def in_order(source: Source, texts: Sequence[str], *, rows: int) -> list[str]:
-    """Return captions with those of one length together, so that little of a batch is padding.
+    """Return captions sorted by length, so batches have little padding.
 
-    Captions of tars move no further than within a shard of ``rows``.
+    Captions from tars are sorted only within each shard of ``rows`` rows.
     """
     window = max(len(texts), 1) if shard_lengths(source) is None else rows
     return [
@@ -54,7 +55,7 @@ def in_order(source: Source, texts: Sequence[str], *, rows: int) -> list[str]:
 
 
 def _tars(source: Source, numbers: Sequence[int]) -> NDArray[np.int64] | None:
-    """Return the tar of each picture, None where the source has none."""
+    """Return the number of each picture's tar, None if the source has no tars."""
     lengths = shard_lengths(source)
     if lengths is None:
         return None

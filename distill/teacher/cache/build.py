@@ -1,22 +1,20 @@
-"""Building a cache: shard by shard, so that a killed run goes on at the last whole one."""
+"""Building a cache shard by shard, so a killed run continues after the last whole shard."""
 
 import os
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
-import torch
 from numpy.typing import NDArray
-from torch.utils.data import DataLoader, Dataset
 
 from distill.basis.progress import make_console
-from distill.data.sample import Skip, Source, check_skips, image_size, open_image
-from distill.data.views import ViewSettings, draw_view, render_view
-from distill.data.workers import from_workers, ignore_interrupts
+from distill.data.sample import Skip, Source, check_skips
+from distill.data.views import ViewSettings
 from distill.teacher.cache._order import in_order, shard_ends, share_pictures
+from distill.teacher.cache._pictures import Picture, PictureViews, embed_pictures, read_pictures
+from distill.teacher.cache._writer import ShardWriter
 from distill.teacher.cache.cache import Cache, Missing
 from distill.teacher.cache.manifest import (
     PARTS,
@@ -26,17 +24,25 @@ from distill.teacher.cache.manifest import (
     merge_parts,
     read_manifest,
 )
-from distill.teacher.cache.rows import StoredAs, row_digests, save_shard
+from distill.teacher.cache.rows import StoredAs, row_digests
 from distill.teacher.protocol import Teacher
-from export.runtime.errors import DataError
-from export.runtime.preprocess import Preprocessing
 
 Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
 class BuildSettings:
-    """How a cache is written; ``views``, ``view_count`` and ``dtype`` alone change its content."""
+    """How a cache is built. Only ``views``, ``view_count`` and ``dtype`` change its content.
+
+    Attributes:
+        views: How views are drawn.
+        view_count: How many views each picture has.
+        dtype: How embeddings are stored.
+        shard_rows: How many rows a shard holds.
+        batch_size: How many views or captions are embedded at a time.
+        workers: How many processes decode pictures.
+        max_skipped: The share of pictures that may be unreadable, between 0 and 1.
+    """
 
     views: ViewSettings
     view_count: int
@@ -48,15 +54,18 @@ class BuildSettings:
 
 
 def _alone() -> None:
-    """Wait for nobody."""
+    """Return at once: there is no other process to wait for."""
 
 
 @dataclass(frozen=True)
 class Sharing:
-    """What a build shares: its work with other processes, captions with other caches.
+    """Other processes that share the work of a build, and caches that share its captions.
 
-    ``rank`` of ``count`` is this process, ``wait`` returns once all of them have called it, and
-    ``caches`` are those of other sources, whole, of the same teacher.
+    Attributes:
+        rank: The number of this process.
+        count: How many processes build the cache.
+        wait: Returns once all processes have called it.
+        caches: Finished caches of the same teacher for other sources.
     """
 
     rank: int = 0
@@ -69,7 +78,7 @@ NOTHING_SHARED = Sharing()
 
 
 def identify(teacher: Teacher, settings: BuildSettings) -> Identity:
-    """Return what a cache of this teacher with these settings is known by."""
+    """Return the identity of a cache for this teacher and these settings."""
     return Identity(
         teacher=teacher.name,
         fingerprint=teacher.fingerprint,
@@ -81,10 +90,10 @@ def identify(teacher: Teacher, settings: BuildSettings) -> Identity:
 
 
 def open_cache(folder: Path, teacher: Teacher, settings: BuildSettings) -> Cache:
-    """Open what there is of a cache, nothing where it has not been begun; create nothing.
+    """Open a cache, finished or not, without creating anything; it is empty if there is none.
 
     Raises:
-        CacheError: the folder holds a cache of something else.
+        CacheError: The folder holds a cache of another teacher, other views or another dtype.
     """
     identity = identify(teacher, settings)
     manifest = read_manifest(folder, identity)
@@ -102,18 +111,26 @@ def build_cache(
     extra_texts: Sequence[str] = (),
     sharing: Sharing = NOTHING_SHARED,
 ) -> tuple[Cache, list[Skip]]:
-    """Add to a cache what the source needs and it lacks; return it with the pictures left out.
+    """Add what a cache lacks of a source; return it with the pictures that cannot be read.
 
-    ``progress`` is told the part, how many of its rows are done and how many there are. Of the
-    source only ``parts`` are embedded: its pictures, its captions, or both.
-    ``extra_texts`` are embedded as captions are. Each of several processes embeds its share of
-    what is missing, into shards of its own; all must call this, with the same arguments.
+    If several processes build the cache, all of them call this with the same arguments, and each
+    embeds its share of the missing rows into its own shards.
+
+    Args:
+        folder: The folder of the cache.
+        source: The source of pictures and captions.
+        teacher: The teacher that embeds them.
+        settings: How the cache is built.
+        progress: Called with the part, how many of its rows are done and how many there are.
+        parts: Whether pictures, captions or both are embedded.
+        extra_texts: Further texts, embedded as captions are.
+        sharing: Other processes and other caches.
 
     Raises:
-        CacheError: the folder holds a cache of something else.
-        DataError: more pictures than ``max_skipped`` cannot be read.
+        CacheError: The folder holds a cache of another teacher, other views or another dtype.
+        DataError: A greater share of the pictures than ``max_skipped`` cannot be read.
     """
-    # Refuses what does not fit before anything is created.
+    # This refuses a cache of something else before anything is created.
     cache = open_cache(folder, teacher, settings)
     identity, main = identify(teacher, settings), sharing.rank == 0
     new = _begin(teacher, identity)
@@ -128,7 +145,7 @@ def build_cache(
             captions="captions" in parts,
             extra_texts=extra_texts,
         )
-        # Nobody writes before all have seen the same.
+        # No process writes before all of them have seen the same cache.
         sharing.wait()
         if missing:
             build = _Build(source, teacher, settings, cache, sharing)
@@ -156,7 +173,7 @@ def _begin(teacher: Teacher, identity: Identity) -> Manifest:
 
 @contextmanager
 def _only_builder(folder: Path, *, active: bool) -> Iterator[None]:
-    """Create the folder, and build in it alone; the lock of a process that dies goes with it."""
+    """Create the folder and lock it against other builds; the lock ends with the process."""
     if not active:
         yield
         return
@@ -174,7 +191,7 @@ def _only_builder(folder: Path, *, active: bool) -> Iterator[None]:
             make_console().print(f"cache: another run builds {folder}; waiting for it")
             fcntl.flock(number, fcntl.LOCK_EX)
         except OSError:
-            # A file system without locks: there it is up to the user.
+            # The file system has no locks, so the user has to avoid two builds at once.
             yield
             return
         yield
@@ -183,7 +200,7 @@ def _only_builder(folder: Path, *, active: bool) -> Iterator[None]:
 
 
 class _Build:
-    """One process's share of what a cache lacks."""
+    """One process's share of a build."""
 
     def __init__(
         self,
@@ -198,22 +215,42 @@ class _Build:
         self._settings = settings
         self._sharing = sharing
         self._held = cache.manifest
-        # The first process goes on with the manifest of all; the others begin parts of their own.
+        # The first process continues the cache's manifest; each other one begins its own part.
         self._manifest = cache.manifest if sharing.rank == 0 else cache.manifest.empty()
-        self._writer = _Writer(cache, self._manifest, settings, sharing)
+        self._writer = ShardWriter(
+            cache,
+            self._manifest,
+            dtype=settings.dtype,
+            shard_rows=settings.shard_rows,
+            rank=sharing.rank,
+            count=sharing.count,
+        )
 
     def pictures(self, missing: Missing, progress: Progress) -> None:
         """Embed all views of this process's share of the missing pictures."""
-        sharing, rows = self._sharing, self._settings.shard_rows
+        sharing, settings = self._sharing, self._settings
         numbers = share_pictures(
             self._source, missing.pictures, rank=sharing.rank, count=sharing.count
         )
-        ends = shard_ends(self._source, numbers, rows=rows)
-        pictures = PictureViews(self._source, numbers, self._teacher.preprocessing, self._settings)
+        ends = shard_ends(self._source, numbers, rows=settings.shard_rows)
+        pictures = PictureViews(
+            self._source,
+            numbers,
+            self._teacher.preprocessing,
+            views=settings.views,
+            view_count=settings.view_count,
+        )
         done = 0
-        for batch in read_pictures(pictures, self._settings):
+        for batch in read_pictures(
+            pictures, batch_size=settings.batch_size, workers=settings.workers
+        ):
             self._note(batch)
-            keys, embeddings = _encode(batch, self._teacher, self._settings)
+            keys, embeddings = embed_pictures(
+                batch,
+                self._teacher,
+                view_count=settings.view_count,
+                batch_size=settings.batch_size,
+            )
             readable = np.cumsum([picture.pixels is not None for picture in batch])
             begin = 0
             while ends and ends[0] <= done + len(batch):
@@ -238,8 +275,8 @@ class _Build:
         self._writer.flush("captions")
         self._writer.close()
 
-    def _note(self, batch: Sequence["Picture"]) -> None:
-        """Remember which pictures of a batch cannot be read, and which can be again."""
+    def _note(self, batch: Sequence[Picture]) -> None:
+        """Record the pictures of a batch that cannot be read, or can be read again."""
         held, noted = self._held.unreadable, self._manifest.unreadable
         for picture in batch:
             if picture.pixels is None:
@@ -251,7 +288,7 @@ class _Build:
         check_skips(self._source.name, skips, len(self._source), max_skipped=limit)
 
     def _copied(self, texts: list[str]) -> list[str]:
-        """Copy what other caches hold of some texts; return the rest."""
+        """Copy the texts that other caches hold, and return the others."""
         for cache in self._sharing.caches:
             rows = cache.captions.find(row_digests(texts))
             held = [text for text, row in zip(texts, rows, strict=True) if row >= 0]
@@ -266,121 +303,3 @@ class _Build:
         digests = row_digests(texts)
         keys = np.concatenate([digests, np.zeros((len(texts), 1), np.uint64)], axis=1)
         self._writer.add("captions", keys, embeddings)
-
-
-class _Writer:
-    """Collects rows and writes a shard whenever enough of them are there.
-
-    Process p of W numbers its shards n + p, n + p + W, …, where n is the first number that the
-    cache has no shard of: no two processes write the same file, and newer shards come last.
-    """
-
-    def __init__(
-        self, cache: Cache, manifest: Manifest, settings: BuildSettings, sharing: Sharing
-    ) -> None:
-        self._folder = cache.folder
-        self._manifest = manifest
-        self._settings = settings
-        self._sharing = sharing
-        self._number = {part: cache.manifest.next_number(part) + sharing.rank for part in PARTS}
-        self._waiting: dict[Part, list[tuple[NDArray[np.uint64], NDArray[np.float32]]]] = {
-            part: [] for part in PARTS
-        }
-
-    def add(self, part: Part, keys: NDArray[np.uint64], embeddings: NDArray[np.float32]) -> None:
-        if len(keys):
-            self._waiting[part].append((keys, embeddings))
-        if sum(len(rows) for rows, _ in self._waiting[part]) >= self._settings.shard_rows:
-            self.flush(part)
-
-    def flush(self, part: Part) -> None:
-        waiting, self._waiting[part] = self._waiting[part], []
-        if not waiting:
-            return
-        path = self._folder / f"{part}-{self._number[part]:05d}.npy"
-        self._number[part] += self._sharing.count
-        keys = np.concatenate([keys for keys, _ in waiting])
-        embeddings = np.concatenate([embeddings for _, embeddings in waiting])
-        save_shard(path, keys, embeddings, self._settings.dtype)
-        self._manifest.shards[part].append({"file": path.name, "rows": len(keys)})
-        self.close()
-
-    def close(self) -> None:
-        """List what was written so far."""
-        self._manifest.write(self._folder, self._sharing.rank)
-
-
-def read_pictures(pictures: "PictureViews", settings: BuildSettings) -> Iterable[list["Picture"]]:
-    """Yield the pictures in batches, decoded by worker processes."""
-    loader = DataLoader(
-        pictures,
-        batch_size=settings.batch_size,
-        collate_fn=list,
-        num_workers=settings.workers,
-        worker_init_fn=ignore_interrupts if settings.workers else None,
-    )
-    return from_workers(loader)
-
-
-def _encode(
-    batch: Sequence["Picture"], teacher: Teacher, settings: BuildSettings
-) -> tuple[NDArray[np.uint64], NDArray[np.float32]]:
-    """Return keys ``[n, 3]`` and embeddings ``[n, views, width]`` of the readable pictures."""
-    readable = [picture for picture in batch if picture.pixels is not None]
-    shape = (len(readable), settings.view_count, teacher.width)
-    if not readable:
-        return np.zeros((0, 3), np.uint64), np.zeros(shape, np.float32)
-    pixels = torch.from_numpy(np.concatenate([picture.pixels for picture in readable]))
-    parts = torch.split(pixels, settings.batch_size)
-    embeddings = [teacher.encode_images(part).cpu() for part in parts]
-    sizes = np.array([[picture.size] for picture in readable], np.uint64)
-    keys = np.concatenate([row_digests(picture.key for picture in readable), sizes], axis=1)
-    return keys, torch.cat(embeddings).reshape(shape).numpy()
-
-
-@dataclass(frozen=True)
-class Picture:
-    """All views of a picture: uint8 ``[views, H, W, 3]``, None where it cannot be read."""
-
-    key: str
-    size: int
-    pixels: Any
-    reason: str
-
-
-class PictureViews(Dataset[Picture]):
-    """All views of some pictures of a source, at the teacher's size."""
-
-    def __init__(
-        self,
-        source: Source,
-        numbers: Sequence[int],
-        preprocessing: Preprocessing,
-        settings: BuildSettings,
-    ) -> None:
-        """Take the pictures' numbers in the source."""
-        self._source = source
-        self._numbers = numbers
-        self._preprocessing = preprocessing
-        self._views = settings.views
-        self._count = settings.view_count
-
-    def __len__(self) -> int:
-        return len(self._numbers)
-
-    def __getitem__(self, item: int) -> Picture:
-        sample = self._source[self._numbers[item]]
-        size = image_size(sample)
-        try:
-            image = open_image(sample, draft=self._views.draft)
-            pixels = [
-                render_view(
-                    image,
-                    draw_view(self._views, sample.key, number, size=image.size),
-                    self._preprocessing,
-                )
-                for number in range(self._count)
-            ]
-        except DataError as error:
-            return Picture(sample.key, size, None, str(error))
-        return Picture(sample.key, size, np.stack(pixels), "")

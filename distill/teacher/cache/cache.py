@@ -1,14 +1,14 @@
-"""The teacher's embeddings on disk: found by key and by caption, checked before they are trusted.
+"""A teacher's embeddings on disk, looked up by the keys of pictures and by captions.
 
 A cache is a folder for one teacher and one source (format 1)::
 
-    manifest.json          who made it, of which views; the list of whole shards
+    manifest.json          the teacher, the views, and the list of whole shards
     images-00000.npy       [rows, views, width]    images-00000.keys.npy      [rows, 3]
     captions-00000.npy     [rows, width]           captions-00000.keys.npy    [rows, 3]
 
 A row of ``keys`` holds two 64-bit digests of the picture's key (or the caption's text) and the
-picture's size in bytes (0 for a caption). In int8, ``images-00000.scales.npy`` and
-``captions-00000.scales.npy`` stand beside, with one float32 a vector. A shard counts once the
+picture's size in bytes (0 for a caption). In int8 there are also ``images-00000.scales.npy`` and
+``captions-00000.scales.npy``, with one float32 per vector. A shard is part of the cache once the
 manifest lists it.
 """
 
@@ -26,13 +26,19 @@ from distill.teacher.cache.manifest import Manifest, Part
 from distill.teacher.cache.rows import Rows, draw_numbers, draw_rows, row_digests
 from export.runtime.errors import CacheError
 
-# Samples that are looked up at a time; some sources hold the bytes of the picture in them.
+# Samples that are read at a time; in some sources they contain the bytes of the picture.
 _AT_ONCE = 1024
 
 
 @dataclass(frozen=True)
 class Missing:
-    """What a cache lacks for a source: pictures never seen, pictures changed since, captions."""
+    """What a cache lacks for a source.
+
+    Attributes:
+        pictures: The numbers of pictures that are new or have changed.
+        changed: How many of them have changed.
+        captions: The captions and other texts.
+    """
 
     pictures: list[int]
     changed: int
@@ -44,7 +50,7 @@ class Missing:
 
 
 class Cache:
-    """A finished or unfinished cache of one source, open for reading."""
+    """A cache of one source, finished or not, open for reading."""
 
     def __init__(self, folder: Path, manifest: Manifest) -> None:
         """Map its shards."""
@@ -61,9 +67,10 @@ class Cache:
         captions: bool = True,
         extra_texts: Sequence[str] = (),
     ) -> Missing:
-        """Compare the cache with the data: every key with the same size, and every caption.
+        """Return what the cache lacks: keys with the same size in bytes, and captions.
 
-        ``extra_texts`` are texts that are no captions of the source and are asked for too.
+        ``extra_texts`` are texts that it should also hold, although they are not captions of the
+        source.
         """
         pictures: list[int] = []
         changed = 0
@@ -86,16 +93,19 @@ class Cache:
         return Missing(pictures, changed, [asked[number] for number in absent.tolist()])
 
     def texts(self, texts: Sequence[str]) -> NDArray[np.float32] | None:
-        """Return the embeddings of texts ``[N, width]``; None unless all of them are here."""
+        """Return the embeddings of texts ``[N, width]``, None unless the cache holds them all."""
         rows = self.captions.find(row_digests(texts))
         return None if (rows < 0).any() else self.captions.take(rows).numpy()
 
 
 class CachedTeacher:
-    """Looks embeddings up instead of computing them; one cache for each source."""
+    """Looks a teacher's embeddings up instead of computing them.
+
+    Args:
+        caches: One cache for each source, in the order of the sources.
+    """
 
     def __init__(self, caches: Sequence[Cache]) -> None:
-        """Take the caches in the order of the sources."""
         self._caches = caches
         self.folder = caches[0].folder.parent
         self.width = caches[0].manifest.width
@@ -104,10 +114,10 @@ class CachedTeacher:
         self._pools: dict[Part, _Pool] = {}
 
     def attach(self, sources: Sequence[Source]) -> None:
-        """Find the rows of the sources, which :meth:`corpus` draws from.
+        """Find the rows of the sources, from which :meth:`corpus` draws.
 
-        A cache may hold more than that: held-out pictures, captions of another list, other texts.
-        A caption that several pictures or sources have counts once.
+        A cache may hold more: held-out pictures, captions of another list, other texts. A caption
+        counts once, however many pictures or sources have it.
         """
         pictures: list[NDArray[np.int64]] = []
         captions: list[NDArray[np.int64]] = []
@@ -133,15 +143,16 @@ class CachedTeacher:
     def corpus(self, part: Part, count: int, *draw: str | int) -> Tensor:
         """Return ``count`` embeddings of the attached sources, float32 ``[count, width]``.
 
-        They are L2-normalised and drawn without repetition by what ``draw`` says and nothing
-        else; of each picture one view, drawn too. All there are, where these are fewer.
+        They are L2-normalised and drawn without repetition. The draw is a function of ``draw``
+        alone. Each picture has one view, which is drawn too. If the sources have fewer rows than
+        ``count``, all of them are returned.
         """
         return self._pools[part].draw(count, *draw)
 
     def corpus_ids(self, part: Part, count: int, *draw: str | int) -> Tensor:
-        """Return what tells the rows of :meth:`corpus` from each other, int64 ``[count]``.
+        """Return the ids of the rows of :meth:`corpus`, int64 ``[count]``.
 
-        The same as :func:`picture_ids` and :func:`caption_ids` give for a picture or a caption.
+        They are those of :func:`picture_ids` and :func:`caption_ids`.
         """
         return self._pools[part].ids(count, *draw)
 
@@ -149,7 +160,7 @@ class CachedTeacher:
         """Return the embeddings of views of pictures, float32 ``[B, width]``, L2-normalised.
 
         Raises:
-            CacheError: a picture is not in the cache.
+            CacheError: A picture is not in the cache.
         """
         digests, numbers = row_digests(keys), np.asarray(views, np.int64)
         of_source = np.asarray(sources, np.int64)
@@ -170,7 +181,7 @@ class CachedTeacher:
         """Return the embeddings of captions of any source, float32 ``[B, width]``, L2-normalised.
 
         Raises:
-            CacheError: a caption is not in the cache.
+            CacheError: A caption is not in the cache.
         """
         digests = row_digests(texts)
         result = torch.empty(len(texts), self.width)
@@ -189,7 +200,7 @@ class CachedTeacher:
 
 
 class _Pool:
-    """Rows of one part of several caches, numbered through."""
+    """Rows of one part of several caches, numbered consecutively."""
 
     def __init__(
         self, parts: Sequence[Rows], rows: Sequence[NDArray[np.int64]], *, by_source: bool
@@ -201,7 +212,7 @@ class _Pool:
 
     def ids(self, count: int, *draw: str | int) -> Tensor:
         pieces = [
-            # Keys are unique in their own source alone; a caption is the same in all of them.
+            # A key is unique only within its source; a caption is the same in all sources.
             _ids(part.digests(rows)[:, 0], number if self._by_source else 0)
             for number, (part, rows) in enumerate(self._drawn(count, *draw))
         ]
@@ -218,7 +229,7 @@ class _Pool:
         return pieces[0] if len(pieces) == 1 else torch.cat(pieces)
 
     def _drawn(self, count: int, *draw: str | int) -> Iterator[tuple[Rows, NDArray[np.int64]]]:
-        """Yield each part with the rows that are drawn of it."""
+        """Yield each part with the rows that are drawn from it."""
         numbers = draw_rows(int(self._ends[-1]), count, "corpus", *draw)
         start = begin = 0
         for part, rows, end in zip(self._parts, self._rows, self._ends.tolist(), strict=True):
@@ -233,12 +244,12 @@ def picture_ids(sources: Sequence[int], keys: Sequence[str]) -> NDArray[np.int64
 
 
 def caption_ids(texts: Sequence[str]) -> NDArray[np.int64]:
-    """Return an id of each caption, int64 ``[n]``; the same wherever it stands."""
+    """Return an id of each caption, int64 ``[n]``; it is the same in every source."""
     return _ids(row_digests(texts)[:, 0], 0)
 
 
 def _ids(digests: NDArray[np.uint64], source: int | NDArray[np.uint64]) -> NDArray[np.int64]:
-    # An odd factor takes different sources to different places; sums of uint64 wrap around.
+    # An odd factor gives each source a different offset; sums of uint64 wrap around.
     spread = np.asarray(source, np.uint64) * np.uint64(0x9E3779B97F4A7C15)
     return (digests + spread).view(np.int64)
 
@@ -249,7 +260,7 @@ def _pieces(source: Source) -> Iterator[list[Sample]]:
 
 
 def _found(pieces: Sequence[NDArray[np.int64]], part: Rows) -> NDArray[np.int64]:
-    """Return the rows that there are, each once, in an order that no number of writers changes."""
+    """Return the rows that were found, each once, in an order independent of the writers."""
     rows = np.unique(np.concatenate(pieces))
     rows = rows[rows >= 0]
     return rows[np.argsort(part.digests(rows)[:, 0], kind="stable")]

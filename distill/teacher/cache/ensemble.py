@@ -1,4 +1,4 @@
-"""The caches of all teachers of a recipe as one."""
+"""The caches of an ensemble's teachers as one."""
 
 import sys
 from collections.abc import Sequence
@@ -17,17 +17,17 @@ from export.runtime.preprocess import Preprocessing
 
 
 class CachedEnsemble:
-    """Looks the joined embeddings of several teachers up, or those of a single one.
+    """Looks up the joined embeddings of an ensemble's teachers.
 
     Args:
         members: The teachers' caches.
-        shares: What each teacher is in the whole.
+        shares: Each teacher's share of the ensemble.
     """
 
     def __init__(self, members: Sequence[CachedTeacher], shares: Sequence[Share]) -> None:
         self._members = tuple(members)
         self._compared: set[Part] = set()
-        # A cache may have been written by a teacher of another precision; what it says counts.
+        # The cache decides: a teacher of another precision may have written it.
         self.shares = tuple(
             replace(share, scale=member.logit_scale, bias=member.logit_bias)
             for member, share in zip(members, shares, strict=True)
@@ -50,35 +50,35 @@ class CachedEnsemble:
         return rows.teacher_image, rows.teacher_text
 
     def encode_texts(self, texts: Sequence[str]) -> Tensor:
-        """Look texts up as captions, float32 ``[N, ΣD]``.
+        """Look up the embeddings of texts, float32 ``[N, ΣD]``, L2-normalised.
 
         Raises:
-            CacheError: a text is not in the cache.
+            CacheError: A text is not in the cache.
         """
         return self.captions(texts)
 
     def cut_captions(self) -> dict[str, int]:
-        """Return an empty mapping: captions were cut when the cache was built, if at all."""
+        """Return an empty mapping: captions were cut when the cache was built."""
         return {}
 
     def attach(self, sources: Sequence[Source]) -> None:
-        """Find the rows of the sources, which :meth:`corpus` draws from."""
+        """Find the rows of the sources, from which :meth:`corpus` draws."""
         for member in self._members:
             member.attach(sources)
         self._compared.clear()
 
     def corpus(self, part: Part, count: int, *draw: str | int) -> Tensor:
-        """Return ``count`` embeddings of the corpus, as `CachedTeacher.corpus` draws them.
+        """Return ``count`` joined embeddings, drawn as in :meth:`CachedTeacher.corpus`.
 
         Raises:
-            CacheError: the caches do not hold the same pictures or captions.
+            CacheError: The caches do not hold the same pictures or captions.
         """
         self._compare(part)
-        # Their rows stand in the order of their digests, so that all draw the same ones.
+        # All members order their rows by digest, so they draw the same ones.
         return join([member.corpus(part, count, *draw) for member in self._members], self.shares)
 
     def _compare(self, part: Part) -> None:
-        """See once that the caches hold the same rows of a part."""
+        """Check once that the caches hold the same rows of a part."""
         if part in self._compared:
             return
         first, *others = self._members
@@ -86,20 +86,20 @@ class CachedEnsemble:
             every = sys.maxsize
             if not torch.equal(first.corpus_ids(part, every), other.corpus_ids(part, every)):
                 raise CacheError(
-                    f"{first.folder} and {other.folder}: they do not hold the same {part}, since "
-                    "some could not be read in between; delete both to build them again"
+                    f"{first.folder} and {other.folder}: they do not hold the same {part}, as "
+                    "some could not be read for one of them; delete both to build them again"
                 )
         self._compared.add(part)
 
     def corpus_ids(self, part: Part, count: int, *draw: str | int) -> Tensor:
-        """Return what tells the rows of :meth:`corpus` from each other, int64 ``[count]``."""
+        """Return the ids of the rows of :meth:`corpus`, int64 ``[count]``."""
         return self._members[0].corpus_ids(part, count, *draw)
 
     def images(self, sources: Sequence[int], keys: Sequence[str], views: Sequence[int]) -> Tensor:
         """Return the embeddings of views of pictures, float32 ``[B, ΣD]``, L2-normalised.
 
         Raises:
-            CacheError: a picture is not in the cache.
+            CacheError: A picture is not in the cache.
         """
         parts = [member.images(sources, keys, views) for member in self._members]
         return join(parts, self.shares)
@@ -108,6 +108,6 @@ class CachedEnsemble:
         """Return the embeddings of captions, float32 ``[B, ΣD]``, L2-normalised.
 
         Raises:
-            CacheError: a caption is not in the cache.
+            CacheError: A caption is not in the cache.
         """
         return join([member.captions(texts) for member in self._members], self.shares)

@@ -1,9 +1,9 @@
-"""What a cache is known by, and the list of its whole shards.
+"""The manifest of a cache: its identity and the list of its whole shards.
 
-Several processes build one cache. The first writes ``manifest.json``; process p of the others
-writes ``manifest-p.json``, which lists what it has done so far. Reading merges them, and the first
-process makes one of them before a build and after it, so that a killed build is taken up by any
-number of processes.
+Several processes can build one cache. The first writes ``manifest.json``. Each other process p
+writes a part, ``manifest-p.json``, which lists its own shards. Reading a cache merges the parts.
+The first process also merges the files, before and after a build, so any number of processes can
+continue a killed build.
 """
 
 import json
@@ -21,14 +21,14 @@ _FORMAT = 1
 Part = Literal["images", "captions"]
 PARTS: tuple[Part, ...] = ("images", "captions")
 
-# Which field of a recipe a value of the manifest comes from, where it is called otherwise.
+# Recipe fields whose values have other names in a manifest.
 _FIELDS = {"view_count": "cache.views", "dtype": "cache.dtype"}
 _KINDS = {"center": "centre crops", "random": "random crops"}
 
 
 @dataclass(frozen=True)
 class Identity:
-    """What cached embeddings depend on, beside the data."""
+    """Everything that cached embeddings depend on, except the data."""
 
     teacher: str
     fingerprint: str
@@ -38,7 +38,7 @@ class Identity:
     dtype: str
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the values as they stand in the manifest."""
+        """Return the values as the manifest holds them."""
         return {
             "teacher": self.teacher,
             "fingerprint": self.fingerprint,
@@ -51,10 +51,16 @@ class Identity:
 
 @dataclass
 class Manifest:
-    """The content of ``manifest.json``, or the part of it that one process writes.
+    """The content of ``manifest.json``, or of one process's part of it.
 
-    ``unreadable`` maps the key of a picture to its size and what is wrong with it; None, in a
-    part, says that the picture can be read now.
+    Attributes:
+        identity: The values of an ``Identity``.
+        width: Width of the embeddings.
+        logit_scale: The teacher's logit scale.
+        logit_bias: The teacher's logit bias.
+        shards: The file and the number of rows of each shard.
+        unreadable: The size of each unreadable picture and the reason, by its key. In a part,
+            None means that the picture can be read again.
     """
 
     identity: dict[str, Any]
@@ -67,8 +73,8 @@ class Manifest:
     unreadable: dict[str, dict[str, Any] | None] = field(default_factory=dict)
 
     def write(self, folder: Path, process: int = 0) -> None:
-        """Write the manifest (or a process's part) whole, under a temporary name first."""
-        mended = {key for key, entry in self.unreadable.items() if entry is None and process == 0}
+        """Write the manifest, or the part of a process, whole."""
+        fixed = {key for key, entry in self.unreadable.items() if entry is None and process == 0}
         values = {
             "format": _FORMAT,
             **self.identity,
@@ -78,7 +84,7 @@ class Manifest:
             "images": self.shards["images"],
             "captions": self.shards["captions"],
             "unreadable": {
-                key: entry for key, entry in self.unreadable.items() if key not in mended
+                key: entry for key, entry in self.unreadable.items() if key not in fixed
             },
         }
         write_whole(_manifest_path(folder, process), json.dumps(values, indent=1) + "\n")
@@ -88,7 +94,7 @@ class Manifest:
         return Manifest(dict(self.identity), self.width, self.logit_scale, self.logit_bias)
 
     def damaged(self, key: str) -> int | None:
-        """Return the size of a picture that cannot be read, None for any other."""
+        """Return the size in bytes of a picture that cannot be read, None for other pictures."""
         entry = self.unreadable.get(key)
         return None if entry is None else int(entry["bytes"])
 
@@ -116,13 +122,13 @@ def _shard_number(shard: Mapping[str, Any]) -> int:
 
 
 def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
-    """Return the manifest of a cache, all parts merged, or None where there is no cache yet.
+    """Return the merged manifest of a cache, or None if there is no cache yet.
 
     Raises:
-        CacheError: the cache is damaged, or was made by another teacher, preprocessing or of
-            other views; the message names what differs.
+        CacheError: The manifest is damaged, or the cache was built by another teacher, with
+            other preprocessing or for other views; the message names the differences.
     """
-    # The whole one last: a part that vanishes meanwhile has become a piece of it.
+    # manifest.json comes last: a part that vanishes meanwhile has been merged into it.
     parts = [_read(path, identity) for path in _part_paths(folder)]
     whole = _read(folder / "manifest.json", identity)
     manifests = [manifest for manifest in (whole, *parts) if manifest is not None]
@@ -130,7 +136,7 @@ def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
         return None
     merged = manifests[0].empty()
     for part in PARTS:
-        # A killed merge leaves shards that are listed twice.
+        # After a killed merge, manifest.json and a part list the same shards.
         named = {shard["file"]: shard for manifest in manifests for shard in manifest.shards[part]}
         merged.shards[part] = sorted(named.values(), key=_shard_number)
     for manifest in manifests:
@@ -140,10 +146,10 @@ def read_manifest(folder: Path, identity: Identity) -> Manifest | None:
 
 
 def merge_parts(folder: Path, identity: Identity, new: Manifest) -> None:
-    """Make one manifest of all parts; ``new`` is what a cache that is not there yet begins with.
+    """Merge all parts into one manifest; a cache that does not exist yet begins with ``new``.
 
     Raises:
-        CacheError: as in :func:`read_manifest`.
+        CacheError: As in :func:`read_manifest`.
     """
     merged, parts = read_manifest(folder, identity), _part_paths(folder)
     if merged is None or parts:
@@ -188,8 +194,8 @@ def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
     held, wanted = found["views"].get("kind"), asked["views"].get("kind")
     if held != wanted and held in _KINDS and wanted in _KINDS:
         raise CacheError(
-            f"{folder}: the cache was built for {_KINDS[held]}, and the recipe asks for "
-            f"{_KINDS[wanted]} (views.kind: {wanted}); go back to views.kind: {held}, or set "
+            f"{folder}: the cache was built for {_KINDS[held]}, but the recipe asks for "
+            f"{_KINDS[wanted]} (views.kind: {wanted}); set views.kind: {held}, or set "
             "cache.folder to another folder to build a new cache there"
         )
     different = [
@@ -198,7 +204,7 @@ def _check(folder: Path, found: dict[str, Any], asked: dict[str, Any]) -> None:
     ]
     if different:
         raise CacheError(
-            f"{folder}: the cache was built for something else ({'; '.join(different)}); "
-            "go back to those settings, or set cache.folder to another folder to build a new "
+            f"{folder}: the cache was built with other settings ({'; '.join(different)}); "
+            "restore those settings, or set cache.folder to another folder to build a new "
             "cache there"
         )

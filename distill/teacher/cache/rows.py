@@ -1,4 +1,4 @@
-"""Rows of a cache: many embeddings found, drawn and read at once from memory-mapped shards."""
+"""Rows of a cache: embeddings that are found, drawn and read from memory-mapped shards."""
 
 import hashlib
 from collections.abc import Iterable, Mapping
@@ -15,14 +15,14 @@ from distill.basis.files import whole_file
 from export.runtime.errors import CacheError
 
 StoredAs = Literal["float16", "float32", "int8"]
-# Above this share of all rows, drawing one by one would mostly meet what was drawn before.
+# If a greater share of all rows is drawn, drawing one by one would mostly repeat earlier draws.
 _MANY = 1 / 8
 _LARGEST_BYTE = 127
 
 
 def row_digests(texts: Iterable[str]) -> NDArray[np.uint64]:
     """Return the two 64-bit digests by which a key or a caption is found, uint64 ``[n, 2]``."""
-    # What draw_integers("row", text, count=2) gives, without its general ways.
+    # The same as draw_integers("row", text, count=2), but faster.
     parts = [
         hashlib.blake2b(b"str:row\0str:" + text.encode("utf-8", "surrogatepass"), digest_size=16)
         for text in texts
@@ -32,7 +32,7 @@ def row_digests(texts: Iterable[str]) -> NDArray[np.uint64]:
 
 
 def _quantise(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArray[np.float32]]:
-    """Round vectors ``[…, D]`` to int8 with one scale each, ``[…]``: max |x| / 127, symmetric."""
+    """Round vectors ``[…, D]`` to int8, symmetrically, with scales ``[…]`` of max |x| / 127."""
     largest = np.abs(embeddings).max(axis=-1)
     scales = (largest / _LARGEST_BYTE).astype(np.float32)
     steps = np.rint(embeddings / np.where(scales > 0, scales, 1)[..., None])
@@ -42,7 +42,7 @@ def _quantise(embeddings: NDArray[np.float32]) -> tuple[NDArray[np.int8], NDArra
 def save_shard(
     path: Path, keys: NDArray[np.uint64], embeddings: NDArray[np.float32], dtype: StoredAs
 ) -> None:
-    """Write a shard and what belongs to it, each under a temporary name first, itself last."""
+    """Write the files of a shard, each whole, its embeddings last."""
     _save(path.with_suffix(".keys.npy"), keys)
     if dtype == "int8":
         rounded, scales = _quantise(embeddings)
@@ -64,7 +64,7 @@ def draw_numbers(count: int, *draw: str | int) -> NDArray[np.uint64]:
 def draw_rows(total: int, count: int, *draw: str | int) -> NDArray[np.int64]:
     """Return ``count`` different numbers below ``total`` that follow from ``draw``, ascending.
 
-    All are returned where ``count`` is no smaller than ``total``.
+    If ``count`` is at least ``total``, all of them are returned.
     """
     if count >= total:
         return np.arange(total)
@@ -78,7 +78,7 @@ def draw_rows(total: int, count: int, *draw: str | int) -> NDArray[np.int64]:
         more = (stream.random_raw(count + count // 4) % np.uint64(total)).astype(np.int64)
         drawn = np.concatenate([drawn, more])
         first = np.unique(drawn, return_index=True)[1]
-    # In the order of drawing, so that no number is favoured for its size.
+    # The first ones in the order of drawing, so smaller numbers are not favoured.
     return np.sort(drawn[np.sort(first)[:count]])
 
 
@@ -87,14 +87,18 @@ def _stream(*draw: str | int) -> np.random.Philox:
 
 
 class Rows:
-    """One part of a cache, memory-mapped: embeddings found by the digest of a text."""
+    """One part of a cache, memory-mapped: embeddings that are found by digests.
+
+    Args:
+        folder: The folder of the cache.
+        shards: The file and the number of rows of each shard, as the manifest lists them.
+        width: Width of the embeddings.
+
+    Raises:
+        CacheError: A shard is missing, damaged, or has another number of rows than listed.
+    """
 
     def __init__(self, folder: Path, shards: Iterable[Mapping[str, Any]], width: int) -> None:
-        """Map the whole shards of embeddings of a width.
-
-        Raises:
-            CacheError: a shard is missing or has another length than the manifest says.
-        """
         self._width = width
         self._shards: list[_Shard] = []
         keys: list[NDArray[np.uint64]] = []
@@ -109,13 +113,13 @@ class Rows:
                 ) from error
             if shard.rows != entry["rows"] or key.shape != (entry["rows"], 3):
                 raise CacheError(
-                    f"{path}: {shard.rows} rows where the manifest says {entry['rows']}; "
+                    f"{path}: {shard.rows} rows, but the manifest lists {entry['rows']}; "
                     f"delete {folder} to build it again"
                 )
             self._shards.append(shard)
             keys.append(key)
         self._keys = np.concatenate(keys) if keys else np.zeros((0, 3), np.uint64)
-        # Stable, so that of two rows for one picture the later one, which replaced it, comes last.
+        # The sort is stable: of two rows for one picture, the newer one is last.
         self._order = np.lexsort((self._keys[:, 1], self._keys[:, 0]))
         self._sorted = self._keys[self._order, 0]
         self._ends = np.cumsum([shard.rows for shard in self._shards], dtype=np.int64)
@@ -125,17 +129,17 @@ class Rows:
 
     @property
     def views(self) -> int:
-        """How many views a row has; 1 for captions."""
+        """How many views each row has; 1 for captions."""
         return self._shards[0].views if self._shards else 1
 
     def find(self, digests: NDArray[np.uint64]) -> NDArray[np.int64]:
-        """Return the newest row of each digest ``[n, 2]``, -1 where there is none."""
+        """Return the newest row of each digest ``[n, 2]``, -1 if there is none."""
         if not len(self._keys):
             return np.full(len(digests), -1)
         place = np.searchsorted(self._sorted, digests[:, 0], side="right") - 1
         rows = self._order[np.maximum(place, 0)]
         found = (place >= 0) & (self._keys[rows, 0] == digests[:, 0])
-        # Two texts with one first digest: there is hardly a cache in which it happens.
+        # Two texts share their first digest, which hardly ever happens.
         for number in np.flatnonzero(found & (self._keys[rows, 1] != digests[:, 1])):
             same = np.flatnonzero((self._keys[:, :2] == digests[number]).all(axis=1))
             found[number] = len(same) > 0
@@ -143,17 +147,17 @@ class Rows:
         return np.where(found, rows, -1)
 
     def sizes(self, rows: NDArray[np.int64]) -> NDArray[np.int64]:
-        """Return the sizes in bytes that the pictures of rows had; -1 for the row -1."""
+        """Return the sizes in bytes of the pictures when they were embedded; -1 for row -1."""
         sizes = np.full(len(rows), -1)
         sizes[rows >= 0] = self._keys[rows[rows >= 0], 2]
         return sizes
 
     def digests(self, rows: NDArray[np.int64]) -> NDArray[np.uint64]:
-        """Return the digests by which rows are found, ``[n, 2]``."""
+        """Return the digests of rows, ``[n, 2]``."""
         return self._keys[rows, :2]
 
     def take(self, rows: NDArray[np.int64], views: NDArray[np.int64] | None = None) -> Tensor:
-        """Return the embeddings of rows in their order, float32 ``[n, width]``, L2-normalised.
+        """Return the embeddings of rows in the given order, float32 ``[n, width]``, L2-normalised.
 
         ``views`` chooses a view of each row of pictures. Shards are read in ascending order.
         """
@@ -169,7 +173,7 @@ class Rows:
         if not pieces:
             return torch.zeros(0, self._width)
         values = pieces[0] if len(pieces) == 1 else torch.cat(pieces)
-        # Rounding takes a vector off the unit sphere, float16 by up to 5e-4.
+        # Rounding changes the length of vectors, by up to 5e-4 in float16.
         values /= torch.linalg.vector_norm(values, dim=1, keepdim=True).clamp_min(1e-12)
         if np.array_equal(ascending, vectors):
             return values
@@ -179,11 +183,11 @@ class Rows:
 
 
 class _Shard:
-    """One file of embeddings, memory-mapped; each view is a vector of its own."""
+    """One memory-mapped file of embeddings, in which each view is a vector."""
 
     def __init__(self, path: Path) -> None:
         self._path = path
-        # Copy on write: torch wants memory that may be written to, and nothing here writes.
+        # Copy on write: torch requires writable memory, although nothing here writes to it.
         array = np.load(path, mmap_mode="c")
         self.rows = len(array)
         self.views = int(array.shape[1]) if array.ndim == 3 else 1
@@ -192,11 +196,11 @@ class _Shard:
         if array.dtype == np.int8:
             scales = np.load(path.with_suffix(".scales.npy"))
             if scales.shape != array.shape[:-1]:
-                raise ValueError(f"{path}: one scale a vector is missing")
+                raise ValueError(f"{path}: each vector needs one scale")
             self._scales = torch.from_numpy(scales.reshape(-1, 1))
 
     def __reduce__(self) -> tuple[type["_Shard"], tuple[Path]]:
-        # A worker process maps the file itself instead of getting a copy of it.
+        # A worker process maps the file itself instead of receiving a copy of it.
         return _Shard, (self._path,)
 
     def read(self, vectors: Tensor) -> Tensor:

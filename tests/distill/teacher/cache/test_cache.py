@@ -172,8 +172,8 @@ def test_centre_crops_are_no_random_crops_and_both_ways_out_are_named(folder: Pa
     with pytest.raises(CacheError) as refused:
         build(folder, source, CountingTeacher())
     message = str(refused.value)
-    assert "built for centre crops, and the recipe asks for random crops" in message
-    assert "go back to views.kind: center, or set cache.folder to another folder" in message
+    assert "built for centre crops, but the recipe asks for random crops" in message
+    assert "set views.kind: center, or set cache.folder to another folder" in message
     assert "\n" not in message
 
 
