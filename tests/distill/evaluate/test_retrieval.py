@@ -31,7 +31,7 @@ def recalls(result):
 
 def test_numbers_of_a_case_made_by_hand(make_source, make_encoder):
     result = retrieval([make_encoder("student", IMAGES, TEXTS)], make_source(ENTRIES))
-    # The picture without captions is no candidate. Picture 0 finds "zero b" first; picture 2 finds
+    # The picture without captions does not count. Picture 0 finds "zero b" first. Picture 2 finds
     # "zero a" first and "two" second. "zero b" finds its picture, "zero a" and "two" do not.
     assert result.samples == 2
     values = result.results["student"]
