@@ -17,13 +17,14 @@ ifneq ($(shell cat $(VENV)/created 2>/dev/null),$(CURDIR))
 $(VENV)/created: FORCE
 endif
 
-.PHONY: help demo check test docs teacher clean static FORCE
+.PHONY: help demo check test docs tables teacher clean static FORCE
 
 help:
 	@echo 'make demo      distil the bundled teacher, offline; leaves runs/demo/report.html'
 	@echo 'make check     lint, types and the fast tests: run it while you work'
 	@echo 'make test      lint, types and all tests: run it before you push'
 	@echo 'make docs      build the documentation into build/docs; broken links fail'
+	@echo 'make tables    write the schema of recipes and the tables in docs/ that follow from rows'
 	@echo 'make teacher   train the bundled teacher again; needed only if its recipe changes'
 	@echo 'make clean     remove $(VENV) and all build and tool output; keep runs/'
 
@@ -43,6 +44,12 @@ static: $(VENV)/installed-dev
 
 docs: $(VENV)/installed-docs
 	$(BIN)/python -m mkdocs build --strict
+
+# What follows from rows in the code; tests fail while it is out of date.
+tables: $(VENV)/installed-dev
+	$(BIN)/python -m tests.doc_tables
+	$(BIN)/clip-distill recipe --schema > configs/.schema.json.tmp
+	mv configs/.schema.json.tmp configs/schema.json
 
 teacher: $(VENV)/installed-train
 	$(BIN)/python -m distill.demo.make_teacher

@@ -2,7 +2,7 @@
 
 After a change of such a row, write them anew:
 
-    .venv/bin/python -m tests.doc_tables
+    make tables
 """
 
 from collections.abc import Callable, Iterator, Sequence
