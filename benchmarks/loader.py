@@ -44,8 +44,8 @@ from distill.data.folder import open_folder
 from distill.data.order.position import Position
 from distill.data.pairs import Captions
 from distill.data.pictures import is_picture, walk
-from distill.data.sample import Source
-from distill.data.shards.source import open_shards, shard_lengths
+from distill.data.sample import Source, extras_of
+from distill.data.shards.source import open_shards
 from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.tables.base64_lines import open_base64
 from distill.data.tables.table import open_table
@@ -204,7 +204,7 @@ def make_loader(source: Source, way: str, size: int) -> Callable[[range, int], i
         weights=[None],
         seed=0,
         batch_size=BATCH,
-        shards=[shard_lengths(source)],
+        shards=[extras_of(source).shard_lengths],
     )
     teacher = Path(distill.demo.__path__[0]) / "teacher"
     dataset = StepDataset(

@@ -10,7 +10,7 @@ from numpy.typing import NDArray
 from distill.basis.progress import progress_bar
 from distill.cli._embed_lines import embed_lines
 from distill.cli._embedded import BATCH, Embedded
-from distill.data.pictures import PICTURE_SUFFIXES
+from distill.data.marks import PICTURE_SUFFIXES
 from export.runtime import EdgeModel
 from export.runtime.decode import decode
 from export.runtime.errors import BundleError, DataError

@@ -5,7 +5,8 @@ from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
-from distill.data.pictures import PICTURE_SUFFIXES, is_picture, walk
+from distill.data.marks import PICTURE_SUFFIXES
+from distill.data.pictures import is_picture, walk
 from distill.data.sample import Sample, Skip, Source
 from distill.data.texts import Texts
 from distill.labels.folders import class_folders, listed

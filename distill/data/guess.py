@@ -1,82 +1,16 @@
-"""Sources by their configuration, and what the command line's ``--data`` means."""
+"""Guessing what a path on the command line stands for."""
 
 from pathlib import Path
 from typing import Any
 
-from distill.data.folder import open_folder
-from distill.data.hub import SAVED, open_hub
-from distill.data.images import open_images
+from distill.data.marks import SAVED_FILES, TABLE_SUFFIXES
 from distill.data.pictures import is_picture, walk
-from distill.data.sample import Source
-from distill.data.scenes import render_scenes
 from distill.data.shards.paths import is_shards
-from distill.data.shards.source import open_shards
-from distill.data.tables.base64_lines import open_base64
-from distill.data.tables.rows import ColumnNames
-from distill.data.tables.table import TABLE_SUFFIXES, Form, open_table
 from distill.labels.folders import listed
-from distill.recipe.sources import ScenesSection, SourceSection
 from export.runtime.errors import DataError
 
-SHOWN = 8
-TABLES_IN_FOLDERS = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
-
-
-def open_source(config: SourceSection, *, output: Path, index_folder: Path | None = None) -> Source:
-    """Open what a data section of a recipe names; scenes without a path are rendered in ``output``.
-
-    ``index_folder`` is for indices of shards that cannot stand beside them.
-
-    Raises:
-        DataError: the data cannot be used.
-    """
-    match config.kind:
-        case "table":
-            return open_table(
-                config.path,
-                image_column=config.image_column,
-                caption_column=config.caption_column,
-                label_column=config.label_column,
-                id_column=config.id_column,
-                image_root=config.image_root,
-                form=Form(config.columns, config.split),
-            )
-        case "folder":
-            return open_folder(config.path, templates=config.templates, classes=config.classes)
-        case "images":
-            return open_images(config.path)
-        case "base64":
-            return open_base64(
-                config.path,
-                input_schema=config.input_schema,
-                image_column=config.image_column,
-                caption_column=config.caption_column,
-                label_column=config.label_column,
-            )
-        case "hub":
-            return open_hub(
-                config.path,
-                config_name=config.config_name,
-                split=config.split,
-                names=ColumnNames(config.image_column, config.caption_column, config.label_column),
-            )
-        case "scenes":
-            table = render_scenes(
-                output / scenes_name(config) if config.path is None else Path(config.path),
-                count=config.count,
-                seed=config.seed,
-                image_size=config.image_size,
-                split=config.split,
-                captioned=config.captioned,
-            )
-            return open_table(table)
-        case "shards":
-            return open_shards(
-                config.path,
-                caption_key=config.caption_key,
-                classnames=config.classnames,
-                index_folder=index_folder,
-            )
+_SHOWN = 8
+_TABLES_IN_FOLDERS = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".json")
 
 
 def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
@@ -107,13 +41,13 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     if not place.is_dir():
         raise DataError(f"{path}: {looked_for} was looked for; found nothing")
     files, folders = listed(place)
-    if not set(SAVED).isdisjoint(files):
+    if not set(SAVED_FILES).isdisjoint(files):
         return {"kind": "hub", "path": path}
     if unlabelled and any(map(is_picture, files)):
         return {"kind": "images", "path": path}
     if unlabelled and _nested(place, folders):
         return {"kind": "folder", "path": path}
-    tables = [name for name in files if Path(name).suffix.lower() in TABLES_IN_FOLDERS]
+    tables = [name for name in files if Path(name).suffix.lower() in _TABLES_IN_FOLDERS]
     if len(tables) == 1:
         return {"kind": "table", "path": str(place / tables[0])}
     if len(tables) > 1 and all(map(_is_parquet, tables)):
@@ -151,18 +85,10 @@ def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_fo
     )
 
 
-def scenes_name(config: ScenesSection) -> str:
-    """Return the folder inside the run folder that scenes without a path are rendered in."""
-    parts = [config.split, config.count, f"{config.image_size}px", f"seed{config.seed}"]
-    if config.captioned is not None:
-        parts.append(f"captioned{config.captioned}")
-    return "-".join(["scenes", *map(str, parts)])
-
-
 def _is_parquet(name: str) -> bool:
     return name.lower().endswith(".parquet")
 
 
 def _some(names: list[str]) -> str:
-    more = f" and {len(names) - SHOWN} more" if len(names) > SHOWN else ""
-    return ", ".join(names[:SHOWN]) + more
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return ", ".join(names[:_SHOWN]) + more

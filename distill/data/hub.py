@@ -6,13 +6,13 @@ from pathlib import Path
 from typing import Any
 
 from distill.basis.words import shorten
+from distill.data.marks import SAVED_FILES
 from distill.data.sample import Skip, Source
 from distill.data.tables.arrow import ArrowColumns, EmbeddedSource, no_log, reason
-from distill.data.tables.rows import ColumnNames, Row
+from distill.data.tables.rows import CAPTION_COLUMN, IMAGE_COLUMN, LABEL_COLUMN, ColumnNames, Row
 from export.runtime.errors import DataError
 
-SAVED = ("dataset_dict.json", "state.json")
-TRAIN = "train"
+_TRAIN = "train"
 
 
 def open_hub(
@@ -20,7 +20,9 @@ def open_hub(
     *,
     config_name: str | None = None,
     split: str | None = None,
-    names: ColumnNames | None = None,
+    image_column: str = IMAGE_COLUMN,
+    caption_column: str | None = CAPTION_COLUMN,
+    label_column: str | None = LABEL_COLUMN,
 ) -> Source:
     """Open a data set by its name on the hub, or a folder that holds a copy of one.
 
@@ -40,8 +42,9 @@ def open_hub(
     if folder.is_dir():
         data = _local(folder, config_name=config_name, split=split)
     else:
-        data = _remote(path, config_name=config_name, split=split or TRAIN)
-    columns = ArrowColumns(data.features, names or ColumnNames(), table=path)
+        data = _remote(path, config_name=config_name, split=split or _TRAIN)
+    names = ColumnNames(image_column, caption_column, label_column)
+    columns = ArrowColumns(data.features, names, table=path)
     if not columns.embedded:
         raise DataError(
             f"{path}: column {shorten(columns.image)} (image_column) holds no pictures but texts; "
@@ -76,9 +79,9 @@ def _local(folder: Path, *, config_name: str | None, split: str | None) -> Any:
     from datasets import DatasetDict, load_dataset, load_dataset_builder, load_from_disk
 
     with _guarded(str(folder)):
-        if not any((folder / name).is_file() for name in SAVED):
+        if not any((folder / name).is_file() for name in SAVED_FILES):
             builder = load_dataset_builder(str(folder), config_name)
-            files = getattr(builder.config, "data_files", None) or [TRAIN]
+            files = getattr(builder.config, "data_files", None) or [_TRAIN]
             chosen = split or _only(folder, list(map(str, files)))
             return load_dataset(str(folder), config_name, split=chosen)
         data = load_from_disk(str(folder))
@@ -105,8 +108,8 @@ def _part(folder: Path, data: Any, split: str | None) -> Any:
 
 
 def _only(folder: Path, splits: Sequence[str]) -> str:
-    if TRAIN in splits:
-        return TRAIN
+    if _TRAIN in splits:
+        return _TRAIN
     if len(splits) == 1:
         return splits[0]
     raise DataError(f"{folder}: its splits are {', '.join(splits) or 'none'}; set split to one")

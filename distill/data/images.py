@@ -4,7 +4,8 @@ from collections import Counter
 from pathlib import Path
 
 from distill.data.folder import SHOWN
-from distill.data.pictures import PICTURE_SUFFIXES, is_picture, walk
+from distill.data.marks import PICTURE_SUFFIXES
+from distill.data.pictures import is_picture, walk
 from distill.data.sample import Sample, Skip, Source
 from distill.data.texts import Texts
 from export.runtime.errors import DataError

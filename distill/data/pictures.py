@@ -3,13 +3,9 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from distill.data.marks import PICTURE_SUFFIXES
 from distill.labels.folders import listed
 from export.runtime.errors import DataError, visible
-
-# Forms that this Pillow cannot read are listed too: they are counted as skipped, not passed over.
-_COMMON = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
-_RARE = (".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif")
-PICTURE_SUFFIXES = _COMMON + _RARE
 
 
 def is_picture(name: str) -> bool:

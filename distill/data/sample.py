@@ -2,10 +2,12 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, runtime_checkable
 
 import numpy as np
+from numpy.typing import NDArray
 from PIL import Image
 
 from distill.basis.draws import draw_integers
@@ -62,11 +64,27 @@ class Skip:
     kind: Literal["picture", "row"] = "picture"
 
 
+@dataclass(frozen=True)
+class Extras:
+    """What some sources offer in addition; None for what a source does not offer.
+
+    ``shard_lengths`` is how many samples each tar has, in the source's order. ``class_names`` and
+    ``templates`` are what files next to the data say. ``whole`` is the number of samples of the
+    source that this one is a part of.
+    """
+
+    shard_lengths: NDArray[np.int64] | None = None
+    class_names: tuple[str, ...] | None = None
+    templates: tuple[str, ...] | None = None
+    whole: int | None = None
+
+
 class Source(Protocol):
     """Pictures behind an index; indexing one is cheap and reads no pixels.
 
-    ``name`` is the file or folder. ``skipped`` is what was left out while indexing, ``rows`` how
-    many rows were read for it (pictures, where there is no table), those left out included.
+    ``name`` is the file or folder. ``skipped`` is what was left out while indexing, and ``rows``
+    is how many rows were read (pictures, if there is no table), those left out included. A source
+    may also have an attribute ``extras``; see :func:`extras_of`.
     """
 
     name: str
@@ -82,43 +100,73 @@ class Source(Protocol):
         ...
 
 
+@runtime_checkable
+class _WithExtras(Protocol):
+    @property
+    def extras(self) -> Extras:
+        """What the source offers in addition."""
+        ...
+
+
+def extras_of(source: Source) -> Extras:
+    """Return what a source offers in addition; nothing if it has no ``extras``."""
+    return source.extras if isinstance(source, _WithExtras) else Extras()
+
+
 class Subset:
-    """The samples of a source at some indices, in the order of these."""
+    """The samples of a source at some indices, in the order of the indices."""
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
-        self.source = source
-        self.indices = np.asarray(indices, dtype=np.int64)
+        self._source = source
+        self._indices = np.asarray(indices, dtype=np.int64)
         self.name = source.name
         self.skipped = source.skipped
         self.rows = source.rows
 
     def __len__(self) -> int:
-        return len(self.indices)
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> Sample:
-        return self.source[int(self.indices[index])]
+        return self._source[int(self._indices[index])]
+
+    @cached_property
+    def extras(self) -> Extras:
+        """The extras of the whole source, with the tars' shares of this part."""
+        of_whole = extras_of(self._source)
+        lengths = of_whole.shard_lengths
+        if lengths is not None:
+            lengths = self._shard_lengths(lengths)
+        whole = len(self._source) if of_whole.whole is None else of_whole.whole
+        return replace(of_whole, shard_lengths=lengths, whole=whole)
+
+    def _shard_lengths(self, of_whole: NDArray[np.int64]) -> NDArray[np.int64] | None:
+        shards = np.searchsorted(np.cumsum(of_whole), self._indices, side="right")
+        if np.any(np.diff(shards) < 0):
+            return None  # Lanes rely on the samples of a tar following each other.
+        return np.bincount(shards, minlength=len(of_whole))
 
 
-class Limited:
+class _Limited:
     """A source whose pictures of more than ``max_pixels`` cannot be read."""
 
     def __init__(self, source: Source, max_pixels: int) -> None:
-        self.source = source
+        self._source = source
+        self._max_pixels = max_pixels
         self.name = source.name
         self.skipped = source.skipped
         self.rows = source.rows
-        self._max_pixels = max_pixels
+        self.extras = extras_of(source)
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self._source)
 
     def __getitem__(self, index: int) -> Sample:
-        return replace(self.source[index], max_pixels=self._max_pixels)
+        return replace(self._source[index], max_pixels=self._max_pixels)
 
 
 def limit_pixels(source: Source, max_pixels: int) -> Source:
     """Return a source whose pictures of more than ``max_pixels`` cannot be read."""
-    return source if max_pixels == MAX_PIXELS else Limited(source, max_pixels)
+    return source if max_pixels == MAX_PIXELS else _Limited(source, max_pixels)
 
 
 def open_image(sample: Sample, *, draft: int | None = None) -> Image.Image:
@@ -202,9 +250,9 @@ def check_source(source: Source, *, max_skipped: float) -> None:
     Raises:
         DataError: as in :func:`check_skips`.
     """
-    while isinstance(source, Subset):
-        source = source.source
     rows = [skip for skip in source.skipped if skip.kind == "row"]
     pictures = [skip for skip in source.skipped if skip.kind == "picture"]
     check_skips(source.name, rows, source.rows, max_skipped=max_skipped)
-    check_skips(source.name, pictures, len(source) + len(pictures), max_skipped=max_skipped)
+    whole = extras_of(source).whole
+    read = len(source) if whole is None else whole
+    check_skips(source.name, pictures, read + len(pictures), max_skipped=max_skipped)

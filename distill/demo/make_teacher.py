@@ -8,7 +8,8 @@ from importlib import resources
 from pathlib import Path
 
 from distill.basis.files import whole_folder
-from distill.data.scenes import render_scenes
+from distill.data.open import open_source
+from distill.data.scenes import TABLE_FILE
 from distill.demo.start import prepare_start
 from distill.recipe.load import load_recipe
 from distill.run.opening import student_folder
@@ -28,16 +29,11 @@ def _make_teacher(recipe: Path = _RECIPE) -> Path:
     """
     config = load_recipe(recipe)
     source = config.train_sources[0]
-    if config.student.start is None or source.kind != "scenes" or source.path is None:
+    scenes = source.rendered(config.folder)
+    if config.student.start is None or scenes is None or source.renders_inside:
         raise RecipeError(f"{recipe}: needs student.start and scenes with a path")
-    table = render_scenes(
-        Path(source.path),
-        count=source.count,
-        seed=source.seed,
-        image_size=source.image_size,
-        split=source.split,
-        captioned=source.captioned,
-    )
+    open_source(source, output=config.folder)
+    table = scenes / TABLE_FILE
     prepare_start(Path(config.student.start), table=table, seed=config.seed)
     run(config, stages=("train", "evaluate"))
     student = load_student(student_folder(config.folder, "last"))

@@ -1,17 +1,13 @@
 """A few samples of each source, drawn by the recipe's seed, and their pictures."""
 
-import io
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
-from pathlib import Path
 
 from PIL import Image
 
-from distill.data.guess import scenes_name
-from distill.data.sample import Sample, Skip, Source, open_image
-from distill.data.scenes import TABLE_FILE, Scene, draw_scene
-from distill.recipe.sources import ScenesSection, SourceSection
+from distill.data.open import preview_source
+from distill.data.sample import Sample, Source, open_image
+from distill.recipe.sources import SourceSection
 from distill.run.project import Project
 from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import DataError
@@ -95,45 +91,6 @@ def _spread(samples: Sequence[Sample], count: int) -> list[Sample]:
 class ReadOnlyProject(Project):
     """A project that writes nothing: scenes that are not on the disk are drawn in memory."""
 
-    def _open(self, entry: SourceSection) -> Source:
-        if entry.kind == "scenes":
-            name = scenes_name(entry)
-            folder = self.config.folder / name if entry.path is None else Path(entry.path)
-            if not (folder / TABLE_FILE).exists():
-                return _UnrenderedScenes(entry, str(folder / TABLE_FILE))
-        return super()._open(entry)
-
-
-class _UnrenderedScenes:
-    """Scenes that are not on the disk yet; a few of them are drawn, and repeated."""
-
-    skipped: tuple[Skip, ...] = ()
-
-    def __init__(self, config: ScenesSection, name: str) -> None:
-        """Take the section of the recipe; ``name`` is the table that a run will write."""
-        self.name = name
-        self.rows = config.count
-        self._config = config
-
-    def __len__(self) -> int:
-        return self.rows
-
-    def __getitem__(self, index: int) -> Sample:
-        number = range(self.rows)[index]
-        scene, png = self._scenes[number % len(self._scenes)]
-        limit = self._config.captioned
-        captions = (scene.caption,) if limit is None or number < limit else ()
-        return Sample(f"images/{number:06d}.png", png, captions, scene.label)
-
-    @cached_property
-    def _scenes(self) -> list[tuple[Scene, bytes]]:
-        return [self._draw(number) for number in range(min(self.rows, _SCENES))]
-
-    def _draw(self, number: int) -> tuple[Scene, bytes]:
-        config = self._config
-        scene = draw_scene(
-            number, seed=config.seed, image_size=config.image_size, split=config.split
-        )
-        buffer = io.BytesIO()
-        scene.image.save(buffer, format="PNG", compress_level=1)
-        return scene, buffer.getvalue()
+    def _opened(self, entry: SourceSection) -> Source:
+        config = self.config
+        return preview_source(entry, output=config.folder, index_folder=config.index_folder)

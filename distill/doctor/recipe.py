@@ -56,7 +56,7 @@ def examine_length(config: RunConfig, *, steps: int, pictures: int) -> list[Find
 def examine_entries(config: RunConfig) -> list[Finding]:
     """Check that sources and evaluation sets are what the user may have meant."""
     found = []
-    if any(entry.kind == "scenes" for entry in config.train_sources):
+    if any(entry.rendered(config.folder) is not None for entry in config.train_sources):
         found.append(
             note(
                 "data",

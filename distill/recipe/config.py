@@ -109,6 +109,11 @@ class RunConfig(Section):
         return Path(self.output)
 
     @property
+    def index_folder(self) -> Path | None:
+        """The folder for indices that cannot be written next to the data, None if it has none."""
+        return None if self.cache.folder is None else Path(self.cache.folder) / "shards"
+
+    @property
     def teachers(self) -> tuple[TeacherSection, ...]:
         """The teachers, none where it is absent."""
         return as_tuple(self.teacher)
@@ -133,7 +138,7 @@ class RunConfig(Section):
         """Whether procedural scenes are rendered into the run folder."""
         named = [*self.train_sources, *(entry.data for entry in self.evaluation_entries)]
         sources = [*named, *([self.data.validation] if self.data.validation else [])]
-        return any(source.kind == "scenes" and source.path is None for source in sources)
+        return any(source.renders_inside for source in sources)
 
     @property
     def terms(self) -> dict[str, ResolvedTerm]:

@@ -4,16 +4,18 @@ import re
 from pathlib import Path
 from typing import Any
 
+from distill.data.guess import guess_source
 from distill.labels.folders import class_folders
 from distill.labels.names import are_labels, name_labels
 from distill.recipe.base import kinds_of
+from distill.recipe.sources import SOURCES, SourceRow
 from distill.recipe.teachers import DEFAULT_TEACHER_KIND, TEACHERS
 from export.runtime.errors import RecipeError
 
-DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
-# What a student of images alone learns by, and beside it where there are labels.
-PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
-ABOUT_LABELS = {"prompt_kl": 1.0}
+_DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
+# The losses of a student of pictures alone, and the term that labels add.
+_PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
+_ABOUT_LABELS = {"prompt_kl": 1.0}
 _PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
 
 
@@ -43,16 +45,16 @@ def default_values(
         RecipeError: the teacher is of an unknown kind.
         DataError: the data is nothing that can be read, or the labels are not.
     """
-    values: dict[str, Any] = {"teacher": _teacher_values(teacher or DEFAULT_TEACHER)}
+    values: dict[str, Any] = {"teacher": _teacher_values(teacher or _DEFAULT_TEACHER)}
     if student is not None:
         values["student"] = _student_values(student)
     if data is not None:
-        from distill.data.guess import guess_source
-
-        train = guess_source(data, unlabelled=labels is not None)
-        values["data"] = {"train": train}
-    if labels is not None or values.get("data", {}).get("train", {}).get("kind") == "images":
-        _of_pictures_alone(values, student, labels)
+        values["data"] = {"train": guess_source(data, unlabelled=labels is not None)}
+    row = None if data is None else kinds_of(SOURCES)[values["data"]["train"]["kind"]]
+    if labels is not None or (row is not None and not row.has_captions):
+        _of_pictures_alone(values, student)
+    if labels is not None:
+        _about_labels(values, labels, row)
     if output is not None:
         values["output"] = str(output)
     return values
@@ -80,8 +82,8 @@ def _student_values(name: str) -> dict[str, Any]:
     return {"kind": "towers", "image": {"backbone": name}}
 
 
-def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str | None) -> None:
-    """Make a recipe one of an image tower that learns from the teacher without captions."""
+def _of_pictures_alone(values: dict[str, Any], student: str | None) -> None:
+    """Make the student an image tower that learns from the teacher without captions."""
     section = values.setdefault("student", {"kind": "towers"})
     if section["kind"] != "towers":
         raise RecipeError(
@@ -89,14 +91,18 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None, labels: str 
             "tower alone; give the name of a timm backbone"
         )
     section["text"] = None
-    values["losses"] = dict(PICTURES_ALONE)
-    if labels is None:
-        return
+    values["losses"] = dict(_PICTURES_ALONE)
+
+
+def _about_labels(values: dict[str, Any], labels: str, row: type[SourceRow] | None) -> None:
+    """Make the student learn to tell labels apart."""
     names = name_labels(labels, field="--labels")
-    values["losses"] |= ABOUT_LABELS
+    values["losses"] |= _ABOUT_LABELS
     data = values.setdefault("data", {})
     data |= {"labels": labels, "templates": "openai"}
-    train = data.get("train", {})
-    # Folders of another name than a label's are an order of somebody's, and no classes.
-    if train.get("kind") == "folder" and not are_labels(class_folders(Path(train["path"])), names):
-        data["train"] = {"kind": "images", "path": train["path"]}
+    if row is None or not row.captions_name_classes:
+        return
+    path = data["train"]["path"]
+    # Folders that are not named after labels only sort the pictures; they are not classes.
+    if not are_labels(class_folders(Path(path)), names):
+        data["train"] = {"kind": "images", "path": path}

@@ -1,6 +1,7 @@
 """The sections of a recipe on sources: one for each kind, and the list of them all."""
 
-from typing import Annotated, Literal, get_args
+from pathlib import Path
+from typing import Annotated, Any, ClassVar, Literal, get_args
 
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
@@ -26,8 +27,47 @@ def _schema(value: str) -> str:
     return value
 
 
-class TableSection(Section):
+class SourceRow(Section):
+    """A kind of source: its fields, and the function that opens it."""
+
+    opener: ClassVar[str]
+    """The function that opens it, as ``module:function``; see `arguments`."""
+    preview: ClassVar[str | None] = None
+    """The function that draws in memory what is not rendered yet; None for pictures that exist."""
+    has_captions: ClassVar[bool] = True
+    """Whether its pictures may have captions."""
+    captions_name_classes: ClassVar[bool] = False
+    """Whether its captions are made from the names of its classes, and say nothing else."""
+
+    def arguments(self, *, output: Path, index_folder: Path | None) -> dict[str, Any]:
+        """Return the opener's arguments by name: all fields but ``kind`` and ``weight``.
+
+        Args:
+            output: The run folder, for pictures that are rendered.
+            index_folder: A folder for indices that cannot be written next to the data.
+        """
+        del output, index_folder
+        return {name: getattr(self, name) for name in self.opened_fields()}
+
+    @classmethod
+    def opened_fields(cls) -> tuple[str, ...]:
+        """Return the names of the fields that the opener takes."""
+        return tuple(name for name in cls.model_fields if name not in {"kind", "weight"})
+
+    def rendered(self, _output: Path, /) -> Path | None:
+        """Return the folder that its pictures are rendered into; None for pictures that exist."""
+        return None
+
+    @property
+    def renders_inside(self) -> bool:
+        """Whether its pictures are rendered into the run folder."""
+        return False
+
+
+class TableSection(SourceRow):
     """A file of rows: one row a picture and caption, several rows make one sample."""
+
+    opener = "distill.data.tables.table:open_table"
 
     kind: Literal["table"] = "table"
     """CSV, TSV, Parquet, JSON lines, or the JSON of Karpathy's splits or of COCO's captions."""
@@ -51,8 +91,11 @@ class TableSection(Section):
     """Folder that the file names start from; null: beside the table."""
 
 
-class FolderSection(Section):
+class FolderSection(SourceRow):
     """A folder with one folder of pictures for each class."""
+
+    opener = "distill.data.folder:open_folder"
+    captions_name_classes = True
 
     kind: Literal["folder"] = "folder"
     """A folder with one folder of pictures for each class."""
@@ -66,8 +109,11 @@ class FolderSection(Section):
     """Captions of a picture; {} stands for the name of its class."""
 
 
-class ImagesSection(Section):
+class ImagesSection(SourceRow):
     """A folder of pictures that nobody captioned or labelled."""
+
+    opener = "distill.data.images:open_images"
+    has_captions = False
 
     kind: Literal["images"] = "images"
     """A folder of pictures without captions, with folders inside or not."""
@@ -77,8 +123,10 @@ class ImagesSection(Section):
     """Share of the samples drawn from this source, relative to the others; null: its size."""
 
 
-class Base64Section(Section):
+class Base64Section(SourceRow):
     """A text file of lines with tabs, one field of which is a picture in base64, as EasyNLP has."""
+
+    opener = "distill.data.tables.base64_lines:open_base64"
 
     kind: Literal["base64"] = "base64"
     """A TSV without a header, the pictures in it in base64."""
@@ -96,8 +144,10 @@ class Base64Section(Section):
     """Column with the class, used where there is a label; null: pictures have no class."""
 
 
-class HubSection(Section):
+class HubSection(SourceRow):
     """A data set of the Hugging Face hub, or a local copy of one."""
+
+    opener = "distill.data.hub:open_hub"
 
     kind: Literal["hub"] = "hub"
     """A data set of the Hugging Face hub, or a local copy of one."""
@@ -117,8 +167,11 @@ class HubSection(Section):
     """Column with the class, used where there is one; null: pictures have no class."""
 
 
-class ScenesSection(Section):
+class ScenesSection(SourceRow):
     """Procedural pictures of coloured shapes, rendered when they are first asked for."""
+
+    opener = "distill.data.scene_source:open_scenes"
+    preview: ClassVar[str | None] = "distill.data.scene_source:preview_scenes"
 
     kind: Literal["scenes"] = "scenes"
     """Procedural pictures of coloured shapes with captions."""
@@ -137,9 +190,30 @@ class ScenesSection(Section):
     captioned: Natural | None = None
     """How many of the pictures have a caption; null: all."""
 
+    def arguments(self, *, output: Path, index_folder: Path | None) -> dict[str, Any]:
+        """Return the opener's arguments, with the folder to render into as the path."""
+        arguments = super().arguments(output=output, index_folder=index_folder)
+        return {**arguments, "path": self.rendered(output)}
 
-class ShardsSection(Section):
+    def rendered(self, output: Path, /) -> Path:
+        """Return the folder that the scenes are rendered into."""
+        if self.path is not None:
+            return Path(self.path)
+        parts = [self.split, self.count, f"{self.image_size}px", f"seed{self.seed}"]
+        if self.captioned is not None:
+            parts.append(f"captioned{self.captioned}")
+        return output / "-".join(["scenes", *map(str, parts)])
+
+    @property
+    def renders_inside(self) -> bool:
+        """Whether the scenes are rendered into the run folder."""
+        return self.path is None
+
+
+class ShardsSection(SourceRow):
     """WebDataset tars: pictures with txt, json or cls members of the same name."""
+
+    opener = "distill.data.shards.source:open_shards"
 
     kind: Literal["shards"] = "shards"
     """WebDataset tars."""
@@ -151,6 +225,11 @@ class ShardsSection(Section):
     """Key of a json member with a caption or a list; null: captions, else txt, else caption."""
     classnames: Text | None = None
     """File with a class a line, for the numbers of cls members; null: classnames.txt near them."""
+
+    def arguments(self, *, output: Path, index_folder: Path | None) -> dict[str, Any]:
+        """Return the opener's arguments, with the folder for indices."""
+        arguments = super().arguments(output=output, index_folder=index_folder)
+        return {**arguments, "index_folder": index_folder}
 
 
 # Every kind of source, in the order in which messages list them.

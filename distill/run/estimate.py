@@ -12,9 +12,8 @@ from rich.console import Console
 
 from distill.basis.progress import make_console
 from distill.basis.words import counted, human_bytes, human_time
-from distill.data.guess import scenes_name
+from distill.data.open import unrendered
 from distill.data.sample import Sample, Source
-from distill.data.scenes import TABLE_FILE
 from distill.recipe.config import RunConfig
 from distill.run.cache_stage import cache_folders
 from distill.run.folder import RunFolder
@@ -163,11 +162,8 @@ def _samples(source: Source) -> Iterator[Sample]:
 
 def _check_rendered(config: RunConfig) -> None:
     for source in config.train_sources:
-        if source.kind != "scenes":
-            continue
-        named = source.path
-        folder = config.folder / scenes_name(source) if named is None else Path(named)
-        if not (folder / TABLE_FILE).exists():
+        folder = unrendered(source, output=config.folder)
+        if folder is not None:
             raise DataError(
                 f"{folder}: the scenes are not rendered yet, and --estimate writes nothing; "
                 "run `clip-distill cache`, or estimate on pictures that exist"

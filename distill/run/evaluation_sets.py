@@ -3,8 +3,7 @@
 from collections.abc import Callable
 
 from distill.data.pairs import iterate
-from distill.data.sample import Source
-from distill.data.shards.source import stated_classes, stated_templates
+from distill.data.sample import Source, extras_of
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.labels.label_set import LabelSet
 from distill.labels.names import are_labels, name_labels
@@ -34,8 +33,8 @@ def evaluation_sets(
                 name=entry.name,
                 task=entry.task,
                 source=source,
-                classes=_classes(entry, labels) or stated_classes(source),
-                templates=entry.template_list or stated_templates(source) or templates,
+                classes=_classes(entry, labels) or extras_of(source).class_names,
+                templates=entry.template_list or extras_of(source).templates or templates,
                 samples=entry.samples,
             )
             for entry in config.evaluation_entries
@@ -48,7 +47,7 @@ def evaluation_sets(
     return _sets_of(
         validation,
         "held_out" if config.holds_out else "validation",
-        captioned=any(entry.kind != "folder" for entry in entries),
+        captioned=any(not entry.captions_name_classes for entry in entries),
         labels=labels if config.teachers else None,
         templates=templates,
     )

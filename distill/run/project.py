@@ -5,11 +5,10 @@ from dataclasses import replace
 from functools import cached_property
 from pathlib import Path
 
-from distill.data.guess import open_source
+from distill.data.open import open_source
 from distill.data.order.position import Position
 from distill.data.pairs import Captions
-from distill.data.sample import Skip, Source, check_source, limit_pixels, split_by_hash
-from distill.data.shards.source import shard_lengths
+from distill.data.sample import Skip, Source, check_source, extras_of, limit_pixels, split_by_hash
 from distill.data.views import ViewSettings
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.labels.label_set import LabelSet
@@ -55,14 +54,13 @@ class Project:
         return [self._open(entry) for entry in self.config.train_sources]
 
     def _open(self, entry: SourceSection) -> Source:
-        folder = self.config.cache.folder
-        source = open_source(
-            entry,
-            output=self.config.folder,
-            index_folder=None if folder is None else Path(folder) / "shards",
-        )
+        source = self._opened(entry)
         check_source(source, max_skipped=self.config.data.max_skipped)
         return limit_pixels(source, self.config.data.max_pixels)
+
+    def _opened(self, entry: SourceSection) -> Source:
+        config = self.config
+        return open_source(entry, output=config.folder, index_folder=config.index_folder)
 
     @cached_property
     def _splits(self) -> list[tuple[Source, Source]]:
@@ -148,7 +146,7 @@ class Project:
             weights=[entry.weight for entry in self.config.train_sources],
             seed=self.config.seed,
             batch_size=self.config.train.batch_size,
-            shards=[shard_lengths(source) for source in self.sources],
+            shards=[extras_of(source).shard_lengths for source in self.sources],
             lanes=self.config.data.lanes,
         )
 

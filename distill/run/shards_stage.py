@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from distill.basis.progress import make_console
-from distill.data.guess import open_source
+from distill.data.open import open_source
 from distill.data.sample import check_source, limit_pixels
 from distill.data.shards.write import ShardSettings, write_shards
 from distill.recipe.config import RunConfig

@@ -12,7 +12,7 @@ import datasets
 import pytest
 import torch
 
-from distill.data.guess import open_source
+from distill.data.open import open_source
 from distill.data.sample import Source
 from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.tables.table import open_table

@@ -9,7 +9,7 @@ from pathlib import PurePosixPath
 from typing import Any, BinaryIO, Literal
 
 from distill.basis.words import shorten
-from distill.data.pictures import PICTURE_SUFFIXES
+from distill.data.marks import PICTURE_SUFFIXES
 from distill.data.sample import Skip
 from distill.data.shards._members import Gap, Member, read_members
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.sample import Limited, Sample, Skip, Source, Subset
+from distill.data.sample import Extras, Sample, Skip
 from distill.data.shards._class_files import CLASSNAMES, ClassFiles
 from distill.data.shards._index import TarIndex
 from distill.data.shards._indexing import find_indices
@@ -72,6 +72,7 @@ class ShardsSource:
             for index, kept in zip(indices, self._kept, strict=True)
         ]
         self.shard_lengths = np.array(lengths, np.int64)
+        self.extras = Extras(self.shard_lengths, files.class_names, files.templates)
         self._ends = np.cumsum(self.shard_lengths)
         if not len(self):
             first = self.skipped[0]
@@ -121,35 +122,6 @@ class ShardsSource:
             )
             skipped.append(Skip(f"{tar}: {index.key(number)}", reason))
         return np.flatnonzero(~wrong)
-
-
-def stated_classes(source: Source) -> tuple[str, ...] | None:
-    """Return the classes that a file beside shards names, None for any other source."""
-    whole = _unlimited(source)
-    return whole.class_names if isinstance(whole, ShardsSource) else None
-
-
-def stated_templates(source: Source) -> tuple[str, ...] | None:
-    """Return the templates that a file beside shards names, None for any other source."""
-    whole = _unlimited(source)
-    return whole.templates if isinstance(whole, ShardsSource) else None
-
-
-def shard_lengths(source: Source) -> NDArray[np.int64] | None:
-    """Return how many samples of a source, or of a subset, each tar has; None without tars."""
-    if isinstance(source, Subset):
-        whole = shard_lengths(source.source)
-        if whole is None:
-            return None
-        shards = np.searchsorted(np.cumsum(whole), source.indices, side="right")
-        # Lanes take it that the samples of a tar follow each other.
-        return np.bincount(shards, minlength=len(whole)) if np.all(np.diff(shards) >= 0) else None
-    source = _unlimited(source)
-    return source.shard_lengths if isinstance(source, ShardsSource) else None
-
-
-def _unlimited(source: Source) -> Source:
-    return source.source if isinstance(source, Limited) else source
 
 
 def _shard_names(tars: Sequence[str]) -> list[str]:

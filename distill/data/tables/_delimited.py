@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TextIO
 
 from distill.basis.words import shorten
-from distill.data.pictures import PICTURE_SUFFIXES
+from distill.data.marks import PICTURE_SUFFIXES
 from distill.data.sample import Skip
 from distill.data.tables.rows import ColumnNames, ColumnPlaces, Row, find_columns
 from export.runtime.errors import DataError

@@ -2,11 +2,11 @@
 
 import posixpath
 from array import array
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 from distill.basis.words import shorten
+from distill.data.marks import TABLE_SUFFIXES
 from distill.data.sample import Sample, Skip, Source
 from distill.data.tables._columns import SampleColumns, fill_row
 from distill.data.tables._delimited import read_delimited
@@ -16,21 +16,8 @@ from distill.data.tables.arrow import EmbeddedSource
 from distill.data.tables.rows import CAPTION_COLUMN, IMAGE_COLUMN, LABEL_COLUMN, ColumnNames, Row
 from export.runtime.errors import DataError
 
-TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")
 _DELIMITED_SUFFIXES = (".csv", ".tsv", ".txt")
 _PICTURE_FOLDERS = ("images", "Images")
-
-
-@dataclass(frozen=True)
-class Form:
-    """What cannot be read from a file itself.
-
-    ``columns`` are the column names of a CSV or TSV without a header. ``split`` names the splits
-    to read from Karpathy's JSON, joined by "+".
-    """
-
-    columns: tuple[str, ...] | None = None
-    split: str | None = None
 
 
 def open_table(
@@ -41,7 +28,8 @@ def open_table(
     label_column: str | None = LABEL_COLUMN,
     id_column: str | None = None,
     image_root: str | Path | None = None,
-    form: Form | None = None,
+    columns: Sequence[str] | None = None,
+    split: str | None = None,
 ) -> Source:
     """Open a table: all rows with the same picture are one sample with several captions.
 
@@ -65,29 +53,30 @@ def open_table(
             f"{path}: a table must end in {', '.join(TABLE_SUFFIXES)}, not in {shorten(suffix)}"
         )
     names = ColumnNames(image_column, caption_column, label_column, id_column)
-    form = form or Form()
-    if form.columns is not None and suffix not in _DELIMITED_SUFFIXES:
+    if columns is not None and suffix not in _DELIMITED_SUFFIXES:
         raise DataError(
             f"{path}: columns: only {', '.join(_DELIMITED_SUFFIXES)} may lack a header; remove it"
         )
-    if form.split is not None and suffix != ".json":
+    if split is not None and suffix != ".json":
         raise DataError(f"{path}: split: only Karpathy's JSON has splits; remove it")
     if suffix == ".parquet":
         parquet = Parquet(path, names)
         if parquet.embedded:
             return EmbeddedSource(str(path), parquet)
-    rows = parquet.rows() if suffix == ".parquet" else _rows(path, names, form)
+    rows = parquet.rows() if suffix == ".parquet" else _rows(path, names, columns, split)
     return TableSource(path, rows, roots=_roots(path, image_root))
 
 
-def _rows(path: Path, names: ColumnNames, form: Form) -> Iterator[Row | Skip]:
+def _rows(
+    path: Path, names: ColumnNames, columns: Sequence[str] | None, split: str | None
+) -> Iterator[Row | Skip]:
     match path.suffix.lower():
         case ".jsonl":
             return read_json_lines(path, names)
         case ".json":
-            return read_json(path, names, split=form.split)
+            return read_json(path, names, split=split)
         case _:
-            return read_delimited(path, names, form.columns)
+            return read_delimited(path, names, columns)
 
 
 class TableSource:

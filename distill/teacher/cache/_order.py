@@ -5,8 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from distill.data.sample import Source
-from distill.data.shards.source import shard_lengths
+from distill.data.sample import Source, extras_of
 
 
 def share_pictures(
@@ -46,7 +45,7 @@ def in_order(source: Source, texts: Sequence[str], *, rows: int) -> list[str]:
 
     Captions from tars are sorted only within each shard of ``rows`` rows.
     """
-    window = max(len(texts), 1) if shard_lengths(source) is None else rows
+    window = max(len(texts), 1) if extras_of(source).shard_lengths is None else rows
     return [
         text
         for first in range(0, len(texts), window)
@@ -56,7 +55,7 @@ def in_order(source: Source, texts: Sequence[str], *, rows: int) -> list[str]:
 
 def _tars(source: Source, numbers: Sequence[int]) -> NDArray[np.int64] | None:
     """Return the number of each picture's tar, None if the source has no tars."""
-    lengths = shard_lengths(source)
+    lengths = extras_of(source).shard_lengths
     if lengths is None:
         return None
     return np.searchsorted(np.cumsum(lengths), np.asarray(numbers, np.int64), side="right")

@@ -19,9 +19,3 @@ def test_a_snippet_is_a_recipe(snippet: str) -> None:
     train = values["data"]["train"]
     kinds = [entry["kind"] for entry in (train if isinstance(train, list) else [train])]
     assert [entry.kind for entry in config.train_sources] == kinds
-
-
-def test_every_kind_of_source_has_a_snippet() -> None:
-    text = "".join(SNIPPETS)
-    for kind in ("table", "folder", "images", "base64", "hub", "shards"):
-        assert f"kind: {kind}" in text

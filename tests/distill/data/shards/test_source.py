@@ -8,9 +8,9 @@ from pathlib import Path
 import pytest
 import torch
 
-from distill.data.sample import open_image, split_by_hash
+from distill.data.sample import extras_of, open_image, split_by_hash
 from distill.data.shards._pictures import MOST_OPEN
-from distill.data.shards.source import ShardsSource, open_shards, shard_lengths
+from distill.data.shards.source import ShardsSource, open_shards
 from tests.distill.data.shards.tars import (
     colour,
     failure,
@@ -175,7 +175,7 @@ def test_few_tars_are_open_at_once(tmp_path: Path) -> None:
 def test_lengths_of_shards_and_of_subsets(tmp_path: Path) -> None:
     source = open_shards(str(write_tars(tmp_path / "s", [5, 40, 3])))
     kept, held_out = split_by_hash(source, share=0.2, at_most=100)
-    of_kept, of_held_out = shard_lengths(kept), shard_lengths(held_out)
+    of_kept, of_held_out = (extras_of(part).shard_lengths for part in (kept, held_out))
     assert of_kept is not None
     assert of_held_out is not None
     assert (of_kept + of_held_out).tolist() == [5, 40, 3]

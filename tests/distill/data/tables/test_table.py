@@ -3,7 +3,7 @@ from pathlib import Path
 import pytest
 
 from distill.data.sample import Skip, open_image
-from distill.data.tables.table import Form, open_table
+from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
 
 
@@ -165,7 +165,7 @@ def test_bars_in_a_caption_do_not_separate_fields(write_pictures, write_text):
     write_pictures(["a.jpg"])
     for text, named in (
         ("image,caption|s\na.jpg,x|y\n", {"caption_column": "caption|s"}),
-        ("a.jpg,x|y\n", {"form": Form(columns=("image", "caption"))}),
+        ("a.jpg,x|y\n", {"columns": ("image", "caption")}),
     ):
         source = open_table(write_text(text), **named)
         assert source[0].captions == ("x|y",)

@@ -1,10 +1,10 @@
+"""Guessing what a path on the command line stands for."""
+
 from pathlib import Path
 
 import pytest
 
-from distill.data.guess import guess_source, open_source
-from distill.data.sample import open_image
-from distill.recipe.sources import FolderSection, ScenesSection, TableSection
+from distill.data.guess import guess_source
 from export.runtime.errors import DataError
 
 
@@ -81,46 +81,6 @@ def test_anything_else_is_an_error_that_says_what_was_found(tmp_path):
     (tmp_path / "train.csv").touch()
     (tmp_path / "val.csv").touch()
     assert "2 tables in it (train.csv, val.csv)" in failure(tmp_path)
-
-
-def test_a_table_is_opened_with_its_columns(write_pictures, write_csv, tmp_path):
-    write_pictures(["a.jpg"], folder="elsewhere")
-    table = write_csv([["file", "title", "kind"], ["a.jpg", "x", "cat"]])
-    config = TableSection(
-        path=str(table),
-        image_column="file",
-        caption_column="title",
-        label_column="kind",
-        image_root=str(tmp_path / "elsewhere"),
-    )
-    (sample,) = open_source(config, output=tmp_path / "run")
-    assert (sample.key, sample.captions, sample.label) == ("a.jpg", ("x",), "cat")
-    assert not (tmp_path / "run").exists()
-
-
-def test_a_folder_is_opened_with_its_templates(write_pictures, tmp_path):
-    write_pictures(["big_cat/a.jpg"])
-    config = FolderSection(path=str(tmp_path), templates=("this is a {}",))
-    (sample,) = open_source(config, output=tmp_path / "run")
-    assert sample.captions == ("this is a big cat",)
-
-
-def test_scenes_are_rendered_into_the_output_each_settings_apart(tmp_path):
-    few = ScenesSection(count=3, seed=1, image_size=32)
-    sources = [
-        open_source(config, output=tmp_path)
-        for config in (few, few.model_copy(update={"split": "held_out", "captioned": 1}))
-    ]
-    assert [len(source) for source in sources] == [3, 3]
-    assert all(source.skipped == () for source in sources)
-    assert all(Path(source.name).is_relative_to(tmp_path) for source in sources)
-    assert sources[0].name != sources[1].name
-    assert [len(sample.captions) > 0 for sample in sources[1]] == [True, False, False]
-    assert all(sample.label for source in sources for sample in source)
-    assert open_image(sources[0][0]).size == (32, 32)
-    elsewhere = few.model_copy(update={"path": str(tmp_path / "mine")})
-    assert Path(open_source(elsewhere, output=tmp_path / "run").name).parent == tmp_path / "mine"
-    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize("inside", [".", "folder"])
