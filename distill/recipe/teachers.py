@@ -1,4 +1,4 @@
-"""The sections of a recipe on teachers: one for each kind, and the list of them all."""
+"""The teacher sections of a recipe: one for each kind of teacher, and the list of all kinds."""
 
 import re
 from pathlib import Path
@@ -16,23 +16,23 @@ _TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
 
 
 class _TeacherRow(Section):
-    """A kind of teacher: its fields, and the function that they are handed to."""
+    """A kind of teacher: its fields, and the function that takes them and loads the teacher."""
 
     loader: ClassVar[str]
-    """The function that loads it, as ``module:function``; it is imported when it is called."""
+    """The function that loads it, as ``module:function``; imported only when it is called."""
 
     @classmethod
     def recognises(cls, _name: str, /) -> bool:
-        """Tell whether a name without a kind, on the command line, means this kind."""
+        """Tell whether a name on the command line that states no kind is of this kind."""
         return False
 
     @classmethod
     def named(cls, name: str) -> dict[str, Any]:
-        """Return the fields that a name on the command line stands for."""
+        """Return the fields that a name on the command line gives."""
         return {"model": name}
 
     def arguments(self) -> dict[str, Any]:
-        """Return what the loader takes, besides the device."""
+        """Return the arguments of the loader, except the device."""
         return self.model_dump(exclude={"kind", "weight"})
 
 
@@ -44,36 +44,36 @@ class HfTeacherSection(_TeacherRow):
     kind: Literal["hf"] = "hf"
     """A dual encoder of transformers."""
     model: Text
-    """Name on the hub, or a local folder."""
+    """Name on the hub, or local folder."""
     weight: Positive = 1.0
-    """Share of this teacher where there are several."""
+    """Weight of this teacher among several; only proportions matter."""
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
 
 class OpenAiTeacherSection(_TeacherRow):
-    """A CLIP of OpenAI, as OpenAI distributes it."""
+    """One of OpenAI's CLIP models, as OpenAI distributes them."""
 
     loader = "distill.teacher.openai:load_openai_teacher"
 
     kind: Literal["openai"] = "openai"
-    """A CLIP of OpenAI, as OpenAI distributes it."""
+    """One of OpenAI's CLIP models, as OpenAI distributes them."""
     model: Text
     """Name such as ViT-L/14, ViT-L/14@336px, ViT-B/32 or RN50, or the path of a .pt file."""
     weight: Positive = 1.0
-    """Share of this teacher where there are several."""
+    """Weight of this teacher among several; only proportions matter."""
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
     @classmethod
     def recognises(cls, name: str, /) -> bool:
-        """Tell whether it is one of OpenAI's names, or a file such as OpenAI's."""
+        """Tell whether a name is one of OpenAI's, or a file with the suffix of OpenAI's."""
         file = Path(name)
         return not file.is_dir() and (name in OPENAI_MODELS or file.suffix in OPENAI_SUFFIXES)
 
 
 class OpenClipTeacherSection(_TeacherRow):
-    """A model of open_clip with its own tokenizer and preprocessing."""
+    """A model of open_clip, with its own tokenizer and preprocessing."""
 
     loader = "distill.teacher.open_clip:load_open_clip_teacher"
 
@@ -82,19 +82,19 @@ class OpenClipTeacherSection(_TeacherRow):
     model: Text
     """Architecture such as ViT-B-32, a folder with open_clip_config.json, or hf-hub:NAME."""
     pretrained: Text | None = None
-    """A tag that open_clip knows, or a weights file; null: the folder's own."""
+    """A tag that open_clip knows, or a weights file; null: the weights in the folder."""
     weights: Text | None = None
-    """Local file with the weights of the tag; null: they are fetched."""
+    """Local file with the weights of the tag; null: fetch them."""
     quick_gelu: Flag | None = None
-    """Whether the weights were trained with QuickGELU; null: what the tag or folder says."""
+    """Whether the weights were trained with QuickGELU; null: as the tag or folder states."""
     weight: Positive = 1.0
-    """Share of this teacher where there are several."""
+    """Weight of this teacher among several; only proportions matter."""
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
     @classmethod
     def named(cls, name: str) -> dict[str, Any]:
-        """Return the model, and its tag from ``MODEL:PRETRAINED``."""
+        """Return the model and the tag of ``MODEL:PRETRAINED``."""
         tagged = _TAGGED.fullmatch(name)
         if tagged is None:
             return {"model": name}
@@ -111,13 +111,13 @@ class StudentTeacherSection(_TeacherRow):
     model: Text
     """Folder of the student, or of the run that trained it."""
     weight: Positive = 1.0
-    """Share of this teacher where there are several."""
+    """Weight of this teacher among several; only proportions matter."""
     dtype: Dtype = "float32"
     """Precision that the teacher computes in."""
 
     @classmethod
     def recognises(cls, name: str, /) -> bool:
-        """Tell whether it is a run folder: without a config.json, but with a student in it."""
+        """Tell whether a name is a run folder: it has a student folder but no config.json."""
         folder = Path(name)
         return not (folder / "config.json").exists() and (folder / "student").is_dir()
 
