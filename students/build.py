@@ -42,8 +42,11 @@ def build_towers(
     All files are found before anything is built.
 
     Args:
-        image: ``student.image`` of a recipe; ``None`` builds no image tower.
-        text: ``student.text`` of a recipe; ``None`` builds no text tower.
+        image: ``student.image`` of a recipe: ``backbone``, ``pretrained``, ``weights``,
+            ``arguments``, ``image_size`` and ``projection``. ``None`` builds no image tower.
+        text: ``student.text`` of a recipe: ``model``, ``config``, ``tokenizer``, ``pretrained``,
+            ``pooling``, ``projection``, ``context_length`` and ``keep_every``. ``None`` builds no
+            text tower.
         width: Width of the embeddings.
         logit_scale: Initial factor for cosine similarities.
 
