@@ -63,7 +63,7 @@ def examine_pairs(
     found = match(image, text, group_rows(keys, captions))
     if found.groups == 1:
         return [fine(about, f"all {len(image)} pairs are the same, so there is nothing to match")]
-    told = (
+    sentence = (
         f"the nearest caption is the picture's own in {found.accuracy:.1%} of {len(image)} pairs, "
         f"against {found.chance:.1%} by chance"
     )
@@ -72,7 +72,7 @@ def examine_pairs(
         "reads the language of the captions"
     )
     if found.place >= found.certain:
-        return [wrong(about, f"{told}; the teacher ranks captions no better than chance", ways)]
+        return [wrong(about, f"{sentence}; the teacher ranks captions no better than chance", ways)]
     if found.accuracy <= found.chance:
-        return [note(about, f"{told}; the teacher is hardly better than chance", ways)]
-    return [fine(about, told)]
+        return [note(about, f"{sentence}; the teacher is hardly better than chance", ways)]
+    return [fine(about, sentence)]

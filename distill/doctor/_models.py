@@ -43,8 +43,10 @@ def examine_embeddings(about: str, vectors: Vectors, *, ways: str) -> list[Findi
         cosines = vectors.astype(np.float64) @ vectors.astype(np.float64).T
         mean = (cosines.sum() - np.trace(cosines)) / (count * (count - 1))
         if mean > _ALIKE:
-            told = f"{count} different inputs get the same embedding (mean cosine {mean:.5f})"
-            return [wrong(about, told, "the model sees no difference; check that it is trained")]
+            sentence = f"{count} different inputs get the same embedding (mean cosine {mean:.5f})"
+            return [
+                wrong(about, sentence, "the model sees no difference; check that it is trained")
+            ]
     return [fine(about, f"{count} embeddings of {vectors.shape[1]} numbers, all of length 1")]
 
 
@@ -72,17 +74,17 @@ def examine_statistics(about: str, preprocessing: Preprocessing) -> list[Finding
     levels = np.array([[[[0] * 3], [[255] * 3]]], np.uint8)
     values = preprocessing.normalise(levels)[0].reshape(3, 2)
     black, white = (float(values[:, end].mean()) for end in (0, 1))
-    told = f"black becomes {black:.2f} and white {white:.2f}"
+    sentence = f"black becomes {black:.2f} and white {white:.2f}"
     for value, (least, most) in ((black, _BLACK), (white, _WHITE), (white - black, _RANGE)):
         if not least <= value <= most:
             return [
                 wrong(
                     about,
-                    f"{told}, which is outside the range that models see",
+                    f"{sentence}, which is outside the range that models see",
                     "give mean and std for pixels from 0 to 1 (rescale_factor 1/255)",
                 )
             ]
-    return [fine(about, told)]
+    return [fine(about, sentence)]
 
 
 def statistics_are(
@@ -102,9 +104,9 @@ def examine_cut(about: str, cut: int, count: int, length: int, *, ways: str) -> 
     """Check that few of ``count`` captions are truncated after ``length`` tokens."""
     if not count:
         return []
-    told = f"{cut:,} of {count:,} captions ({cut / count:.0%}) are longer than {length} tokens"
+    sentence = f"{cut:,} of {count:,} captions ({cut / count:.0%}) are longer than {length} tokens"
     if cut > _MANY_CUT * count:
-        return [wrong(about, told, ways)]
+        return [wrong(about, sentence, ways)]
     if cut > _SOME_CUT * count:
-        return [note(about, told, ways)]
-    return [fine(about, told if cut else f"no caption is longer than {length} tokens")]
+        return [note(about, sentence, ways)]
+    return [fine(about, sentence if cut else f"no caption is longer than {length} tokens")]

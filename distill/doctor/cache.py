@@ -57,8 +57,10 @@ def examine_cache(about: str, cache: Cache, sample: Source) -> list[Finding]:
         return [wrong(about, bad[0], f"delete {cache.folder} to build the cache again")]
     changed = cache.missing(sample, captions=False).changed
     if changed:
-        told = f"{changed} of {len(sample)} pictures have changed since the cache was built"
-        return [note(about, told, "they are embedded again; check that they are the right ones")]
+        sentence = f"{changed} of {len(sample)} pictures have changed since the cache was built"
+        return [
+            note(about, sentence, "they are embedded again; check that they are the right ones")
+        ]
     return [fine(about, f"{pictures:,} pictures and {captions:,} captions in {cache.folder}")]
 
 

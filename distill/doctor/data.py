@@ -200,10 +200,12 @@ def examine_readable(about: str, unreadable: Sequence[str], count: int) -> list[
     """Check how many of ``count`` pictures cannot be read; ``unreadable`` are the reasons."""
     if not unreadable:
         return []
-    told = f"{len(unreadable)} of {count} cannot be read: {unreadable[0]}"
+    sentence = f"{len(unreadable)} of {count} cannot be read: {unreadable[0]}"
     if len(unreadable) > _MOST * count:
-        return [wrong(about, told, "repair these files, or leave them out")]
-    return [note(about, told, "a run skips unreadable pictures, but stops above data.max_skipped")]
+        return [wrong(about, sentence, "repair these files, or leave them out")]
+    return [
+        note(about, sentence, "a run skips unreadable pictures, but stops above data.max_skipped")
+    ]
 
 
 def _thumbnail(picture: Image.Image) -> NDArray[np.float64]:

@@ -100,7 +100,7 @@ def examine_disk(needed: Mapping[Path, int]) -> list[Finding]:
     for entries in by_disk.values():
         place, total = entries[0][0], sum(count for _, count in entries)
         free = shutil.disk_usage(place).free
-        told = (
+        sentence = (
             f"about {human_bytes(total)} will be written, {human_bytes(free)} are free at {place}"
         )
         if total > free:
@@ -108,9 +108,9 @@ def examine_disk(needed: Mapping[Path, int]) -> list[Finding]:
                 "free some space, set output or cache.folder to another disk, or store less "
                 "(cache.views, cache.dtype: int8)"
             )
-            found.append(wrong("disk", told, ways))
+            found.append(wrong("disk", sentence, ways))
         else:
-            found.append(fine("disk", told))
+            found.append(fine("disk", sentence))
     return found
 
 
@@ -123,19 +123,19 @@ def examine_memory(asked: Memory, *, free: int | None, device: str) -> list[Find
         "teacher": asked.teacher,
     }
     listed = ", ".join(f"{name} {human_bytes(count)}" for name, count in parts.items() if count)
-    told = f"about {human_bytes(asked.total)} are needed ({listed})"
+    sentence = f"about {human_bytes(asked.total)} are needed ({listed})"
     if asked.embedding == asked.total:
-        told = f"about {human_bytes(asked.total)} are needed (the teacher's weights)"
+        sentence = f"about {human_bytes(asked.total)} are needed (the teacher's weights)"
     if free is None:
-        return [fine("memory", told)]
-    told += f", {human_bytes(free)} are free on {device}"
+        return [fine("memory", sentence)]
+    sentence += f", {human_bytes(free)} are free on {device}"
     if asked.total > free:
         ways = (
             "set train.micro_batch_size, train.gradient_checkpointing, teacher.dtype: float16 or "
             "train.teacher: cached, or use a smaller model"
         )
-        return [wrong("memory", told, ways)]
-    return [fine("memory", told)]
+        return [wrong("memory", sentence, ways)]
+    return [fine("memory", sentence)]
 
 
 def free_memory(device: str) -> int | None:

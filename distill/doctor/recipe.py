@@ -6,20 +6,20 @@ from distill.doctor.finding import Finding, fine, note, wrong
 from distill.losses.catalogue import TERMS
 from distill.recipe.config import RunConfig
 
-# The smallest batch that terms which compare within it work with.
+# The smallest batch for terms that compare pairs only within it.
 _LEAST_PAIRS = 64
 
 
 def examine_batch(batch_size: int, terms: Sequence[str]) -> list[Finding]:
     """Check that a batch has enough pairs for the terms that compare within it."""
-    told = [name for name in terms if TERMS[name].within_batch]
-    if not told or batch_size >= _LEAST_PAIRS:
+    within_batch = [name for name in terms if TERMS[name].within_batch]
+    if not within_batch or batch_size >= _LEAST_PAIRS:
         return [fine("batch", f"{batch_size} pictures a step")]
     return [
         wrong(
             "batch",
-            f"train.batch_size is {batch_size}, but {', '.join(told)} can compare a pair only with "
-            "the others of its batch",
+            f"train.batch_size is {batch_size}, but {', '.join(within_batch)} can compare a pair "
+            "only with the others of its batch",
             f"set it to {_LEAST_PAIRS} or more; if memory is short, set train.micro_batch_size too",
         )
     ]

@@ -62,7 +62,7 @@ def _existing(tar: TarFile, places: Sequence[Path], caption_key: str | None) -> 
     return None
 
 
-def index_beside(path: Path) -> None:
+def write_index(path: Path) -> None:
     """Write the index of a local tar into its folder.
 
     Raises:

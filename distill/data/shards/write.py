@@ -28,7 +28,7 @@ from torch.utils.data import DataLoader, Dataset
 from distill.basis.files import is_temporary, whole_file, write_whole
 from distill.basis.progress import progress_bar
 from distill.data.sample import Sample, Skip, Source, check_skips, image_size, open_image
-from distill.data.shards._indexing import index_beside
+from distill.data.shards._indexing import write_index
 from distill.data.shards._samples import LONGEST_TEXT
 from distill.data.workers import ignore_interrupts
 from export.runtime.errors import DataError, RunError
@@ -216,7 +216,7 @@ class _ShardWriter:
         self._opened.__exit__(kind, error, trace)
         if kind is None and self.samples:
             self.bytes = self._path.stat().st_size
-            index_beside(self._path)
+            write_index(self._path)
 
     def add(self, packed: "_Packed") -> None:
         if packed.skip is not None:

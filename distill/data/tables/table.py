@@ -64,7 +64,7 @@ def open_table(
         if parquet.embedded:
             return EmbeddedSource(str(path), parquet)
     rows = parquet.rows() if suffix == ".parquet" else _rows(path, names, columns, split)
-    return TableSource(path, rows, roots=_roots(path, image_root))
+    return _TableSource(path, rows, roots=_roots(path, image_root))
 
 
 def _rows(
@@ -79,7 +79,7 @@ def _rows(
             return read_delimited(path, names, columns)
 
 
-class TableSource:
+class _TableSource:
     """The pictures that are named in the rows of a table, each in one of the folders ``roots``."""
 
     def __init__(self, path: Path, rows: Iterator[Row | Skip], *, roots: list[Path]) -> None:
