@@ -1,4 +1,4 @@
-"""Dual encoders of transformers, small enough for tests, as folders that a teacher loads from."""
+"""Small dual encoders of transformers for tests, saved as folders."""
 
 from pathlib import Path
 from typing import Any
@@ -82,7 +82,7 @@ def save_chinese_clip(folder: Path) -> Path:
 
 
 def save_alt_clip(folder: Path) -> Path:
-    # As those of XLM-R do, its marks stand around the text, and its padding has the number 1.
+    # As in XLM-R, start and end tokens enclose the text, and padding has the id 1.
     pieces = ["<s>", "<pad>", "</s>", "<unk>", *LETTERS]
     tokenizer = BertTokenizer(
         vocab={piece: i for i, piece in enumerate(pieces)},
@@ -105,7 +105,7 @@ def save_alt_clip(folder: Path) -> Path:
 
 
 def save_siglip(folder: Path) -> Path:
-    # As SigLIP's own, this tokenizer declares no attention mask.
+    # Like SigLIP's, this tokenizer has no attention mask.
     tokenizer = bert_tokenizer(model_input_names=["input_ids"])
     tokenizer.save_pretrained(folder)
     SiglipImageProcessorPil(size={"height": 32, "width": 32}).save_pretrained(folder)
@@ -113,7 +113,7 @@ def save_siglip(folder: Path) -> Path:
     torch.manual_seed(2)
     model = SiglipModel(SiglipConfig(text_config=text, vision_config=VISION))
     with torch.no_grad():
-        # As in the published ones, the scale is more than what a student may learn.
+        # As in published models, the scale is greater than a student may learn.
         model.logit_scale.fill_(4.75)
         model.logit_bias.fill_(-12.5)
     model.save_pretrained(folder)

@@ -1,4 +1,4 @@
-"""What tests of ensembles stand on: a second small teacher, unlike the one of the cache's tests."""
+"""A second small teacher for tests of ensembles."""
 
 from collections.abc import Sequence
 from dataclasses import replace

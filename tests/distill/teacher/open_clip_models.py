@@ -14,7 +14,7 @@ LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}
 TEXT = {"context_length": 16, "vocab_size": 49408, "width": 64, "heads": 2, "layers": 2}
 CLIP = {"embed_dim": 24, "vision_cfg": VISION, "text_cfg": TEXT}
-# 5 marks, and the letters alone and within a word.
+# 5 special tokens, and each letter at the start of a word and within it.
 HF_TEXT = {"context_length": 12, "vocab_size": 57, "hf_tokenizer_name": "some/tokenizer"}
 MODELS: dict[str, dict[str, Any]] = {
     "clip": CLIP,
@@ -77,7 +77,7 @@ def save_open_clip(folder: Path, name: str) -> Path:
 
 
 def random_weights(identifier: str) -> dict[str, torch.Tensor]:
-    """Draw weights that are far enough apart for every part of a model to matter."""
+    """Draw weights large enough for every part of a model to matter."""
     with silent():
         model = open_clip.create_model(identifier, load_weights=False, pretrained_text=False)
     torch.manual_seed(3)

@@ -12,7 +12,7 @@ from transformers import CLIPConfig, CLIPImageProcessorPil, CLIPModel, CLIPToken
 
 WIDTH, EMBEDDING, LAYERS, PATCH, IMAGE, CONTEXT, WORDS = 64, 32, 2, 8, 32, 77, 49408
 NUMBERS = {"input_resolution": IMAGE, "context_length": CONTEXT, "vocab_size": WORDS}
-# OpenAI's names in a layer, and those of transformers.
+# The names of a layer's weights at OpenAI and in transformers.
 IN_A_LAYER = {
     "attn.out_proj": "self_attn.out_proj",
     "ln_1": "layer_norm1",
@@ -37,7 +37,7 @@ OUTSIDE = {
 
 
 def random_state(*, dtype: torch.dtype = torch.float32, numbers: bool = True) -> dict[str, Tensor]:
-    """Draw the weights of a small ViT CLIP, by the names that OpenAI gives them."""
+    """Draw the weights of a small ViT CLIP, under the names that OpenAI uses."""
     generator = torch.Generator().manual_seed(5)
 
     def draw(*size: int, scale: float = 0.3) -> Tensor:
@@ -75,7 +75,7 @@ def random_state(*, dtype: torch.dtype = torch.float32, numbers: bool = True) ->
 
 
 class Tree(nn.Module):
-    """Parameters and buffers under dotted names, and a forward that needs none of them."""
+    """Has parameters and buffers under dotted names, and a forward that uses none of them."""
 
     def __init__(self, state: dict[str, Tensor]) -> None:
         super().__init__()
@@ -97,7 +97,7 @@ class Tree(nn.Module):
 
 def save_torchscript(module: nn.Module, file: Path) -> Path:
     with warnings.catch_warnings():
-        # It is deprecated to write such archives, and those that exist stay.
+        # Writing such archives is deprecated, but reading existing ones is needed.
         warnings.simplefilter("ignore")
         torch.jit.script(module).save(file)
     return file
@@ -114,7 +114,7 @@ def save_openai(folder: Path, form: str, *, state: dict[str, Tensor] | None = No
 
 
 def save_as_clip_model(folder: Path, state: dict[str, Tensor], **text: Any) -> Path:
-    """Write the same weights as a ``CLIPModel`` with OpenAI's vocabulary in transformers' form."""
+    """Write the same weights as a ``CLIPModel``, with OpenAI's vocabulary for transformers."""
     sizes = {"hidden_size": WIDTH, "intermediate_size": 4 * WIDTH, "num_hidden_layers": LAYERS}
     sizes |= {"num_attention_heads": WIDTH // 64, "hidden_act": "quick_gelu"}
     words = {"vocab_size": WORDS, "bos_token_id": WORDS - 2, "eos_token_id": WORDS - 1}

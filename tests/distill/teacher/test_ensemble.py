@@ -1,4 +1,4 @@
-"""Several teachers as one: their embeddings joined, each with its own pixels."""
+"""An ensemble joins the embeddings of its teachers, each from its own pixels."""
 
 import math
 
@@ -17,13 +17,13 @@ TEXTS = ["a", "cab", "dd"]
 
 
 def joined(parts: list[np.ndarray], weights: list[float]) -> np.ndarray:
-    """Join by hand: each part times the root of its share, the whole brought to length 1."""
+    """Join by hand: scale each part by the square root of its share, and normalise the whole."""
     scaled = [np.sqrt(w / sum(weights)) * part for part, w in zip(parts, weights, strict=True)]
     whole = np.concatenate(scaled, axis=1)
     return whole / np.linalg.norm(whole, axis=1, keepdims=True)
 
 
-def test_it_joins_what_its_teachers_say_of_their_own_pixels() -> None:
+def test_it_joins_embeddings_of_each_teachers_own_pixels() -> None:
     members = [CountingTeacher(), WideTeacher()]
     ensemble = Ensemble(members, [2.0, 6.0])
     pixels = [
@@ -49,7 +49,7 @@ def test_it_declares_sums_and_weighted_means() -> None:
     assert math.fsum(share.weight for share in ensemble.shares) == 1
 
 
-def test_a_single_teacher_is_what_it_is_by_itself() -> None:
+def test_an_ensemble_of_one_equals_its_teacher() -> None:
     member = WideTeacher()
     alone = Ensemble([member], [0.3])
     assert (alone.logit_scale, alone.logit_bias) == (member.logit_scale, member.logit_bias)
@@ -69,6 +69,6 @@ def test_errors_number_the_teachers_as_the_recipe_does(monkeypatch: pytest.Monke
         load.load_teachers([good, bad], device="cpu")
     with pytest.raises(TeacherError, match=r"^teacher\.model: bad is nowhere"):
         load.load_teachers([bad], device="cpu")
-    # The files say that they are the same, whatever they are called.
+    # Fingerprints show that two teachers are the same, whatever their names.
     with pytest.raises(TeacherError, match=r"^teacher\.2\.model: good is the same as teacher\.0;"):
         load.load_teachers([good, HfTeacherSection(model="other"), good], device="cpu")

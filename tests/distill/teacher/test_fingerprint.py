@@ -1,4 +1,4 @@
-"""A fingerprint follows what a teacher is and not where it lies."""
+"""A fingerprint depends on the content of a teacher, not on its place."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def test_every_part_counts(folder: Path) -> None:
     assert len(set(seen)) == len(seen)
 
 
-def test_shards_are_the_weights_where_there_is_an_index(tmp_path: Path) -> None:
+def test_an_index_names_the_shards_of_the_weights(tmp_path: Path) -> None:
     index = {"weight_map": {"a": "two.safetensors", "b": "one.safetensors", "c": "two.safetensors"}}
     (tmp_path / "model.safetensors.index.json").write_text(json.dumps(index))
     (tmp_path / "one.safetensors").write_bytes(b"1")

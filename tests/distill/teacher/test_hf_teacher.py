@@ -1,4 +1,4 @@
-"""A teacher of transformers gives what transformers gives, and stays frozen."""
+"""A teacher from transformers embeds as transformers does, and stays frozen."""
 
 import math
 import os
@@ -37,7 +37,7 @@ def pixels_for(teacher: Teacher) -> torch.Tensor:
 
 
 def by_transformers(folder: Path, **padding: Any) -> tuple[torch.Tensor, torch.Tensor]:
-    """Embeddings by the library's own calls, each as its documentation has it."""
+    """Embed with the library's own calls, as its documentation shows."""
     model = AutoModel.from_pretrained(folder)
     tokenizer = AutoTokenizer.from_pretrained(folder)
     processor = AutoImageProcessor.from_pretrained(folder, backend="pil")
@@ -55,7 +55,7 @@ def by_transformers(folder: Path, **padding: Any) -> tuple[torch.Tensor, torch.T
         ("siglip_folder", {"padding": "max_length", "max_length": 64}, 32, 64),
         ("pair_folder", {"padding": True, "max_length": 12}, 24, 12),
         ("chinese_folder", {"padding": True, "max_length": 20}, 24, 20),
-        # Its positions count from the padding token's number onwards.
+        # Its positions start at the padding token's id.
         ("alt_folder", {"padding": True, "max_length": 18}, 24, 18),
     ],
 )
@@ -115,7 +115,7 @@ def test_texts_of_any_length_are_cut_and_counted(kind: str, request: pytest.Fixt
 
 
 @pytest.mark.parametrize("kind", KINDS)
-def test_a_text_alone_and_among_longer_ones_is_the_same(
+def test_a_text_has_the_same_embedding_alone_and_among_longer_ones(
     kind: str, request: pytest.FixtureRequest
 ) -> None:
     teacher = load_hf_teacher(str(request.getfixturevalue(f"{kind}_folder")))
@@ -139,7 +139,7 @@ def test_many_pictures_and_texts_are_embedded_in_parts(clip_folder: Path) -> Non
 def test_texts_that_are_cut_are_counted(clip_folder: Path) -> None:
     teacher = load_hf_teacher(str(clip_folder))
     assert teacher.truncated == 0
-    # Each letter is a token, and two more open and close the text: 18 fit in 20.
+    # Each letter is a token, and so are the start and the end: 18 letters fit into 20.
     teacher.encode_texts(["a " * 18, "a " * 19, "a " * 60])
     assert teacher.truncated == 2
     teacher.encode_texts(["b " * 40])
@@ -158,7 +158,7 @@ def test_no_gradient_reaches_a_teacher(clip_folder: Path) -> None:
     image, text = teacher.encode_images(pixels_for(teacher)), teacher.encode_texts(TEXTS)
     assert not image.requires_grad
     assert not text.requires_grad
-    # Constants of a loss must be fit to be saved for the backward pass.
+    # A loss must be able to save its constants for the backward pass.
     weights = torch.ones(24, requires_grad=True)
     ((image * weights) @ text.T).sum().backward()
     assert weights.grad is not None
@@ -170,7 +170,7 @@ def test_no_gradient_reaches_a_teacher(clip_folder: Path) -> None:
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float16", "bfloat16"])
-def test_weights_become_what_is_asked_for(
+def test_weights_are_converted_to_the_dtype(
     dtype: str, half_clip_folder: Path, clip_folder: Path
 ) -> None:
     teacher = load_hf_teacher(str(half_clip_folder), dtype=dtype)
@@ -208,7 +208,7 @@ def test_a_student_of_two_towers_can_teach(tmp_path: Path, pair_folder: Path) ->
         load_hf_teacher(str(tmp_path / "blind"))
 
 
-def test_a_recipes_entry_is_loaded_by_its_kind(clip_folder: Path) -> None:
+def test_a_row_is_loaded_by_the_function_that_it_names(clip_folder: Path) -> None:
     row: Any = SimpleNamespace(
         loader="distill.teacher.hf:load_hf_teacher",
         arguments=lambda: {"model": str(clip_folder), "dtype": "float64"},
@@ -249,7 +249,7 @@ def test_what_a_folder_lacks_is_named(clip_folder: Path, tmp_path: Path) -> None
         assert str(folder) in message
 
 
-def test_a_file_of_weights_is_no_folder(clip_folder: Path) -> None:
+def test_a_weights_file_is_not_a_folder(clip_folder: Path) -> None:
     message = fail(str(clip_folder / "model.safetensors"))
     assert "model.safetensors is a file; give the folder" in message
     assert "kind openai" in message
@@ -272,13 +272,13 @@ def test_folders_of_other_things_are_refused(clip_folder: Path, tmp_path: Path) 
 
 
 class Runs:
-    """Pickled, it asks for a call."""
+    """Its pickle asks to call a function."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("ran",)
 
 
-def test_a_pickle_that_wants_to_run_code_is_refused(
+def test_a_pickle_that_asks_to_run_code_is_refused(
     clip_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -298,7 +298,7 @@ def test_missing_tensors_are_never_random(clip_folder: Path, tmp_path: Path) -> 
     assert "weights lack 32 of the model's tensors" in fail(str(folder))
 
 
-def test_a_processor_that_cannot_be_followed_is_refused(clip_folder: Path, tmp_path: Path) -> None:
+def test_an_unsupported_processor_is_refused(clip_folder: Path, tmp_path: Path) -> None:
     folder = copy(clip_folder, tmp_path / "odd", without="preprocessor_config.json")
     (folder / "preprocessor_config.json").write_text(
         '{"image_processor_type": "Siglip2ImageProcessor"}'

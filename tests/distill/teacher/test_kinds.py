@@ -1,4 +1,4 @@
-"""Every kind of teacher is registered whole: its row, its loader, its documentation, its tests."""
+"""Every kind of teacher has a row, a loader, documentation and tests."""
 
 import inspect
 import re
@@ -14,12 +14,12 @@ from distill.recipe.teachers import TEACHERS, HfTeacherSection
 
 DOCS = Path(__file__).parents[3] / "docs" / "teachers.md"
 TESTS = Path(__file__).parent
-# Fields that the toolkit reads itself, and an argument that it adds.
+# Fields that loaders do not take, and arguments that are not fields.
 NOT_FOR_LOADERS, ADDED = {"kind", "weight"}, {"device"}
 
 
 def what_is_missing(row: type[Section], *, docs: str, tests: str) -> Iterator[str]:
-    """Yield one line for each thing that the registration of a kind of teacher lacks."""
+    """Yield one line for each thing that is missing for a kind of teacher."""
     kind, who = kind_of(row), row.__name__
     if not re.search(rf"^## `{kind}`", docs, re.MULTILINE):
         yield f"docs/teachers.md: no section headed ## `{kind}`"
@@ -60,7 +60,7 @@ def test_nothing_of_a_kind_is_missing(row: type[Section]) -> None:
     assert list(found) == []
 
 
-def test_a_half_done_registration_is_told() -> None:
+def test_what_is_missing_is_named() -> None:
     class NoLoader(Section):
         kind: Literal["new"] = "new"
         model: Text
@@ -98,7 +98,7 @@ def test_a_half_done_registration_is_told() -> None:
     ]
 
 
-def test_a_row_without_a_kind_of_its_own_is_named() -> None:
+def test_a_row_without_its_own_kind_is_named() -> None:
     class NoKind(Section):
         model: Text
 

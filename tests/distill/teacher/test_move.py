@@ -1,4 +1,4 @@
-"""A teacher rests on another device while its cache takes its place, and comes back unchanged."""
+"""A teacher moves to another device and back, and embeds the same as before."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,7 +14,7 @@ from distill.teacher.open_clip import load_open_clip_teacher
 from tests.distill.teacher.open_clip_models import save_open_clip
 
 TEXTS = ["a cat", "the dog sat on a mat"]
-# Where a test can move a teacher to and read its tensors again.
+# Devices that this machine has.
 DEVICES = ["cpu", pytest.param("cuda", marks=pytest.mark.skipif("not torch.cuda.is_available()"))]
 
 
@@ -27,7 +27,7 @@ def teacher(request: pytest.FixtureRequest, tmp_path: Path) -> Any:
 
 
 def tensors(teacher: Any) -> Iterator[Tensor]:
-    """Yield every tensor that a teacher holds, in its model or by itself."""
+    """Yield every tensor of a teacher, in its model or as an attribute."""
     for value in vars(teacher).values():
         if isinstance(value, nn.Module):
             yield from (*value.parameters(), *value.buffers())
@@ -45,7 +45,7 @@ def embed(ensemble: Ensemble) -> tuple[Tensor, Tensor]:
 
 
 @pytest.mark.parametrize("device", DEVICES)
-def test_it_embeds_the_same_after_it_rested(teacher: Any, device: str) -> None:
+def test_it_embeds_the_same_after_a_move(teacher: Any, device: str) -> None:
     teacher.move(device)
     ensemble = Ensemble([teacher], [1.0])
     image, text = embed(ensemble)
@@ -58,17 +58,17 @@ def test_it_embeds_the_same_after_it_rested(teacher: Any, device: str) -> None:
     assert torch.equal(again[1], text)
 
 
-def test_nothing_of_it_stays_behind(teacher: Any) -> None:
-    # The meta device holds no values: a move away from it would fail, but every CPU has it.
+def test_a_move_leaves_no_tensor_behind(teacher: Any) -> None:
+    # Every machine has the meta device, but a teacher cannot come back from it.
     Ensemble([teacher], [1.0]).move("meta")
     assert {tensor.device.type for tensor in tensors(teacher)} == {"meta"}
 
 
-def test_a_model_type_is_declared_by_published_models_alone(
+def test_only_published_models_declare_their_type(
     clip_folder: Path, pair_folder: Path, tmp_path: Path
 ) -> None:
     assert load_hf_teacher(str(clip_folder)).model_type == "clip"
-    # A student was trained with a preprocessing of its own, whatever its type.
+    # A student has its own preprocessing, whatever its type.
     assert load_student_teacher(str(pair_folder)).model_type is None
     assert load_student_teacher(str(clip_folder)).model_type is None
     folder = save_open_clip(tmp_path / "open_clip", "clip")

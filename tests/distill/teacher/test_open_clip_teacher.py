@@ -1,4 +1,4 @@
-"""Models of open_clip embed as open_clip has it, and none under a wrong activation."""
+"""Teachers from open_clip embed as open_clip does, and never with a wrong activation."""
 
 import json
 import math
@@ -38,7 +38,7 @@ def folders(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
 
 
 def by_open_clip(folder: Path) -> tuple[Tensor, Tensor]:
-    """Embeddings by the library's own calls, each as its documentation has it."""
+    """Embed with the library's own calls, as its documentation shows."""
     name = f"local-dir:{folder}"
     with silent():
         model, transform = open_clip.create_model_from_pretrained(name)
@@ -60,7 +60,7 @@ def test_embeddings_are_those_of_open_clip(name: str, folders: dict[str, Path]) 
     torch.testing.assert_close(teacher.encode_texts(TEXTS), text, rtol=0, atol=1e-5)
     assert (teacher.width, teacher.name) == (24, name)
     assert teacher.context_length == MODELS[name]["text_cfg"]["context_length"]
-    # Where a letter is a token, the second text is longer than that too.
+    # If each letter is a token, the second text is too long as well.
     assert teacher.truncated == (2 if name in ("siglip", "hf_text") else 1)
     assert teacher.logit_scale == pytest.approx(1 / 0.07, rel=1e-6)
     assert teacher.logit_bias == (-10 if name == "siglip" else 0)
@@ -77,7 +77,7 @@ def test_quick_gelu_is_what_the_folder_says(folders: dict[str, Path], tmp_path: 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 @pytest.mark.parametrize("name", list(MODELS))
-def test_it_computes_in_what_is_asked_for(name: str, dtype: str, folders: dict[str, Path]) -> None:
+def test_it_computes_in_the_dtype(name: str, dtype: str, folders: dict[str, Path]) -> None:
     folder = str(folders[name])
     whole, half = load_open_clip_teacher(folder), load_open_clip_teacher(folder, dtype=dtype)
     pixels = torch.randint(0, 256, (4, 32, 32, 3), dtype=torch.uint8)
@@ -89,7 +89,9 @@ def test_it_computes_in_what_is_asked_for(name: str, dtype: str, folders: dict[s
         assert (found * expected).sum(dim=1).min() > 0.98
 
 
-def test_the_fingerprint_does_not_know_the_place(folders: dict[str, Path], tmp_path: Path) -> None:
+def test_the_fingerprint_does_not_depend_on_the_place(
+    folders: dict[str, Path], tmp_path: Path
+) -> None:
     for name in ("siglip", "hf_text"):
         moved = Path(shutil.copytree(folders[name], tmp_path / name))
         file = moved / "open_clip_config.json"
@@ -128,7 +130,7 @@ def weights(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Path:
     return file
 
 
-def test_tags_bring_activation_and_preprocessing(weights: Path) -> None:
+def test_tags_state_activation_and_preprocessing(weights: Path) -> None:
     plain = load_open_clip_teacher("tiny", pretrained="plain")
     quick = load_open_clip_teacher("tiny-quickgelu", pretrained="quick")
     forced = load_open_clip_teacher("tiny", pretrained="quick", quick_gelu=True)
@@ -156,7 +158,7 @@ def test_a_wrong_activation_is_an_error_for_a_tag(weights: Path) -> None:
         )
 
 
-def test_a_file_needs_a_word_about_its_activation(weights: Path) -> None:
+def test_a_recipe_must_state_the_activation_of_a_file(weights: Path) -> None:
     assert fail("tiny", pretrained=str(weights)).startswith("teacher.quick_gelu: missing; ")
     plain = load_open_clip_teacher("tiny", pretrained=str(weights), quick_gelu=False)
     quick = load_open_clip_teacher("tiny", pretrained=str(weights), quick_gelu=True)
@@ -164,7 +166,7 @@ def test_a_file_needs_a_word_about_its_activation(weights: Path) -> None:
     tag = load_open_clip_teacher("tiny", pretrained="plain")
     assert torch.equal(plain.encode_texts(TEXTS), tag.encode_texts(TEXTS))
     assert torch.equal(quick.encode_texts(TEXTS), twin.encode_texts(TEXTS))
-    # What is published for the architecture, and not open_clip's default.
+    # The preprocessing of the architecture's published weights, not open_clip's default.
     assert plain.preprocessing == tag.preprocessing
     assert "name tiny" in fail("tiny-quickgelu", pretrained=str(weights), quick_gelu=False)
     stated = load_open_clip_teacher("tiny", pretrained="quick", quick_gelu=True)
@@ -176,7 +178,7 @@ def test_a_file_needs_a_word_about_its_activation(weights: Path) -> None:
 
 
 def test_every_published_tag_has_one_right_activation(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Whatever open_clip lists can be asked for: by the tag's own name, or by that of its twin."""
+    """Each tag that open_clip lists can be loaded, by its architecture or by that one's twin."""
 
     monkeypatch.setattr("distill.teacher.open_clip._load", lambda found, model, **_: found)
     known = open_clip.get_pretrained_cfg
@@ -195,7 +197,7 @@ def test_every_published_tag_has_one_right_activation(monkeypatch: pytest.Monkey
 @pytest.mark.parametrize("mode", ["shortest", "squash"])
 @pytest.mark.parametrize("interpolation", ["bicubic", "bilinear", "random"])
 @pytest.mark.parametrize("size", [32, 37])
-def test_preprocessing_is_that_of_open_clip_to_the_bit(
+def test_preprocessing_equals_open_clips_to_the_bit(
     mode: str, interpolation: str, size: int
 ) -> None:
     mean, std = (0.48145466, 0.4578275, 0.40821073), (0.26862954, 0.26130258, 0.27577711)
@@ -216,7 +218,7 @@ def test_preprocessing_is_that_of_open_clip_to_the_bit(
             assert np.array_equal(found, transform(picture).numpy()), (width, height)
 
 
-def test_what_cannot_be_expressed_is_refused() -> None:
+def test_unsupported_preprocessing_is_refused() -> None:
     plain = {"mean": (0.5,) * 3, "std": 0.5, "interpolation": "bicubic"}
     for size, mode in ((32, "longest"), ((32, 48), "shortest")):
         with pytest.raises(BundleError, match="must be squash, or shortest to a square"):

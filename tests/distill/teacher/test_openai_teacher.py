@@ -26,7 +26,7 @@ from tests.distill.teacher.openai_format import (
 )
 
 WORDS = ["a", "photo", "of", "two", "small", "red", "bicycles", "under", "an", "old", "tree"]
-# One text for each length that fits, marks included.
+# One text for each length that fits, with start and end tokens.
 TEXTS = [" ".join((WORDS * 7)[:count]) for count in range(CONTEXT - 1)]
 FORMS = ("state_dict", "torchscript")
 
@@ -108,9 +108,7 @@ def test_weights_in_half_precision_as_openai_stores_them(tmp_path: Path, pixels:
 
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
-def test_it_computes_in_what_is_asked_for(
-    dtype: str, files: dict[str, Path], pixels: Tensor
-) -> None:
+def test_it_computes_in_the_dtype(dtype: str, files: dict[str, Path], pixels: Tensor) -> None:
     whole = load_openai_teacher(str(files["state_dict"]))
     half = load_openai_teacher(str(files["state_dict"]), dtype=dtype)
     for found, expected in (
@@ -123,7 +121,7 @@ def test_it_computes_in_what_is_asked_for(
 
 
 @pytest.mark.filterwarnings("ignore:.*torch.jit.load.*:FutureWarning")
-def test_a_resnet_embeds_as_open_clips_own_loader_has_it(tmp_path: Path) -> None:
+def test_a_resnet_embeds_as_open_clips_own_loader_does(tmp_path: Path) -> None:
     torch.manual_seed(0)
     model = CLIP(
         24,
@@ -144,7 +142,7 @@ def test_a_resnet_embeds_as_open_clips_own_loader_has_it(tmp_path: Path) -> None
     torch.testing.assert_close(teacher.encode_texts(TEXTS[:4]), text, rtol=0, atol=1e-5)
 
 
-def test_the_fingerprint_is_of_the_content(
+def test_the_fingerprint_depends_on_the_content(
     files: dict[str, Path], state: dict[str, Tensor], tmp_path: Path
 ) -> None:
     script, plain = (load_openai_teacher(str(files[form])).fingerprint for form in FORMS)
@@ -157,7 +155,7 @@ def test_the_fingerprint_is_of_the_content(
         load_openai_teacher(str(moved))
 
 
-def test_a_scripted_model_keeps_its_mask_beside_the_weights(
+def test_a_scripted_model_stores_its_mask_with_the_weights(
     state: dict[str, Tensor], tmp_path: Path, files: dict[str, Path]
 ) -> None:
     mask = {"attn_mask": torch.zeros(CONTEXT, CONTEXT)}
@@ -166,7 +164,7 @@ def test_a_scripted_model_keeps_its_mask_beside_the_weights(
     torch.testing.assert_close(load_openai_teacher(str(file)).encode_texts(TEXTS[:3]), expected)
 
 
-def test_an_activation_that_a_file_does_not_say_is_told(
+def test_an_assumed_activation_is_announced(
     state: dict[str, Tensor],
     files: dict[str, Path],
     tmp_path: Path,
@@ -206,7 +204,7 @@ def test_other_formats_are_refused_in_one_line(
     assert "must be one of OpenAI's files or one of RN50" in fail("ViT-L/15")
 
 
-def test_names_are_those_of_openai(
+def test_names_equal_openais(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path, files: dict[str, Path]
 ) -> None:
     known = [name for name in open_clip.list_openai_models() if not name.endswith("-quickgelu")]

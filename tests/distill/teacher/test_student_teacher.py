@@ -1,4 +1,4 @@
-"""A finished student teaches, by its own folder or by that of its run."""
+"""A finished student can teach, loaded from its own folder or from its run."""
 
 import shutil
 from pathlib import Path
@@ -18,7 +18,7 @@ TEXTS = ["a cat", "the dog sat on a mat", "x"]
 
 @pytest.fixture
 def run(tmp_path: Path, pair_folder: Path) -> Path:
-    """A run folder as training leaves it, as far as a teacher looks at it."""
+    """Return a run folder with the files that a teacher reads."""
     fields = {"hidden_size": 32, "num_hidden_layers": 1, "num_attention_heads": 2}
     student = build_towers(
         image={"backbone": "test_efficientnet", "pretrained": False, "image_size": 32},
@@ -60,7 +60,7 @@ def fail(model: object) -> str:
     return str(caught.value)
 
 
-def test_what_is_no_finished_student_is_refused(run: Path, tmp_path: Path) -> None:
+def test_folders_without_a_finished_student_are_refused(run: Path, tmp_path: Path) -> None:
     assert "is not a folder; kind: student takes" in fail("openai/clip")
     assert "holds no finished student" in fail(tmp_path)
     (run / "student" / "model.safetensors").unlink()

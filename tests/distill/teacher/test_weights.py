@@ -1,4 +1,4 @@
-"""Weights are read as they are, and nothing that comes with them runs."""
+"""Weights are read unchanged, and no code in their files runs."""
 
 import os
 import pickle
@@ -18,7 +18,7 @@ from tests.distill.teacher.openai_format import save_torchscript
 
 
 class Shelf(nn.Module):
-    """Tensors of many kinds, two of them one, one a view of another."""
+    """Return tensors of many dtypes; two are the same, and one is a view of another."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -40,14 +40,14 @@ class Shelf(nn.Module):
 
 
 class Runs:
-    """Pickled, it asks for a call."""
+    """Its pickle asks to call a function."""
 
     def __reduce__(self) -> tuple[Any, ...]:
         return os.mkdir, ("ran",)
 
 
 class Speaking(nn.Module):
-    """Scripted, its archive writes a file when ``torch.jit.load`` reads it."""
+    """Once scripted, its archive writes a file when ``torch.jit.load`` reads it."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -66,7 +66,7 @@ class Speaking(nn.Module):
         self.training = state[1]
 
 
-def test_an_archive_gives_what_torch_reads_in_it(tmp_path: Path) -> None:
+def test_an_archive_gives_the_same_tensors_as_torch(tmp_path: Path) -> None:
     file = save_torchscript(Shelf(), tmp_path / "shelf.pt")
     assert is_torchscript(file)
     found = read_weights(file)
@@ -104,7 +104,7 @@ def fail(file: Path) -> str:
 
 
 @pytest.mark.parametrize("new", [True, False])
-def test_a_pickle_that_wants_to_run_code_is_refused(
+def test_a_pickle_that_asks_to_run_code_is_refused(
     new: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -128,7 +128,7 @@ def test_a_bare_pickle_is_refused_without_a_warning(
     assert "save the state dict alone" in message
 
 
-def test_an_archive_that_wants_to_run_code_is_refused(
+def test_an_archive_that_asks_to_run_code_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.chdir(tmp_path)
@@ -154,7 +154,7 @@ def test_the_code_of_an_archive_never_runs(tmp_path: Path, monkeypatch: pytest.M
     assert Path("ran").exists()
 
 
-def test_damaged_files_are_one_line(tmp_path: Path) -> None:
+def test_damaged_files_give_one_line(tmp_path: Path) -> None:
     torch.save({"a": torch.zeros(1000)}, tmp_path / "whole.pt")
     content = (tmp_path / "whole.pt").read_bytes()
     archive = save_torchscript(Shelf(), tmp_path / "shelf.pt").read_bytes()

@@ -1,4 +1,4 @@
-"""What tests of the cache stand on: a teacher that counts, and a source of picture files."""
+"""Pieces for tests of the cache: a teacher that counts, and a source of picture files."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -31,7 +31,7 @@ SETTINGS = BuildSettings(
 
 
 class CountingTeacher:
-    """Embeds a picture by its average colour and a text by its letters; counts what it is asked."""
+    """Embeds a picture by its average colour and a text by its letters, and counts its inputs."""
 
     name = "counting"
     width = 3
@@ -119,7 +119,7 @@ def make_world(folder: Path) -> Path:
 
 
 def write_recipe(world: Path, output: Path, **changes: Any) -> Path:
-    """Write a recipe over the small world beside its run folder; ``changes`` replace sections."""
+    """Write a recipe for the small world next to its run folder; ``changes`` replace sections."""
     values: dict[str, Any] = {
         "output": str(output),
         "teacher": {"model": str(world / "teacher")},

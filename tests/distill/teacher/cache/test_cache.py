@@ -1,4 +1,4 @@
-"""The teacher's embeddings on disk."""
+"""A cache holds a teacher's embeddings, and only those it was built for."""
 
 import dataclasses
 from pathlib import Path
@@ -49,12 +49,12 @@ def expected_image(teacher: CountingTeacher, folder: Path, key: str, view: int) 
     return teacher.encode_images(torch.from_numpy(pixels.copy())[None])[0]
 
 
-def test_a_lookup_gives_what_the_teacher_says_of_that_view(folder: Path) -> None:
+def test_a_lookup_returns_the_embedding_of_that_view(folder: Path) -> None:
     teacher = CountingTeacher()
     cached = CachedTeacher([build(folder, Pictures(folder, KEYS, CAPTIONS), teacher)])
     found = cached.images([0, 0, 0], ["7.png", "0.png", "7.png"], [2, 1, 0])
     for row, (key, view) in enumerate([("7.png", 2), ("0.png", 1), ("7.png", 0)]):
-        # Rounding to float16 is off by at most 2^-11 of a number below 1.
+        # Rounding a number below 1 to float16 changes it by at most 2^-11.
         assert torch.allclose(found[row], expected_image(teacher, folder, key, view), atol=1e-3)
     assert torch.allclose(found.norm(dim=-1), torch.ones(3), atol=1e-6)
     texts = cached.captions(["ca", "a"])
@@ -95,7 +95,7 @@ def test_a_changed_picture_is_embedded_again_and_replaces_the_old_row(folder: Pa
     )
 
 
-def test_a_killed_build_goes_on_at_the_last_whole_shard(folder: Path) -> None:
+def test_a_killed_build_continues_after_the_last_whole_shard(folder: Path) -> None:
     class Dying(CountingTeacher):
         def encode_images(self, pixels: torch.Tensor) -> torch.Tensor:
             if self.pictures >= 18:
@@ -107,7 +107,7 @@ def test_a_killed_build_goes_on_at_the_last_whole_shard(folder: Path) -> None:
         build(folder, source, Dying())
     teacher = CountingTeacher()
     build(folder, source, teacher)
-    # Shards hold 4 pictures of 3 views; the second was not whole when the build died.
+    # Shards hold 4 pictures with 3 views; the second was incomplete when the build died.
     assert teacher.pictures == (10 - 4) * 3
 
 
@@ -160,7 +160,9 @@ def test_too_many_unreadable_pictures_stop_the_build(folder: Path) -> None:
         build(folder, Pictures(folder, KEYS, CAPTIONS), CountingTeacher())
 
 
-def test_centre_crops_are_no_random_crops_and_both_ways_out_are_named(folder: Path) -> None:
+def test_a_cache_of_centre_crops_is_refused_for_random_crops_and_both_fixes_are_named(
+    folder: Path,
+) -> None:
     source = Pictures(folder, KEYS, CAPTIONS)
     centre = dataclasses.replace(VIEWS, kind="center")
     build(
@@ -178,7 +180,7 @@ def test_centre_crops_are_no_random_crops_and_both_ways_out_are_named(folder: Pa
 
 
 @pytest.mark.parametrize("dtype", ["float16", "int8", "float32"])
-def test_what_is_stored_is_what_the_format_says(folder: Path, dtype: Any) -> None:
+def test_files_have_the_documented_format(folder: Path, dtype: Any) -> None:
     teacher, source = CountingTeacher(), Pictures(folder, KEYS, CAPTIONS)
     settings = dataclasses.replace(SETTINGS, dtype=dtype)
     cached = CachedTeacher([build(folder, source, teacher, settings=settings)])
@@ -187,7 +189,7 @@ def test_what_is_stored_is_what_the_format_says(folder: Path, dtype: Any) -> Non
     assert stored.dtype == dtype
     assert stored.shape == (4, 3, 3)
     if dtype == "int8":
-        # Symmetric, one scale a vector: the largest number becomes 127 or -127.
+        # Symmetric, with one scale per vector: the largest number becomes 127 or -127.
         scales = np.load(folder / "cache" / "images-00000.scales.npy")
         assert (scales.dtype, scales.shape) == (np.float32, (4, 3))
         assert np.allclose(scales[:, 1], np.abs(exact).max(axis=1) / 127, rtol=1e-6)
@@ -197,7 +199,7 @@ def test_what_is_stored_is_what_the_format_says(folder: Path, dtype: Any) -> Non
     read = cached.images([0] * 4, KEYS[:4], [1] * 4)
     assert read.dtype == torch.float32
     assert torch.allclose(read.norm(dim=-1), torch.ones(4), atol=1e-6)
-    # Half a step of rounding: 2^-12 of a number below 1, 1/254 of the largest, nothing.
+    # Half a rounding step: 2^-12 for a number below 1, 1/254 of the largest, or nothing.
     tolerance = {"float16": 2**-11, "int8": 1 / 200, "float32": 1e-6}[dtype]
     assert np.abs(read.numpy() - exact).max() <= tolerance
 
@@ -211,7 +213,7 @@ def test_a_cache_without_its_scales_is_refused_by_name(folder: Path) -> None:
         build(folder, source, CountingTeacher(), settings=settings)
 
 
-def test_other_texts_are_embedded_once_and_belong_to_no_corpus(folder: Path) -> None:
+def test_other_texts_are_embedded_once_and_are_not_in_the_corpus(folder: Path) -> None:
     teacher, source = CountingTeacher(), Pictures(folder, KEYS, CAPTIONS)
     texts = ["abc", "a", "cab"]
     for _ in range(2):
@@ -254,7 +256,7 @@ def test_a_caption_of_two_sources_is_embedded_once(folder: Path) -> None:
 
 
 def attached(folder: Path, views: int = 3) -> tuple[CachedTeacher, CountingTeacher]:
-    """Return a teacher over two caches, attached to five and two pictures of what they hold."""
+    """Return a teacher over two caches, attached to five and to two of their pictures."""
     teacher = CountingTeacher()
     settings = dataclasses.replace(SETTINGS, view_count=views, dtype="float32")
     caches = [
@@ -274,7 +276,7 @@ def attached(folder: Path, views: int = 3) -> tuple[CachedTeacher, CountingTeach
     return cached, teacher
 
 
-def test_the_corpus_is_what_the_attached_sources_hold(folder: Path) -> None:
+def test_the_corpus_holds_the_attached_sources(folder: Path) -> None:
     cached, teacher = attached(folder, views=1)
     pictures = cached.corpus("images", 1000, "step", 0)
     expected = torch.stack(
@@ -286,7 +288,7 @@ def test_the_corpus_is_what_the_attached_sources_hold(folder: Path) -> None:
     captions = cached.corpus("captions", 1000, "step", 0)
     ids = cached.corpus_ids("captions", 1000, "step", 0).tolist()
     assert sorted(ids) == sorted(caption_ids(["a", "b", "c", "ab", "bc", "aa"]).tolist())
-    # "a" stands in both sources and counts once.
+    # "a" is in both sources and counts once.
     expected = teacher.encode_texts(["a", "b", "c", "ab", "bc", "aa"])
     assert captions.shape == expected.shape
     distances = torch.cdist(captions, expected)
@@ -328,7 +330,7 @@ def test_a_draw_of_the_corpus_repeats_nothing_and_follows_from_its_arguments(
             assert near[shown[-1]] < 1e-6
         assert len({key for key, _ in shown}) == 4
         seen |= set(shown)
-    # Every view of every picture comes up; on pictures as small as these some crops are the same.
+    # Every view of every picture is drawn; in pictures this small, some crops are the same.
     assert len(seen) == len({tuple(row.tolist()) for known in views.values() for row in known})
 
 
@@ -344,12 +346,12 @@ def test_rows_are_drawn_without_repetition_and_evenly(total: int, count: int) ->
         assert rows[-1] < total
         hits[rows] += 1
     halves = hits.reshape(2, -1).sum(axis=1)
-    # Half of the draws fall into each half, up to five standard deviations of a fair coin.
+    # Each half is drawn equally often, within five standard deviations of a fair coin.
     assert abs(halves[0] - halves[1]) < 5 * np.sqrt(rounds * count)
     assert np.array_equal(draw_rows(total, total + 1, "x"), np.arange(total))
 
 
-def test_a_picture_of_another_list_is_no_part_of_the_corpus_where_it_cannot_be_read(
+def test_an_unreadable_picture_of_another_list_is_not_in_the_corpus(
     folder: Path,
 ) -> None:
     (folder / "4.png").write_bytes(b"no picture")

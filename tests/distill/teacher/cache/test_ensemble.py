@@ -1,4 +1,4 @@
-"""The caches of several teachers, read as one."""
+"""The caches of several teachers are read as one."""
 
 from pathlib import Path
 from types import SimpleNamespace
@@ -54,7 +54,7 @@ def build(folder: Path, source: Pictures, ensemble: Ensemble, **options: Any) ->
     return CachedEnsemble([CachedTeacher([cache]) for cache in caches], ensemble.shares)
 
 
-def test_it_says_what_the_live_teachers_say_of_the_same_box(
+def test_it_returns_the_embeddings_that_live_teachers_compute(
     tmp_path: Path, source: Pictures, ensemble: Ensemble
 ) -> None:
     cached = build(tmp_path, source, ensemble)
@@ -88,7 +88,7 @@ def test_training_asks_live_and_cached_teachers_alike(
     torch.testing.assert_close(image, ensemble.encode_images(pixels))
     torch.testing.assert_close(text, ensemble.encode_texts(["a", "bb"]))
     assert ensemble.cached is None
-    # A batch for the cache carries no pixels; a worker has looked its embeddings up.
+    # With a cache, batches carry no pixels: a worker has looked the embeddings up.
     assert (cached.cached, cached.preprocessing) == (cached, ())
     rows = SimpleNamespace(
         captions=["a"], teacher_pixels=(), teacher_image=image, teacher_text=None
@@ -102,7 +102,7 @@ def test_a_batch_without_captions_or_pixels_has_no_embeddings_of_them(ensemble: 
     assert ensemble.embed(empty) == (None, None)
 
 
-def test_live_teachers_alone_count_the_captions_that_they_cut(
+def test_only_live_teachers_count_the_captions_that_they_cut(
     tmp_path: Path, source: Pictures, ensemble: Ensemble
 ) -> None:
     cached = build(tmp_path, source, ensemble)
@@ -114,7 +114,7 @@ def test_live_teachers_alone_count_the_captions_that_they_cut(
 def test_every_teacher_draws_the_same_rows_of_the_corpus(
     tmp_path: Path, source: Pictures, ensemble: Ensemble
 ) -> None:
-    # The second teacher's cache was written in another order, and holds more.
+    # The second teacher's cache was written in another order and holds more.
     more = Pictures(tmp_path, KEYS[::-1], CAPTIONS[::-1])
     build(tmp_path, more, Ensemble(ensemble.members[1:], [1.0]), extra_texts=["abc", "dddd"])
     cached = build(tmp_path, source, ensemble)
@@ -123,12 +123,12 @@ def test_every_teacher_draws_the_same_rows_of_the_corpus(
     for text, number in zip(drawn, ids.tolist(), strict=True):
         distances = (cached.captions(CAPTIONS) - text).norm(dim=1)
         assert distances.min() < 1e-6
-        # The id is that of the caption whose embedding stands there, of both teachers.
+        # The id belongs to the caption of this embedding, for both teachers.
         assert number == caption_ids([CAPTIONS[int(distances.argmin())]])[0]
     assert cached.corpus("images", 100, 0).shape == (10, 8)
 
 
-def test_caches_that_do_not_hold_the_same_pictures_are_no_corpus(
+def test_caches_with_different_pictures_are_refused_as_a_corpus(
     tmp_path: Path, source: Pictures, ensemble: Ensemble
 ) -> None:
     part = Pictures(tmp_path, KEYS[:8], CAPTIONS[:8])
@@ -157,7 +157,7 @@ def folders(members: list[CountingTeacher]) -> list[str]:
     return [str(folder) for of_teacher in found for folder in of_teacher]
 
 
-def test_each_teacher_has_a_folder_of_its_own_in_any_order() -> None:
+def test_each_teacher_has_its_own_folder_in_any_order() -> None:
     first, second, other = (
         CountingTeacher("0123456789"),
         CountingTeacher("9876543210"),

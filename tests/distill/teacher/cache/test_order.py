@@ -1,4 +1,4 @@
-"""The cache of a shard set: its shards end where the tars do."""
+"""A cache of tars: its shards end where the tars end."""
 
 from pathlib import Path
 
@@ -41,7 +41,7 @@ def test_a_shard_of_the_cache_holds_whole_tars(tmp_path: Path, source: ShardsSou
     assert tars_of_cache(folder, source) == [
         ["000"] * 3 + ["001"] * 2,
         ["002"] * 4,
-        # More than fit: it is cut, and nothing else stands with it.
+        # A tar larger than a shard is split, and shares no shard with another tar.
         ["003"] * 6,
         ["003"] * 3,
         ["004"],
@@ -53,7 +53,7 @@ def test_a_shard_of_the_cache_holds_whole_tars(tmp_path: Path, source: ShardsSou
     np.testing.assert_allclose(found.numpy(), expected, atol=2e-3)
 
 
-def test_a_killed_build_goes_on(tmp_path: Path, source: ShardsSource) -> None:
+def test_a_killed_build_continues(tmp_path: Path, source: ShardsSource) -> None:
     folder = tmp_path / "cache"
 
     class Killed(CountingTeacher):
@@ -73,7 +73,7 @@ def test_a_killed_build_goes_on(tmp_path: Path, source: ShardsSource) -> None:
     assert tars_of_cache(folder, source)[begun:] == [["003"] * 6, ["003"] * 3, ["004"]]
 
 
-def test_pictures_that_cannot_be_read_move_no_end(tmp_path: Path) -> None:
+def test_unreadable_pictures_do_not_move_the_ends(tmp_path: Path) -> None:
     members = samples(range(5))
     members[2] = ("0001.png", b"no picture")
     write_tar(tmp_path / "s/000.tar", members)
@@ -92,7 +92,7 @@ def test_processes_embed_whole_tars(source: ShardsSource, tmp_path: Path) -> Non
     assert sorted([*parts[0], *parts[1]]) == numbers
     tars = [{source[number].key.partition("/")[0] for number in part} for part in parts]
     assert tars == [{"000", "002", "004"}, {"001", "003"}]
-    # One after the other here, as under a launcher: each writes shards of its own.
+    # They run one after the other here; each writes its own shards, as under a launcher.
     folder = tmp_path / "cache"
     for rank in range(2):
         build_cache(
@@ -114,7 +114,7 @@ def test_processes_embed_whole_tars(source: ShardsSource, tmp_path: Path) -> Non
     assert not cache.missing(source)
 
 
-def test_a_source_without_tars_is_shared_as_ever(tmp_path: Path) -> None:
+def test_a_source_without_tars_is_shared_by_rows(tmp_path: Path) -> None:
     pictures = Pictures(tmp_path, [str(number) for number in range(7)], ["x"] * 7)
     assert list(share_pictures(pictures, [0, 2, 4, 5], rank=1, count=2)) == [2, 5]
     assert shard_ends(pictures, [0, 2, 4, 5], rows=2) == []

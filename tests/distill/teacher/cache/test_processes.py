@@ -1,4 +1,4 @@
-"""Several processes build one cache, and a killed build is taken up by another number of them."""
+"""Several processes build one cache, and any number of them can continue a killed build."""
 
 import dataclasses
 import hashlib
@@ -46,17 +46,17 @@ def pictures(tmp_path: Path) -> Path:
 
 
 class LeftAloneError(Exception):
-    """Another process died, and this one would wait for it for ever."""
+    """Another process died, so this one would wait forever."""
 
 
 def build_together(
     folder: Path, source: Pictures, teachers: Sequence[CountingTeacher], settings: BuildSettings
 ) -> list[tuple[Cache, list[Skip]] | BaseException]:
-    """Build one cache in as many threads as there are teachers, each in place of a process."""
+    """Build one cache in one thread per teacher, each in the place of a process."""
     results: dict[int, Any] = {}
     failed: list[int] = []
     met_without: list[int] = []
-    # Looked at once all have come: who fails after a meeting has still been there.
+    # Checked once all have arrived: a process that fails later has still arrived.
     barrier = threading.Barrier(len(teachers), lambda: met_without.extend(failed), timeout=60)
 
     def wait() -> None:
@@ -80,7 +80,7 @@ def build_together(
         except BaseException as error:
             results[rank] = error
             failed.append(rank)
-            # The others do their share up to where they would wait for this one.
+            # The others do their share until they would wait for this one.
             barrier.wait()
 
     threads = [threading.Thread(target=work, args=(rank,)) for rank in range(len(teachers))]
@@ -92,7 +92,7 @@ def build_together(
 
 
 def by_key(folder: Path, part: str) -> dict[tuple[int, int], np.ndarray]:
-    """Return every embedding that the manifest lists by its digests, read with NumPy alone."""
+    """Return every embedding in the manifest by its digests, read with NumPy alone."""
     manifest = json.loads((folder / "manifest.json").read_text())
     found: dict[tuple[int, int], np.ndarray] = {}
     for shard in manifest[part]:
@@ -112,7 +112,7 @@ def rows_listed(folder: Path, part: str) -> int:
 
 
 @pytest.mark.parametrize("count", [2, 3])
-def test_several_processes_share_the_work_and_give_the_same_cache(
+def test_several_processes_share_the_work_and_build_the_same_cache(
     pictures: Path, tmp_path: Path, count: int
 ) -> None:
     source = Pictures(pictures, KEYS, CAPTIONS)
@@ -132,7 +132,7 @@ def test_several_processes_share_the_work_and_give_the_same_cache(
 
 
 @pytest.mark.parametrize("count", [1, 2, 3])
-def test_what_a_killed_process_had_written_is_taken_up_by_any_number(
+def test_any_number_of_processes_continues_a_killed_build(
     pictures: Path, tmp_path: Path, count: int
 ) -> None:
     class Dying(CountingTeacher):
@@ -146,7 +146,7 @@ def test_what_a_killed_process_had_written_is_taken_up_by_any_number(
     killed = build_together(tmp_path, source, [CountingTeacher(), Dying()], settings)
     assert isinstance(killed[1], KeyboardInterrupt)
     names = {path.name: path.read_bytes() for path in (tmp_path / "cache").glob("images-*.npy")}
-    # The first wrote all of its five pictures, the second four of its five.
+    # The first process wrote all of its five pictures, the second four of its five.
     assert rows_listed(tmp_path / "cache", "images") == 9
     teachers = [CountingTeacher() for _ in range(count)]
     results = build_together(tmp_path, source, teachers, settings)
@@ -157,7 +157,7 @@ def test_what_a_killed_process_had_written_is_taken_up_by_any_number(
         assert (tmp_path / "cache" / name).read_bytes() == content
 
 
-def test_pictures_that_any_process_cannot_read_are_told_by_all(
+def test_all_processes_report_pictures_that_any_of_them_cannot_read(
     pictures: Path, tmp_path: Path
 ) -> None:
     for number in (4, 7):
@@ -168,14 +168,14 @@ def test_pictures_that_any_process_cannot_read_are_told_by_all(
     for result in results:
         assert not isinstance(result, BaseException)
         assert sorted(skip.where for skip in result[1]) == ["4.png", "7.png"]
-    # Each alone has as many as the limit allows, together they have more.
+    # Each process has as many as the limit allows; together they have more.
     other = tmp_path / "other"
     limit = dataclasses.replace(SETTINGS, max_skipped=0.1)
     results = build_together(other, source, [CountingTeacher(), CountingTeacher()], limit)
     assert [type(result) for result in results] == [DataError, DataError]
 
 
-def test_a_picture_that_was_mended_is_embedded_by_any_process_and_told_no_more(
+def test_a_repaired_picture_is_embedded_by_any_process_and_no_longer_reported(
     pictures: Path, tmp_path: Path
 ) -> None:
     mended = (pictures / "5.png").read_bytes()
@@ -231,7 +231,7 @@ def assert_same_embeddings(ours: Path, theirs: Path) -> None:
         one, many = by_key(ours, part), by_key(theirs, part)
         assert one.keys() == many.keys()
         for key, row in one.items():
-            # Batches of other texts pad otherwise: a bit of float16 at most.
+            # Other batches pad texts differently, which changes at most one bit of float16.
             assert np.allclose(row, many[key], atol=2e-3)
 
 
@@ -255,7 +255,7 @@ def test_torchrun_builds_the_cache_with_two_processes(world: Path, tmp_path: Pat
     build_by_recipe(load_recipe(write_recipe(world, tmp_path / "one")))
     two = cache_of(tmp_path / "two")
     assert_same_embeddings(cache_of(tmp_path / "one"), two)
-    # Of two processes each numbers every second shard.
+    # Each of two processes uses every second number.
     numbers = sorted(int(path.stem[-5:]) for path in two.glob("images-?????.npy"))
     assert numbers == list(range(len(numbers)))
     state = json.loads((tmp_path / "two" / "state.json").read_text())
@@ -263,9 +263,7 @@ def test_torchrun_builds_the_cache_with_two_processes(world: Path, tmp_path: Pat
 
 
 @pytest.mark.slow
-def test_a_process_killed_in_the_middle_loses_only_what_was_not_whole(
-    world: Path, tmp_path: Path
-) -> None:
+def test_a_killed_process_loses_only_its_unfinished_shard(world: Path, tmp_path: Path) -> None:
     recipe = write_recipe(world, tmp_path / "killed")
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
@@ -305,7 +303,7 @@ def test_a_process_killed_in_the_middle_loses_only_what_was_not_whole(
     assert_same_embeddings(cache_of(tmp_path / "one"), folder)
 
 
-def test_digests_are_those_of_the_documented_hash() -> None:
+def test_digests_follow_the_documented_hash() -> None:
     digest = hashlib.blake2b("str:row\0str:a cäption".encode(), digest_size=16).digest()
     expected = [int.from_bytes(digest[:8], "little"), int.from_bytes(digest[8:], "little")]
     assert row_digests(["a cäption"]).tolist() == [expected]
