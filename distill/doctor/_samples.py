@@ -18,8 +18,6 @@ _ROWS, PICTURES = 512, 64
 FEWEST = 8
 # The sides that pictures are kept at. No check needs more.
 _SHORTEST, _LONGEST = 768, 1024
-# The number of different scenes that are drawn for a source that is not rendered yet.
-_SCENES = 64
 
 
 @dataclass(frozen=True)

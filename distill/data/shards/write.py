@@ -14,28 +14,26 @@ import hashlib
 import io
 import json
 import tarfile
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from PIL import Image
 from torch.utils.data import DataLoader, Dataset
 
 from distill.basis.files import is_temporary, whole_file, write_whole
 from distill.basis.progress import progress_bar
-from distill.data.sample import Sample, Skip, Source, check_skips, image_size, open_image
+from distill.data.sample import Skip, Source, check_skips, image_size
 from distill.data.shards._indexing import write_index
-from distill.data.shards._samples import LONGEST_TEXT
+from distill.data.shards._packing import Packed, pack
 from distill.data.workers import ignore_interrupts
-from export.runtime.errors import DataError, RunError
+from export.runtime.errors import RunError
 
 _FORMAT = 1
 MANIFEST = "shards.json"
-_QUALITY = 95
 _AT_ONCE = 16
 
 
@@ -218,7 +216,7 @@ class _ShardWriter:
             self.bytes = self._path.stat().st_size
             write_index(self._path)
 
-    def add(self, packed: "_Packed") -> None:
+    def add(self, packed: Packed) -> None:
         if packed.skip is not None:
             self.skipped.append(packed.skip)
             return
@@ -239,16 +237,7 @@ class _ShardWriter:
         return self._tar
 
 
-@dataclass(frozen=True)
-class _Packed:
-    """The members of a sample by suffix, or the reason to leave it out."""
-
-    number: int
-    members: Mapping[str, bytes]
-    skip: Skip | None
-
-
-class _Samples(Dataset[_Packed]):
+class _Samples(Dataset[Packed]):
     """Samples as members of a tar, made in worker processes."""
 
     def __init__(self, source: Source, numbers: Sequence[int], size: int | None) -> None:
@@ -259,17 +248,12 @@ class _Samples(Dataset[_Packed]):
     def __len__(self) -> int:
         return len(self._numbers)
 
-    def __getitem__(self, item: int) -> _Packed:
+    def __getitem__(self, item: int) -> Packed:
         number = self._numbers[item]
-        sample = self._source[number]
-        try:
-            suffix, content = _picture(sample, self._size)
-            return _Packed(number, {suffix: content, **_texts(sample)}, None)
-        except DataError as error:
-            return _Packed(number, {}, Skip(sample.key, str(error)))
+        return pack(self._source[number], number, size=self._size)
 
 
-def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> Iterator[_Packed]:
+def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> Iterator[Packed]:
     loader = DataLoader(
         _Samples(source, numbers, settings.size),
         batch_size=min(_AT_ONCE, settings.per_shard),
@@ -279,77 +263,6 @@ def _packed(source: Source, numbers: Sequence[int], settings: ShardSettings) -> 
     )
     for batch in loader:
         yield from batch
-
-
-def _picture(sample: Sample, size: int | None) -> tuple[str, bytes]:
-    """Return suffix and content of a picture."""
-    content = _content(sample)
-    # A picture that cannot be decoded must be counted as left out.
-    image = open_image(replace(sample, image=content))
-    suffix = _suffix(content)
-    if size is not None or suffix is None:
-        short, long = sorted(image.size)
-        if size is not None and short > size:
-            long = round(long * size / short)
-            target = (size, long) if image.width <= image.height else (long, size)
-            return "jpg", _saved(
-                image.resize(target, Image.Resampling.BICUBIC), "JPEG", quality=_QUALITY
-            )
-        if suffix is None:
-            return "png", _saved(image, "PNG")
-    assert suffix is not None
-    return suffix, content
-
-
-def _content(sample: Sample) -> bytes:
-    if isinstance(sample.image, bytes):
-        return sample.image
-    if not isinstance(sample.image, Path):
-        return sample.image.read()
-    try:
-        return sample.image.read_bytes()
-    except OSError as error:
-        raise DataError(f"{sample.image}: it cannot be read: {error.strerror}") from error
-
-
-def _suffix(content: bytes) -> str | None:
-    """Return the suffix by a picture's first bytes, None if WebDataset has none for it."""
-    if content.startswith(b"\xff\xd8\xff"):
-        return "jpg"
-    if content.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "png"
-    return "webp" if content[:4] == b"RIFF" and content[8:12] == b"WEBP" else None
-
-
-def _saved(image: Image.Image, form: str, **options: Any) -> bytes:
-    buffer = io.BytesIO()
-    image.save(buffer, form, **options)
-    return buffer.getvalue()
-
-
-def _texts(sample: Sample) -> dict[str, bytes]:
-    captions = [caption for caption in sample.captions if caption.strip()]
-    values: dict[str, Any] = {}
-    texts: dict[str, str] = {}
-    # A reader strips the white space around a caption in a text file.
-    if len(captions) == 1 and captions[0] == captions[0].lstrip("\ufeff").strip():
-        texts["txt"] = captions[0]
-    elif captions:
-        values["captions"] = captions
-    if sample.label is not None:
-        values["label"] = sample.label
-    if sample.group is not None:
-        values["group"] = sample.group
-    # An empty object says that the sample has no texts, so none was lost.
-    if values or not texts:
-        texts["json"] = json.dumps(values, ensure_ascii=False)
-    try:
-        members = {suffix: text.encode("utf-8") for suffix, text in texts.items()}
-    except UnicodeEncodeError as error:
-        raise DataError(f"{sample.key}: one of its captions or labels is not Unicode") from error
-    if any(len(content) > LONGEST_TEXT for content in members.values()):
-        raise DataError(f"{sample.key}: its texts are longer than {LONGEST_TEXT:,} bytes")
-    return members
 
 
 def _digest(source: Source) -> str:

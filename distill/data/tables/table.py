@@ -38,7 +38,8 @@ def open_table(
     used are in the source's ``skipped``. An empty caption counts as none;
     ``caption_column=None`` ignores all captions. The column ``label`` is optional; a label column
     of any other name must exist. Pictures with the same value in ``id_column`` are held out
-    together.
+    together. ``columns`` are the column names of a CSV or TSV without a header. ``split`` names the
+    splits to read from Karpathy's JSON, joined by "+".
 
     Raises:
         DataError: the table or one of its columns cannot be read, or all pictures are missing.

@@ -103,7 +103,7 @@ def attempt(
 
 
 def colour_of(sample: Sample, known: dict[Path, str | None] | None = None) -> str | None:
-    """Return the colour that a picture shows, None where it cannot be read or shows another."""
+    """Return the colour that a picture shows, None if it cannot be read or shows another."""
     if known is not None and isinstance(sample.image, Path):
         if sample.image not in known:
             known[sample.image] = colour_of(sample)

@@ -92,7 +92,7 @@ def test_files_of_lines(tmp_path: Path, form: str) -> None:
         if outcome.source is None:
             continue
         read += 1
-        # A quote may take up what follows it, and so may a comma part what it stands in.
+        # A quote may swallow what follows it, and a comma may split its field.
         quoted = form == "csv" and data.count(b'"') != clean.count(b'"')
         first = header is None or data.startswith((header + "\n").encode())
         if not quoted and first:
@@ -224,7 +224,7 @@ def test_local_copies_of_hub_sets(tmp_path: Path) -> None:
     data.save_to_disk(clean)
     assert attempt(lambda: open_hub(str(clean))).captions == set(CAPTIONS.values())
     names = sorted(file.name for file in clean.iterdir())
-    # Most of what there is to damage stands in the first.
+    # The Arrow files hold most of the data.
     weights = [6 if name.endswith(".arrow") else 1 for name in names]
     outcomes: list[Outcome] = []
     for case in range(CASES):

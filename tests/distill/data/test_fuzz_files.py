@@ -138,7 +138,7 @@ def spoil(file: Path, generator: random.Random) -> None:
 
 
 def misplace(folder: Path, file: Path, generator: random.Random) -> None:
-    """Give a picture another name or place, or something odd beside it."""
+    """Give a picture another name or place, or put something odd next to it."""
     names = (f".{file.name}", f"{file.stem}.txt", file.stem, "a\nb.png", "ä" * 120 + ".png")
     match generator.randrange(4):
         case 0:
@@ -180,7 +180,7 @@ def pictures_of(kind: str) -> dict[str, bytes]:
 
 
 def lying_in(folder: Path) -> set[str]:
-    """Return where the pictures of a folder are, by their names: files and links to none."""
+    """Return the paths of the files and links in a folder that are named like pictures."""
     found = set()
     for place, folders, names in os.walk(folder):
         folders[:] = [name for name in folders if not name.startswith(".")]

@@ -22,7 +22,7 @@ def levels(findings: Sequence[Finding]) -> list[str]:
         (16, ["sigmoid_contrastive"], "wrong"),
         (64, ["contrastive"], "fine"),
         (16, ["kl_divergence", "embedding_alignment"], "fine"),
-        # The whole corpus is there to be told apart.
+        # Pairs are compared with the whole corpus.
         (16, ["corpus_contrastive"], "fine"),
     ],
 )

@@ -227,6 +227,6 @@ def test_another_process_draws_the_same() -> None:
     shards = [np.full(70, 10)]
     position = Position([700], weights=[None], seed=5, batch_size=32, shards=shards)
     assert done.stdout.strip() == str([place.index for place in position.batch(33)])
-    # Pinned: a run that goes on with a newer version reads on where it stopped.
+    # Pinned, so a run continues at the same samples with a newer version.
     first = [place.index for place in position.batch(33)][:8]
     assert first == [246, 415, 487, 358, 323, 562, 402, 671]

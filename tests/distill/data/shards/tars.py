@@ -1,4 +1,4 @@
-"""What tests of shards stand on: tars made member by member."""
+"""What the tests of shards share: tars made member by member."""
 
 import io
 import tarfile

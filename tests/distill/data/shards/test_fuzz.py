@@ -36,7 +36,7 @@ def said(text: str) -> int | None:
 
 
 def shown(image: Image.Image) -> int | None:
-    """Return the number that a picture stands for, None for one whose pixels were changed."""
+    """Return the number that a picture shows, None if its pixels were changed."""
     pixels = np.asarray(image.convert("RGB")).reshape(-1, 3)
     red, green, blue = pixels[0].tolist()
     return red if (pixels == pixels[0]).all() and (green, blue) == (255 - red, 7) else None
@@ -189,7 +189,7 @@ def damaged_tar(path: Path, draw: random.Random) -> tuple[list[str], set[int]]:
     numbers = {int(name) for name in names if len(name) == 3 and name.isdecimal()}
     form = draw.choice([tarfile.PAX_FORMAT, tarfile.GNU_FORMAT, tarfile.USTAR_FORMAT])
     write_tar(path, members, form=form)
-    # A sample that came twice and of which one is lost cannot be told from one that came once.
+    # If one of two samples with the same name is lost, the other looks like the only one.
     if twice not in changes and (draw.random() < 0.7 or not done):
         content = bytearray(path.read_bytes())
         of_bytes = draw.choice(OF_BYTES)
@@ -200,7 +200,7 @@ def damaged_tar(path: Path, draw: random.Random) -> tuple[list[str], set[int]]:
 
 
 def check(source: ShardsSource) -> tuple[set[int], int]:
-    """Check every pair; return the numbers of whole ones, and how many are told to be damaged."""
+    """Check every pair; return the numbers of whole pairs, and how many are known to be damaged."""
     whole: set[int] = set()
     damaged = 0
     assert len({one.key for one in source}) == len(source)
@@ -245,7 +245,7 @@ def test_damaged_tars(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
             refused += 1
             continue
         whole, damaged = check(source)
-        # What is lost is told of: a skip, or a picture or text that its reader tells of.
+        # Every loss is reported: by a skip, or by the reader of the picture or text.
         if not numbers <= whole:
             assert source.skipped or damaged, (case, done, numbers - whole)
         lines = [f"{skip.where} {skip.reason}" for skip in source.skipped]

@@ -1,4 +1,4 @@
-"""The index of a tar: built once, beside it or elsewhere, and again when the tar is another one."""
+"""The index of a tar: built once, next to the tar or elsewhere, and again if the tar changes."""
 
 import os
 import pickle

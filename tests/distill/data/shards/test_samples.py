@@ -1,4 +1,4 @@
-"""Tars that are damaged or hold what is no sample: what is lost is told of, no pair changes."""
+"""Tars that are damaged or have other members: every loss is reported, and no pair changes."""
 
 import io
 import json

@@ -108,7 +108,7 @@ def test_labels_by_name_and_by_number(tmp_path: Path) -> None:
     ]
     tar = write_tar(tmp_path / "set/test/0.tar", members)
     assert [one.label for one in open_shards(str(tar))] == ["1", "cat", "0", "7", "2"]
-    # The layout of CLIP-benchmark: the files stand one folder above a split's tars.
+    # The layout of CLIP-benchmark: the files are one folder above a split's tars.
     write_files(
         tmp_path / "set",
         {
@@ -124,7 +124,7 @@ def test_labels_by_name_and_by_number(tmp_path: Path) -> None:
     write_files(tmp_path, {"mine.txt": "a\nb\nc\n"})
     mine = open_shards(str(tar), classnames=tmp_path / "mine.txt")
     assert [one.label for one in mine] == ["b", "cat", "a", "7", "c"]
-    # The number of a line is that of a class: an empty one is no line to leave out.
+    # The number of a line is the number of a class, so an empty line cannot be ignored.
     write_files(tmp_path, {"mine.txt": "a\n\nc\n"})
     assert "line 2 is empty" in failure(tar, classnames=str(tmp_path / "mine.txt"))
     assert "no such file" in failure(tar, classnames=str(tmp_path / "none.txt"))
