@@ -92,8 +92,8 @@ def _with_parts(
         tokenizer = find_tokenizer(tokenizer, folder, field="student.tokenizer")
     processor = None
     if has_image(model.config):
-        beside = folder is not None and any((folder / name).is_file() for name in PROCESSOR_FILES)
-        if image_processor is None and not beside:
+        saved = folder is not None and any((folder / name).is_file() for name in PROCESSOR_FILES)
+        if image_processor is None and not saved:
             processor = _clip_processor(model.config)
         else:
             field = "student.image_processor"

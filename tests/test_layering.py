@@ -169,7 +169,9 @@ RULES = {
         ours=LOSSES,
     ),
     "students know nothing of ours": Rule(
-        ("students",), absent=frozenset(NOT_FOR_TRAINING), ours=("students",)
+        ("students",),
+        absent=frozenset({*NOT_FOR_TRAINING, "distill", "export"}),
+        ours=("students",),
     ),
     "the training step is the losses and the student": Rule(
         ("distill.train.step",),
