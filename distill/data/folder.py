@@ -34,10 +34,10 @@ def open_folder(
         DataError: there are no class folders, or one has no pictures; a template has no place for
             the class.
     """
-    return FolderSource(Path(path), templates=templates, classes=classes)
+    return _FolderSource(Path(path), templates=templates, classes=classes)
 
 
-class FolderSource:
+class _FolderSource:
     """The pictures of class folders, in the order of their paths."""
 
     def __init__(self, path: Path, *, templates: Sequence[str], classes: str | None) -> None:

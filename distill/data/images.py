@@ -23,10 +23,10 @@ def open_images(path: str | Path) -> Source:
     if not path.is_dir():
         found = "a file" if path.is_file() else "nothing"
         raise DataError(f"{path}: a folder of pictures was expected, but there is {found}")
-    return ImagesSource(path)
+    return _ImagesSource(path)
 
 
-class ImagesSource:
+class _ImagesSource:
     """The pictures of a folder, in the order of their paths."""
 
     def __init__(self, path: Path) -> None:

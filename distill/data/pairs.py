@@ -11,7 +11,7 @@ from distill.data.sample import Sample, Source
 
 
 @dataclass(frozen=True)
-class Caption:
+class _Caption:
     """The caption of a row; ``borrowed`` where the picture has none of its own."""
 
     text: str
@@ -34,7 +34,7 @@ class Captions:
         self.total = int(self._ends[-1]) if len(self._ends) else 0
         self.without = int(sum(int(np.count_nonzero(count == 0)) for count in counts))
 
-    def choose(self, sample: Sample, *, times_shown: int) -> Caption | None:
+    def choose(self, sample: Sample, *, times_shown: int) -> _Caption | None:
         """Return the caption for this showing of a sample, or None where the corpus has none.
 
         Its own captions take turns from a start that the key decides; a picture without captions
@@ -42,11 +42,11 @@ class Captions:
         """
         if sample.captions:
             first = draw_integers("caption", self._seed, sample.key)[0]
-            return Caption(sample.captions[(first + times_shown) % len(sample.captions)], False)
+            return _Caption(sample.captions[(first + times_shown) % len(sample.captions)], False)
         if self.total == 0:
             return None
         number = draw_integers("borrow", self._seed, sample.key, times_shown)[0] % self.total
-        return Caption(self._caption(number), True)
+        return _Caption(self._caption(number), True)
 
     def draw(self, count: int) -> tuple[str, ...]:
         """Return so many different captions of the corpus, drawn by the seed; all if fewer."""

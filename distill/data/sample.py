@@ -16,7 +16,7 @@ from export.runtime.errors import DataError, visible
 from export.runtime.limits import MAX_PIXELS
 
 
-class Stored(Protocol):
+class _Stored(Protocol):
     """The undecoded bytes of a picture inside of a larger file, read when they are asked for.
 
     ``name`` is what messages call it, ``size`` the number of its bytes.
@@ -48,7 +48,7 @@ class Sample:
     """
 
     key: str
-    image: Path | bytes | Stored
+    image: Path | bytes | _Stored
     captions: tuple[str, ...]
     label: str | None
     group: str | None = None

@@ -34,7 +34,7 @@ COLOURS = {
     "pink": (250, 120, 200),
     "white": (242, 242, 240),
 }
-BACKGROUNDS = {
+_BACKGROUNDS = {
     "black": (10, 10, 12),
     "grey": (52, 52, 54),
     "navy": (14, 20, 58),
@@ -42,9 +42,9 @@ BACKGROUNDS = {
     "moss": (38, 46, 16),
 }
 # The radius in pixels of a picture of 48, from and to.
-SIZES = {"small": (9.5, 12.5), "large": (15.0, 19.0)}
+_SIZES = {"small": (9.5, 12.5), "large": (15.0, 19.0)}
 # In units of the radius: outlines that are filled one after the other, 255 paints and 0 cuts out.
-Outline = tuple[NDArray[np.float64], int]
+_Outline = tuple[NDArray[np.float64], int]
 
 CAPTIONS = (
     "{a_colour} {colour} {shape}",
@@ -82,10 +82,10 @@ HELD_OUT = (
     "white cross",
 )
 
-TILT = 18.0  # largest rotation either way, in degrees
-SHIFT = 4.0  # largest distance of the centre from the middle, in pixels of a picture of 48
-OVERSAMPLING = 4
-SETTINGS_FILE = "scenes.json"
+_TILT = 18.0  # largest rotation either way, in degrees
+_SHIFT = 4.0  # largest distance of the centre from the middle, in pixels of a picture of 48
+_OVERSAMPLING = 4
+_SETTINGS_FILE = "scenes.json"
 TABLE_FILE = "captions.csv"
 
 
@@ -166,10 +166,10 @@ def draw_scene(number: int, *, seed: int, image_size: int = 48, split: Split = "
     key = np.array(draw_integers("scene", split, seed, number, count=2), dtype=np.uint64)
     # Raw numbers of Philox are the same in every version of numpy, which its distributions are not.
     dice = _Dice(np.random.Philox(key=key).random_raw(32 + image_size * image_size * 3 // 2 + 1))
-    size = list(SIZES)[dice.integer(len(SIZES))]
-    background = list(BACKGROUNDS)[dice.integer(len(BACKGROUNDS))]
+    size = list(_SIZES)[dice.integer(len(_SIZES))]
+    background = list(_BACKGROUNDS)[dice.integer(len(_BACKGROUNDS))]
     mask = _draw_mask(shape, size, dice, image_size)
-    image = _paint(mask, COLOURS[colour], BACKGROUNDS[background], dice)
+    image = _paint(mask, COLOURS[colour], _BACKGROUNDS[background], dice)
     caption = CAPTIONS[dice.integer(len(CAPTIONS))].format(
         a_colour=_article(colour),
         a_shape=_article(shape),
@@ -206,18 +206,20 @@ class _Dice:
 
 def _draw_mask(shape: str, size: str, dice: _Dice, image_size: int) -> NDArray[np.float32]:
     """Return how much of each pixel the shape covers, ``[H, W]`` from 0 to 1."""
-    unit = image_size / 48 * OVERSAMPLING
-    radius = dice.uniform(*SIZES[size]) * unit
-    angle = np.deg2rad(dice.uniform(-TILT, TILT))
+    unit = image_size / 48 * _OVERSAMPLING
+    radius = dice.uniform(*_SIZES[size]) * unit
+    angle = np.deg2rad(dice.uniform(-_TILT, _TILT))
     stretch = np.array([dice.uniform(0.92, 1.08), dice.uniform(0.92, 1.08)])
-    middle = np.array([24 + dice.uniform(-SHIFT, SHIFT), 24 + dice.uniform(-SHIFT, SHIFT)]) * unit
+    middle = (
+        np.array([24 + dice.uniform(-_SHIFT, _SHIFT), 24 + dice.uniform(-_SHIFT, _SHIFT)]) * unit
+    )
     turn = np.array([[np.cos(angle), np.sin(angle)], [-np.sin(angle), np.cos(angle)]])
-    canvas = Image.new("L", (image_size * OVERSAMPLING, image_size * OVERSAMPLING))
+    canvas = Image.new("L", (image_size * _OVERSAMPLING, image_size * _OVERSAMPLING))
     pen = ImageDraw.Draw(canvas)
     for points, fill in SHAPES[shape]:
         placed = (points * stretch * radius) @ turn + middle
         pen.polygon([(float(x), float(y)) for x, y in placed], fill=fill)
-    return np.asarray(canvas.reduce(OVERSAMPLING), dtype=np.float32) / np.float32(255)
+    return np.asarray(canvas.reduce(_OVERSAMPLING), dtype=np.float32) / np.float32(255)
 
 
 def _paint(
@@ -264,7 +266,7 @@ def _points(*pairs: tuple[float, float]) -> NDArray[np.float64]:
 
 
 # Upright and about one radius around the middle; y points down.
-SHAPES: dict[str, tuple[Outline, ...]] = {
+SHAPES: dict[str, tuple[_Outline, ...]] = {
     "circle": ((_circle(), 255),),
     "ring": ((_circle(), 255), (_circle(0.55), 0)),
     "square": ((_points((-0.85, -0.85), (0.85, -0.85), (0.85, 0.85), (-0.85, 0.85)), 255),),
@@ -296,7 +298,7 @@ def _png(image: Image.Image) -> bytes:
 
 def _claim(folder: Path, settings: _Settings) -> None:
     """Write the settings into a new folder, or check that they are the ones it has."""
-    file = folder / SETTINGS_FILE
+    file = folder / _SETTINGS_FILE
     wanted = asdict(settings)
     if not file.exists():
         if folder.exists() and (not folder.is_dir() or _visible(folder)):

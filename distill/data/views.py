@@ -16,7 +16,7 @@ from PIL import Image, ImageEnhance, ImageOps
 from distill.basis.draws import draw_integers, draw_uniforms
 from export.runtime.preprocess import Preprocessing
 
-ATTEMPTS = 10
+_ATTEMPTS = 10
 
 
 @dataclass(frozen=True)
@@ -159,7 +159,7 @@ def _draw_box(
 ) -> tuple[int, int, int, int]:
     width, height = size
     low, high = math.log(settings.ratio[0]), math.log(settings.ratio[1])
-    for attempt in range(ATTEMPTS):
+    for attempt in range(_ATTEMPTS):
         share, stretch = draw_uniforms("box", settings.seed, key, number, attempt, count=2)
         area = (
             width * height * (settings.scale[0] + share * (settings.scale[1] - settings.scale[0]))

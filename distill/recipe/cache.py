@@ -7,13 +7,13 @@ from pydantic import BeforeValidator, Field, Strict
 from distill.recipe.base import Count, Section, Text, whole
 from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST
 
-ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
+_ViewCount = Annotated[int, Strict(), Field(ge=1, le=1000), BeforeValidator(whole)]
 
 
 class CacheSection(Section):
     """The teacher's embeddings on disk."""
 
-    views: Annotated[ViewCount, IN_CACHE] = 4
+    views: Annotated[_ViewCount, IN_CACHE] = 4
     """How many crops of each picture are embedded."""
     folder: Annotated[Text | None, IN_CACHE] = None
     """Where the embeddings stand; null: inside the run folder."""

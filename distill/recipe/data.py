@@ -10,7 +10,7 @@ from distill.recipe.sources import ScenesSection, SourceField, SourcesField
 from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST, IN_TRAIN, Changes
 from export.runtime.limits import MAX_PIXELS
 
-PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
+_PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidator(whole)]
 
 
 class DataSection(Section):
@@ -26,7 +26,7 @@ class DataSection(Section):
     """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
     max_skipped: Annotated[Share, IN_NO_DIGEST] = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
-    max_pixels: Annotated[PixelLimit, IN_CACHE, later(MAX_PIXELS)] = MAX_PIXELS
+    max_pixels: Annotated[_PixelLimit, IN_CACHE, later(MAX_PIXELS)] = MAX_PIXELS
     """A picture that says it has more is skipped before its pixels take memory."""
     workers: Annotated[Natural, IN_NO_DIGEST] = 2
     """Processes that read pictures; 0: none beside the main process."""

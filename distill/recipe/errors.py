@@ -12,7 +12,7 @@ from distill.recipe.student import DEFAULT_STUDENT_KIND
 from distill.recipe.teachers import DEFAULT_TEACHER_KIND
 from distill.recipe.text import inline
 
-Location = tuple[int | str, ...]
+_Location = tuple[int | str, ...]
 
 _LIMITS = {
     "greater_than_equal": ("ge", "≥"),
@@ -54,7 +54,7 @@ def error_lines(
     """
     lines = []
     for line in error.errors(include_url=False):
-        location: Location = tuple(line["loc"])
+        location: _Location = tuple(line["loc"])
         if line["type"] == "too_short" and line["input"]:
             continue  # Its entries are wrong one by one, and have their own lines.
         path = " ".join(".".join(map(str, location)).split())
@@ -63,7 +63,7 @@ def error_lines(
     return lines
 
 
-def models_at(location: Location, values: Any) -> list[type[Section]]:
+def models_at(location: _Location, values: Any) -> list[type[Section]]:
     """Return the models that the map at a place of a recipe may be of.
 
     Where a ``kind`` decides, it is one; where that kind is unknown, all that could have been.
@@ -98,7 +98,7 @@ def _touches(path: str, overridden: Sequence[str]) -> bool:
     )
 
 
-def _sentence(line: Any, location: Location, values: Mapping[str, Any]) -> str:
+def _sentence(line: Any, location: _Location, values: Mapping[str, Any]) -> str:
     kind, found = line["type"], line["input"]
     context = line.get("ctx", {})
     match kind:
@@ -149,7 +149,7 @@ def _choices(expected: str, found: Any) -> str:
     return allowed + (f"; did you mean {close[0]}?" if close else "")
 
 
-def _unknown_key(location: Location, values: Mapping[str, Any]) -> str:
+def _unknown_key(location: _Location, values: Mapping[str, Any]) -> str:
     key = str(location[-1])
     models = models_at(location[:-1], values)
     names = list(dict.fromkeys(name for model in models for name in model.model_fields))
@@ -162,12 +162,12 @@ def _unknown_key(location: Location, values: Mapping[str, Any]) -> str:
     return f"unknown key; allowed are {', '.join(names)}"
 
 
-def _siblings(location: Location) -> list[type[Section]]:
+def _siblings(location: _Location) -> list[type[Section]]:
     # Without values no kind decides, so that all models of the place come.
     return models_at(location, None)
 
 
-def _missing(location: Location, values: Mapping[str, Any]) -> str:
+def _missing(location: _Location, values: Mapping[str, Any]) -> str:
     name = location[-1]
     if isinstance(name, int):
         return f"missing; the list needs an entry number {name}"

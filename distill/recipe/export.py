@@ -8,8 +8,8 @@ from distill.recipe.base import Section, later, whole
 from distill.recipe.labels import Lines, Templates
 from distill.recipe.stages import IN_EXPORT, Changes
 
-Opset = Annotated[int, Strict(), Field(ge=18, le=23), BeforeValidator(whole)]
-Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
+_Opset = Annotated[int, Strict(), Field(ge=18, le=23), BeforeValidator(whole)]
+_Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
 
 
 class ExportSection(Section):
@@ -19,7 +19,7 @@ class ExportSection(Section):
     """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""
     templates: Annotated[Templates | None, IN_EXPORT] = None
     """Prompts with {} for the label; null: data.templates, or the first evaluation set's."""
-    opset: Annotated[Opset, IN_EXPORT] = 18
+    opset: Annotated[_Opset, IN_EXPORT] = 18
     """ONNX operator set."""
-    tolerance: Annotated[Tolerance, IN_EXPORT] = 1e-4
+    tolerance: Annotated[_Tolerance, IN_EXPORT] = 1e-4
     """Largest difference from torch in any number of an embedding."""

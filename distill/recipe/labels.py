@@ -7,8 +7,8 @@ from pydantic import AfterValidator, Field, Strict
 from distill.labels.templates import plain_template
 from distill.recipe.base import Text, by_type
 
-Template = Annotated[str, Strict(), Field(pattern=r"\{c?\}"), AfterValidator(plain_template)]
-Templates = Annotated[tuple[Template, ...], Field(min_length=1)]
+_Template = Annotated[str, Strict(), Field(pattern=r"\{c?\}"), AfterValidator(plain_template)]
+Templates = Annotated[tuple[_Template, ...], Field(min_length=1)]
 Lines = Annotated[
     tuple[Text, ...] | Text | None,
     by_type(
@@ -17,7 +17,7 @@ Lines = Annotated[
     ),
 ]
 TemplateLines = Annotated[
-    tuple[Template, ...] | Text | None,
+    tuple[_Template, ...] | Text | None,
     by_type(
         "a list of templates, openai, or the name of a text file with one template a line",
         {list: Templates, tuple: Templates, str: Text},

@@ -19,7 +19,7 @@ from distill.recipe.base import (
 )
 from distill.recipe.labels import Templates
 
-PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]
+_PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]
 
 
 def _schema(value: str) -> str:
@@ -183,7 +183,7 @@ class ScenesSection(SourceRow):
     """Number of pictures."""
     seed: Natural = 0
     """What the pictures follow from."""
-    image_size: PixelSize = 48
+    image_size: _PixelSize = 48
     """Height and width in pixels."""
     split: Literal["train", "held_out", "all"] = "train"
     """Which colour-shape pairs: those to train on, those that training never shows, or all."""

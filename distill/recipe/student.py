@@ -16,9 +16,9 @@ from distill.recipe.base import (
 
 # What CLIP's similarities start with (https://arxiv.org/abs/2103.00020).
 LOGIT_SCALE = 1 / 0.07
-LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
-PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
-ContextLength = Annotated[int, Strict(), Field(ge=2, le=8192), BeforeValidator(whole)]
+_LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
+_PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
+_ContextLength = Annotated[int, Strict(), Field(ge=2, le=8192), BeforeValidator(whole)]
 
 
 class ImageTowerSection(Section):
@@ -30,7 +30,7 @@ class ImageTowerSection(Section):
     """Whether the backbone starts from timm's weights."""
     weights: Text | None = None
     """Local file with the backbone's weights; null: from the hub."""
-    image_size: PixelSize | None = None
+    image_size: _PixelSize | None = None
     """Height and width in pixels; null: the backbone's own."""
     projection: Literal["linear", "mlp"] = "linear"
     """What leads to the embedding: one layer, or two with a nonlinearity between them."""
@@ -55,7 +55,7 @@ class TextTowerSection(Section):
     """How tokens become one vector: mean over the text, or the first token."""
     projection: Literal["linear", "mlp"] = "linear"
     """What leads to the embedding: one layer, or two with a nonlinearity between them."""
-    context_length: ContextLength = 64
+    context_length: _ContextLength = 64
     """Most tokens that a text keeps; the rest is cut off."""
 
 
@@ -68,7 +68,7 @@ class StudentTowers(Section):
     """Folder of an earlier student to begin from; null: the towers below."""
     width: Count | None = None
     """Width of the embeddings; null: the teacher's."""
-    logit_scale: LogitScale | None = None
+    logit_scale: _LogitScale | None = None
     """Factor of similarities at the start; null: 14.3, or the teacher's where one tower is null."""
     projection_start: Literal["random", "ridge"] = "random"
     """How linear projections start: at random, or regressed onto the cached teacher."""
@@ -112,7 +112,7 @@ class StudentHf(Section):
     """Name or folder of the tokenizer; null: the model's."""
     image_processor: Text | None = None
     """Name or folder of the image processor; null: the model's."""
-    logit_scale: LogitScale | None = None
+    logit_scale: _LogitScale | None = None
     """Factor of the similarities at the start of a new model; null: the configuration's."""
 
     def build_arguments(self) -> dict[str, Any]:

@@ -9,7 +9,7 @@ from pydantic import Field
 from distill.recipe.base import Flag, Positive, Section, Text, by_kind, one_or_many
 from distill.teacher.openai_names import OPENAI_MODELS, OPENAI_SUFFIXES
 
-Dtype = Literal["float32", "float16", "bfloat16"]
+_Dtype = Literal["float32", "float16", "bfloat16"]
 
 # MODEL:PRETRAINED, as open_clip lists its weights; hf-hub:NAME and local-dir:FOLDER have no tag.
 _TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
@@ -47,7 +47,7 @@ class HfTeacherSection(_TeacherRow):
     """Name on the hub, or local folder."""
     weight: Positive = 1.0
     """Weight of this teacher among several; only proportions matter."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """Precision that the teacher computes in."""
 
 
@@ -62,7 +62,7 @@ class OpenAiTeacherSection(_TeacherRow):
     """Name such as ViT-L/14, ViT-L/14@336px, ViT-B/32 or RN50, or the path of a .pt file."""
     weight: Positive = 1.0
     """Weight of this teacher among several; only proportions matter."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """Precision that the teacher computes in."""
 
     @classmethod
@@ -89,7 +89,7 @@ class OpenClipTeacherSection(_TeacherRow):
     """Whether the weights were trained with QuickGELU; null: as the tag or folder states."""
     weight: Positive = 1.0
     """Weight of this teacher among several; only proportions matter."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """Precision that the teacher computes in."""
 
     @classmethod
@@ -112,7 +112,7 @@ class StudentTeacherSection(_TeacherRow):
     """Folder of the student, or of the run that trained it."""
     weight: Positive = 1.0
     """Weight of this teacher among several; only proportions matter."""
-    dtype: Dtype = "float32"
+    dtype: _Dtype = "float32"
     """Precision that the teacher computes in."""
 
     @classmethod

@@ -116,7 +116,7 @@ def _fields(section: Section, *, comments: bool) -> list[list[str]]:
     for name, field in model.model_fields.items():
         lines = []
         if comments:
-            allowed = allowed_values(schemas[name])
+            allowed = _allowed_values(schemas[name])
             lines += _comment(field.description or "", f"[{allowed}]" if allowed else "")
         blocks.append(lines + _entry(name, getattr(section, name), comments=comments))
     return blocks
@@ -147,13 +147,13 @@ def _indented(section: Section, *, comments: bool) -> list[str]:
     return [f"  {line}" for block in _fields(section, comments=comments) for line in block]
 
 
-def allowed_values(schema: Mapping[str, Any]) -> str:
+def _allowed_values(schema: Mapping[str, Any]) -> str:
     """Return in a few characters which values the JSON schema of a field allows."""
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
     if len(branches) == 1:
-        return allowed_values(branches[0])
+        return _allowed_values(branches[0])
     if "prefixItems" in schema:
-        return allowed_values(schema["prefixItems"][0])
+        return _allowed_values(schema["prefixItems"][0])
     if "enum" in schema:
         return " | ".join(str(value) for value in schema["enum"])
     signs = {"minimum": "≥", "exclusiveMinimum": ">", "maximum": "≤", "exclusiveMaximum": "<"}

@@ -8,9 +8,9 @@ from pydantic import Field, Strict, model_validator
 from distill.recipe.base import Count, Flag, Natural, NonNegative, Positive, Section
 from distill.recipe.stages import IN_NO_DIGEST, IN_TRAIN
 
-Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
-Decay = Annotated[float, Strict(), Field(gt=0, lt=1)]
-LayerDecay = Annotated[float, Strict(), Field(gt=0, le=1)]
+_Beta = Annotated[float, Strict(), Field(ge=0, lt=1)]
+_Decay = Annotated[float, Strict(), Field(gt=0, lt=1)]
+_LayerDecay = Annotated[float, Strict(), Field(gt=0, le=1)]
 
 
 class TrainSection(Section):
@@ -36,13 +36,13 @@ class TrainSection(Section):
     """The same for the image tower; null: learning_rate. Under Muon it moves in proportion."""
     text_learning_rate: Annotated[Positive | None, IN_TRAIN] = None
     """The same for the text tower; null: learning_rate. Under Muon it moves in proportion."""
-    layer_decay: Annotated[LayerDecay | None, IN_TRAIN] = None
+    layer_decay: Annotated[_LayerDecay | None, IN_TRAIN] = None
     """Factor of the learning rate from a layer to the one below it; null: all learn alike."""
     muon_learning_rate: Annotated[Positive, IN_TRAIN] = 3e-3
     """Muon's learning rate after the warmup."""
     weight_decay: Annotated[NonNegative, IN_TRAIN] = 0.05
     """Decay of the matrices; norms, biases and scales have none."""
-    betas: Annotated[tuple[Beta, Beta], IN_TRAIN] = (0.9, 0.98)
+    betas: Annotated[tuple[_Beta, _Beta], IN_TRAIN] = (0.9, 0.98)
     """AdamW's decay of its two moving averages."""
     warmup_steps: Annotated[Natural, IN_TRAIN] = 100
     """Steps in which the learning rate rises from 0."""
@@ -54,7 +54,7 @@ class TrainSection(Section):
     """Steps in which the image tower is locked and its projection alone learns."""
     freeze_text_steps: Annotated[Natural, IN_TRAIN] = 0
     """Steps in which the text tower is locked and its projection alone learns."""
-    ema_decay: Annotated[Decay | None, IN_TRAIN] = None
+    ema_decay: Annotated[_Decay | None, IN_TRAIN] = None
     """Share of the moving average of the weights that a step keeps; null: no average."""
     gradient_checkpointing: Annotated[Flag, IN_NO_DIGEST] = False
     """Whether towers keep few activations and compute the others twice, to save memory."""

@@ -7,7 +7,7 @@ from pydantic import AfterValidator, Field, Strict
 
 from distill.recipe.base import Flag, Natural, Positive, Section, Share, later
 
-AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
+_AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 
 # timm skips over what it does not know, so that a slip of the pen would change nothing.
 _RAND_AUGMENT = {
@@ -38,7 +38,7 @@ def _rand_augment(value: str) -> str:
     return value
 
 
-RandAugment = Annotated[str, Strict(), AfterValidator(_rand_augment)]
+_RandAugment = Annotated[str, Strict(), AfterValidator(_rand_augment)]
 
 
 class ViewsSection(Section):
@@ -48,7 +48,7 @@ class ViewsSection(Section):
     """What the crops follow from; null: the run's seed."""
     kind: Literal["random", "center"] = "random"
     """Random crops, or the centre crop that evaluation uses."""
-    scale: tuple[AreaShare, AreaShare] = (0.7, 1.0)
+    scale: tuple[_AreaShare, _AreaShare] = (0.7, 1.0)
     """Smallest and largest share of the picture's area in a crop."""
     ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
     """Smallest and largest width over height of a crop."""
@@ -56,7 +56,7 @@ class ViewsSection(Section):
     """Whether half of the crops are mirrored; captions that say left or right speak against it."""
     color_jitter: Share = 0.0
     """Largest relative change of brightness, contrast and saturation."""
-    rand_augment: RandAugment | None = None
+    rand_augment: _RandAugment | None = None
     """timm's RandAugment after all that, such as rand-m9-n2-mstd0.5; null: none."""
     draft: Annotated[Flag, later(False)] = False
     """Whether JPEGs are decoded at a half, quarter or eighth where the crops need no more."""

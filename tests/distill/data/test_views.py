@@ -262,7 +262,7 @@ def test_any_other_configuration_is_refused_in_one_line(text: str) -> None:
 def test_centre_crops_have_no_use_for_rand_augment() -> None:
     values = {"data": {"train": {"kind": "table", "path": "t.csv"}}}
     views = {"kind": "center", "rand_augment": "rand-m9"}
-    with pytest.raises(RecipeError, match=r"views\.rand_augment: only kind: random"):
+    with pytest.raises(RecipeError, match=r"views\.rand_augment: only views\.kind: random uses it"):
         resolve({**values, "views": views}, where="test")
 
 
