@@ -179,7 +179,7 @@ RULES = {
         ours=(
             "distill.train.step",
             "distill.train.piece",
-            "distill.train.gradient_cache",
+            "distill.train._gradient_cache",
             *LOSSES,
             "students",
         ),

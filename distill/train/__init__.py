@@ -1,1 +1,1 @@
-"""Training: batches, the step, the loop, checkpoints."""
+"""Training: batches, the step, the loop, optimizers, checkpoints."""

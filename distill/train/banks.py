@@ -1,4 +1,4 @@
-"""Banks: the teacher's embeddings beyond the batch that some terms compare the student with."""
+"""Banks: the teacher's embeddings beyond the batch, which some terms need."""
 
 from dataclasses import dataclass, replace
 
@@ -13,10 +13,10 @@ from distill.train.batches import Partners
 
 @dataclass(frozen=True)
 class TeacherBanks:
-    """What a run's terms take from the teacher beside the rows of the batch.
+    """What a run's terms take from the teacher besides the rows of the batch.
 
-    ``prompts`` ``[M, D]`` stays the same for the whole run; of those ``parts`` of the corpus in
-    ``cached`` that terms ask for, ``samples`` are drawn anew for each step.
+    ``prompts`` ``[M, D]`` stays the same for the whole run. Each step draws ``samples`` new rows
+    from every one of the ``parts`` of the corpus in ``cached``.
     """
 
     seed: int
@@ -27,7 +27,7 @@ class TeacherBanks:
     parts: frozenset[Part] = frozenset(PARTS)
 
     def at(self, step: int) -> Banks:
-        """Return the banks of a step: the same on every process, whatever came before."""
+        """Return the banks of a step, the same on every process and after resuming."""
         prompts = None if self.prompts is None else self.prompts.to(self.device)
         return Banks(
             prompts=prompts,
@@ -43,7 +43,7 @@ class TeacherBanks:
     def with_partners(self, banks: Banks, partners: Partners, *, step: int, first: int) -> Banks:
         """Return the banks with the true partners of this process's rows.
 
-        ``first`` is the number of its first row in the global batch, from which rows are counted.
+        ``first`` is the number of the process's first row in the global batch.
         """
         if self.cached is None:
             return banks
@@ -61,7 +61,7 @@ class TeacherBanks:
 
 
 def _find(wanted: Tensor, ids: Tensor, first: int) -> Tensor:
-    """Return the (row, column) pairs ``[P, 2]`` of those wanted whose id is among ``ids``."""
+    """Return (row, column) pairs ``[P, 2]``: the wanted rows whose id is among ``ids``."""
     order = torch.argsort(ids)
     place = torch.searchsorted(ids[order], wanted[:, 1].contiguous()).clamp(max=len(ids) - 1)
     column = order[place]

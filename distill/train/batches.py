@@ -1,4 +1,4 @@
-"""Batches: the rows of a step as tensors, made in worker processes."""
+"""Batches: the rows of a step as tensors, prepared in worker processes."""
 
 import math
 from collections.abc import Iterator, Mapping, Sequence
@@ -29,9 +29,9 @@ from students.encoder import tokenize
 
 @dataclass(frozen=True)
 class Partners:
-    """What is found in a corpus by its id, int64 ``[P, 2]``: row and id.
+    """The ids by which the true partners of rows are found in a corpus, int64 ``[P, 2]``: row, id.
 
-    ``captions`` are all captions of each row's picture, ``pictures`` the picture of each row whose
+    ``captions`` has all captions of each row's picture, ``pictures`` the picture of each row whose
     caption is its own.
     """
 
@@ -43,10 +43,10 @@ class Partners:
 class Batch:
     """This process's rows of one step.
 
-    ``teacher_pixels`` is uint8 ``[B, H, W, 3]`` at the size of each live teacher; ``teacher_image``
-    and ``teacher_text`` are what cached ones say, ``[B, D]``. ``pair_ids`` int64 ``[B, 2]`` holds
-    digests of key and caption, the caption's -1 where it is borrowed. ``partners`` finds the
-    rows' true partners in a corpus, where a term asks for them.
+    ``teacher_pixels`` is uint8 ``[B, H, W, 3]`` at the size of each live teacher. ``teacher_image``
+    and ``teacher_text`` are the embeddings of cached teachers, ``[B, D]``. ``pair_ids`` is int64
+    ``[B, 2]`` with digests of key and caption; a borrowed caption has -1. ``partners`` finds the
+    rows' true partners in a corpus, if a term needs them.
     """
 
     keys: list[str]
@@ -60,7 +60,7 @@ class Batch:
     skipped: list[Skip]
 
     def pin_memory(self) -> "Batch":
-        """Return the batch in page-locked memory; the loader asks for it."""
+        """Return the batch in page-locked memory; the data loader calls this."""
         seen = tuple(pixels.pin_memory() for pixels in self.teacher_pixels)
         image, text = (
             None if tensor is None else tensor.pin_memory()
@@ -74,11 +74,11 @@ class Batch:
 
 @dataclass(frozen=True)
 class Inputs:
-    """How samples become what the models take; None where a model has or needs no such tower.
+    """How samples become inputs of the models; what a model does not need is None.
 
-    ``teachers`` is the preprocessing of each live teacher, ``cached`` those whose embeddings are
-    looked up, both for the student's ``towers`` alone; ``piece_rows`` is the most rows of a piece,
-    None for all of them in one.
+    ``teachers`` is the preprocessing of each live teacher; ``cached`` are the teachers whose
+    embeddings are looked up. Both serve only the student's ``towers``. ``piece_rows`` is the
+    largest number of rows in a piece; None puts all rows into one.
     """
 
     views: ViewSettings
@@ -95,7 +95,7 @@ class Inputs:
 
 
 class StepDataset(Dataset[Batch]):
-    """Maps a step to this process's batch; a pure function, so workers change nothing."""
+    """Maps a step to this process's batch, as a pure function: workers change nothing."""
 
     def __init__(
         self,
@@ -106,7 +106,7 @@ class StepDataset(Dataset[Batch]):
         *,
         rows: slice | None = None,
     ) -> None:
-        """Take the rows of the global batch that are this process's, all unless given."""
+        """Take the data, and ``rows``: the part of the global batch of this process, or all."""
         self._sources = sources
         self._position = position
         self._captions = captions
@@ -148,7 +148,7 @@ class StepDataset(Dataset[Batch]):
         )
 
     def _row(self, place: Place, skipped: list[Skip]) -> "_Row":
-        """Read a row; an unreadable picture gives its place to the next readable sample."""
+        """Read a row; the next readable sample replaces an unreadable one."""
         source = self._sources[place.source]
         for _ in range(len(source)):
             sample = source[place.index]
@@ -158,7 +158,7 @@ class StepDataset(Dataset[Batch]):
                 skipped.append(Skip(where=sample.key, reason=str(error)))
                 place = self._position.after(place)
         raise DataError(
-            f"{source.name}: no picture of it can be read; the last is {skipped[-1].where}: "
+            f"{source.name}: no picture can be read; the last one is {skipped[-1].where}: "
             f"{skipped[-1].reason}"
         )
 
@@ -221,16 +221,16 @@ def _partners(rows: Sequence[_Row]) -> Partners:
 
 
 def cut(rows: int, most: int | None) -> list[slice]:
-    """Cut rows into as few pieces of at most ``most`` as can be, whose sizes differ by one row.
+    """Cut rows into the fewest pieces of at most ``most`` rows, with sizes that differ by one.
 
-    A small rest at the end would be too little for the statistics of batch norm.
+    A small last piece would be too little for the statistics of batch norm.
     """
     count = 1 if most is None else math.ceil(rows / most)
     return [slice(rows * i // count, rows * (i + 1) // count) for i in range(count)]
 
 
 def batches(dataset: StepDataset, steps: range, *, workers: int, pin: bool) -> Iterator[Batch]:
-    """Yield the batches of the given steps in order, read ahead by worker processes."""
+    """Yield the batches of the given steps in order; worker processes read ahead."""
     loader = DataLoader(
         dataset,
         sampler=list(steps),
@@ -248,7 +248,7 @@ def hide_patches(
 ) -> NDArray[np.bool_]:
     """Return which pixels ``[H, W]`` are hidden: patches drawn without repetition.
 
-    A pure function of its arguments, so that the mask does not depend on the processes.
+    The mask is a function of the arguments alone, so it does not depend on the processes.
     """
     rows, columns = (math.ceil(side / mask.patch) for side in size)
     patches = np.zeros(rows * columns, np.bool_)
@@ -259,7 +259,7 @@ def hide_patches(
 
 
 def _digest(*parts: str | int) -> int:
-    # 63 bits, so that -1 stays free as the mark of a borrowed caption.
+    # 63 bits: -1 stays free to mark a borrowed caption.
     return draw_integers("pair", *parts)[0] >> 1
 
 
@@ -269,6 +269,6 @@ def _stack_present(rows: Sequence[NDArray[Any] | None]) -> Tensor | None:
 
 
 def _stack(rows: Sequence[NDArray[Any]]) -> Tensor:
-    # In a worker this fills the memory that it shares with the main process, without a copy more.
+    # In a worker, this fills memory shared with the main process, without another copy.
     stacked: Tensor = default_collate([torch.from_numpy(row) for row in rows])
     return stacked

@@ -1,9 +1,9 @@
-"""Checkpoints: what resuming needs, written whole or not at all.
+"""Checkpoints: what resuming needs, written completely or not at all.
 
-``checkpoints/00000200/`` holds ``student/`` (a finished student of its own), ``training.pt``
-(optimizers, schedules, gradient scaler, and where the student is a moving average the weights that
-it is the average of) and ``state.json``. No teacher is ever part of it, nor any random state: every
-draw of training is a function of the seed and the step.
+``checkpoints/00000200/`` holds ``student/``, a complete student; ``training.pt``, which has the
+optimizers, schedules and gradient scaler; and ``state.json``. If the student is a moving average,
+``training.pt`` also has the weights that training continues from. A checkpoint holds no teacher
+and no random state, since every draw of training is a function of the seed and the step.
 """
 
 import json
@@ -18,14 +18,14 @@ from safetensors.torch import load_model
 from torch import nn
 
 from distill.basis.files import whole_folder
-from distill.train.ema import MovingAverage
+from distill.train._ema import MovingAverage
 from export.runtime.errors import RunError
 from students.encoder import Student
 
 
 @dataclass
 class TrainingState:
-    """How far training is: steps done, and the best figure so far with its step."""
+    """The progress of training: steps done, and the best figure so far with its step."""
 
     step: int = 0
     best: dict[str, Any] | None = None
@@ -33,7 +33,7 @@ class TrainingState:
 
 @dataclass(frozen=True)
 class Resumable:
-    """Everything but the student that a step changes; ``average`` where the run keeps one."""
+    """Everything except the student that a step changes; ``average`` if the run keeps one."""
 
     optimizers: Sequence[Any]
     schedules: Sequence[Any]
@@ -49,7 +49,7 @@ class Resumable:
         }
 
     def restore(self, state: dict[str, Any]) -> None:
-        """Take over states that ``state`` gave."""
+        """Load what `state` returned."""
         for optimizer, values in zip(self.optimizers, state["optimizers"], strict=True):
             optimizer.load_state_dict(values)
             _lay_out_as_weights(optimizer)
@@ -62,8 +62,8 @@ class Resumable:
 def _lay_out_as_weights(optimizer: Any) -> None:
     """Give an optimizer's moments the memory layout of their weights.
 
-    Fused optimizers walk through memory and not through indices, and a checkpoint may come from a
-    run with another layout.
+    Fused optimizers go through memory, not through indices, and a checkpoint may come from a run
+    with another layout.
     """
     for weight, values in optimizer.state.items():
         for name, value in values.items():
@@ -74,10 +74,10 @@ def _lay_out_as_weights(optimizer: Any) -> None:
 def save_checkpoint(
     folder: Path, state: TrainingState, *, student: Student, training: Resumable
 ) -> Path:
-    """Write a checkpoint into ``folder`` under its step, then remove the older ones.
+    """Write a checkpoint into ``folder``, named after its step, and remove older ones.
 
-    ``student/`` in it is what a run gives: the moving average where there is one. The weights that
-    training goes on from are in ``training.pt`` then.
+    Its ``student/`` is the moving average if there is one. The weights that training continues from
+    are then in ``training.pt``.
     """
     average = training.average
     path = folder / f"{state.step:08d}"
@@ -94,16 +94,16 @@ def save_checkpoint(
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """Return the newest whole checkpoint, or None."""
+    """Return the newest complete checkpoint, or None."""
     found = _checkpoints(folder)
     return found[-1] if found else None
 
 
 def load_checkpoint(path: Path, *, model: nn.Module, training: Resumable) -> TrainingState:
-    """Put a checkpoint's weights and states back and return how far it was.
+    """Load a checkpoint's weights and states, and return its progress.
 
     Raises:
-        RunError: a file of it is missing or damaged.
+        RunError: one of its files is missing or damaged.
     """
     try:
         saved = torch.load(path / "training.pt", map_location="cpu", weights_only=True)

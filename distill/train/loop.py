@@ -20,6 +20,8 @@ from distill.data.sample import Skip, check_skips
 from distill.losses.embeddings import Embeddings
 from distill.losses.weighted import Banks, WeightedLoss
 from distill.teacher.teaching import Teaching
+from distill.train._ema import MovingAverage
+from distill.train._freeze import locked_towers
 from distill.train.banks import TeacherBanks
 from distill.train.batches import Batch, StepDataset, batches
 from distill.train.checkpoint import (
@@ -29,8 +31,6 @@ from distill.train.checkpoint import (
     load_checkpoint,
     save_checkpoint,
 )
-from distill.train.ema import MovingAverage
-from distill.train.freeze import locked_towers
 from distill.train.optimizer import (
     OptimizerSettings,
     build_optimizers,
@@ -54,7 +54,7 @@ from students.switches import choose_memory_format
 
 @dataclass(frozen=True)
 class LoopSettings:
-    """The plain numbers of a run."""
+    """The settings of a run, as plain values."""
 
     seed: int
     steps: int
@@ -73,19 +73,19 @@ class LoopSettings:
     save_every: int
 
 
-class Validator(Protocol):
-    """Measures the student in the middle of training; ``skipped`` is what it cannot read."""
+class _Validator(Protocol):
+    """Measures the student during training; ``skipped`` lists what it could not read."""
 
     skipped: list[Skip]
 
     def __call__(self, student: Student) -> dict[str, Any]:
-        """Return the line for ``metrics.jsonl``; its headline's value decides which is best."""
+        """Return a line for ``metrics.jsonl``; the value of its headline decides what is best."""
         ...
 
 
 @dataclass(frozen=True)
 class Work:
-    """What a loop works with: the student, where rows come from, and who teaches."""
+    """What a loop works with: the student, the data, the teacher and the loss."""
 
     student: Student
     trainable: TrainableStudent
@@ -96,7 +96,7 @@ class Work:
     loss: WeightedLoss
     banks: TeacherBanks | None
     optimizer: OptimizerSettings
-    validate: Validator | None
+    validate: _Validator | None
 
 
 class Trainer:
@@ -105,7 +105,7 @@ class Trainer:
     def __init__(
         self, work: Work, settings: LoopSettings, *, folder: Path, accelerator: Accelerator
     ) -> None:
-        """Prepare model and optimizers and go back to the newest checkpoint in ``folder``."""
+        """Prepare model and optimizers, and load the newest checkpoint in ``folder``."""
         self.work = work
         self.settings = settings
         self.folder = folder
@@ -113,7 +113,7 @@ class Trainer:
         self.skipped: dict[str, Skip] = {}
         self.alignment = work.loss.alignment if settings.alignment_first_steps else work.loss
         model = work.trainable
-        self.frozen_norms = prepare_norms(model, accelerator)
+        self.frozen_norms = _prepare_norms(model, accelerator)
         model.to(accelerator.device)
         model.memory_format = choose_memory_format(
             work.student.model, wanted=settings.channels_last, device=accelerator.device
@@ -135,15 +135,15 @@ class Trainer:
 
     @property
     def result(self) -> Student:
-        """What the run gives so far: the student, or its moving average."""
+        """The result so far: the student, or its moving average."""
         return self.work.student if self.average is None else self.average.student
 
     def run(self) -> None:
-        """Train to the end, or to the first Ctrl-C.
+        """Train to the end, or until the first Ctrl-C.
 
         Raises:
-            KeyboardInterrupt: Ctrl-C came; all is saved, as the text says.
-            RunError: the loss is no finite number.
+            KeyboardInterrupt: Ctrl-C was pressed; the message says what was saved.
+            RunError: the loss is not finite, or too many samples cannot be read.
         """
         settings, state = self.settings, self.state
         log = RunLog(self.folder, self.accelerator, step=state.step)
@@ -173,7 +173,7 @@ class Trainer:
                 if stop and not last:
                     raise KeyboardInterrupt(
                         f"stopped at step {state.step} of {settings.steps}, saved in "
-                        f"{self.folder}; the same command goes on from there"
+                        f"{self.folder}; run the same command to continue"
                     )
         if self.accelerator.is_main_process:
             with whole_folder(self.folder / "student") as new:
@@ -181,12 +181,12 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
     def _step(self, batch: Batch) -> StepResult:
-        """Run one step; all its random draws follow from the seed, the step and the rank."""
+        """Run one step; its random draws are a function of the seed, the step and the rank."""
         step, device = self.state.step, self.accelerator.device
         rank = self.accelerator.process_index
         torch.manual_seed(draw_integers("step", self.settings.seed, step, rank)[0] >> 1)
         self.model.train()
-        freeze(self.frozen_norms)
+        _freeze(self.frozen_norms)
         self.rates = learning_rates(self.training.optimizers)
         with torch.no_grad():
             teacher = self._teach(batch)
@@ -216,7 +216,7 @@ class Trainer:
         except NonFiniteLossError as error:
             raise RunError(
                 f"step {step + 1}: {error}; lower train.learning_rate, raise train.warmup_steps, "
-                f"or set train.precision to fp32; what {self.folder} held before is kept"
+                f"or set train.precision to fp32; earlier results in {self.folder} are kept"
             ) from error
         for schedule in self.training.schedules:
             schedule.step()
@@ -245,7 +245,7 @@ class Trainer:
         return torch.from_numpy(groups).to(self.accelerator.device)
 
     def _banks(self, batch: Batch) -> Banks | None:
-        """Return what the teacher says beyond the batch, with the global batch's true partners."""
+        """Return the banks of this step, with the true partners of the global batch."""
         source, step = self.work.banks, self.state.step
         if source is None:
             return None
@@ -261,7 +261,7 @@ class Trainer:
         )
 
     def _gather_pairs(self, pairs: Tensor | None) -> Tensor | None:
-        """Return the pairs of all processes, which have more or less of them."""
+        """Return the pairs of all processes, whose numbers may differ."""
         if pairs is None:
             return None
         pairs = pairs.to(self.accelerator.device)
@@ -292,7 +292,7 @@ class Trainer:
         bar.update(self.state.step, f"loss {result.loss:.4f}  {rate:.0f} samples/s")
 
     def _validate(self, log: RunLog) -> None:
-        """Measure the student and keep it if it is the best so far; the main process does it."""
+        """Measure the student on the main process, and keep it if it is the best so far."""
         if self.work.validate is not None and self.accelerator.is_main_process:
             self.model.eval()
             found = self.work.validate(self.result)
@@ -318,10 +318,11 @@ class Trainer:
         self.accelerator.wait_for_everyone()
 
 
-def prepare_norms(model: nn.Module, accelerator: Accelerator) -> Sequence[nn.Module]:
-    """Return the batch norms to freeze: with several processes on CPUs, all of them.
+def _prepare_norms(model: nn.Module, accelerator: Accelerator) -> Sequence[nn.Module]:
+    """Return the batch norms to freeze.
 
-    On GPUs they are made synchronous instead. With one process they train as usual.
+    With several processes on CPUs, these are all of them. On GPUs they are synchronised instead,
+    and with one process they train as usual.
     """
     if accelerator.num_processes == 1:
         return []
@@ -335,7 +336,7 @@ def prepare_norms(model: nn.Module, accelerator: Accelerator) -> Sequence[nn.Mod
     ]
 
 
-def freeze(norms: Sequence[nn.Module]) -> None:
-    """Let batch norms use their running statistics and leave them as they are."""
+def _freeze(norms: Sequence[nn.Module]) -> None:
+    """Let batch norms use their running statistics without updating them."""
     for norm in norms:
         norm.eval()

@@ -1,4 +1,4 @@
-"""Optimizers and their schedule: AdamW for all, or Muon for the layers' matrices beside it."""
+"""Optimizers and schedules: AdamW for everything, or Muon for the layers' matrices."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -12,7 +12,7 @@ from torch.optim import Optimizer
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import get_scheduler
 
-from distill.train.layer_decay import layer_factors
+from distill.train._layer_decay import layer_factors
 from students.parts import is_projection, tower_of
 
 # Devices on which torch steps all of AdamW's parameters in one kernel.
@@ -21,10 +21,10 @@ _FUSED = ("cpu", "cuda")
 
 @dataclass(frozen=True)
 class OptimizerSettings:
-    """What the recipe says of the optimizer; learning rates are the peaks after warmup.
+    """The settings of the optimizers; learning rates are those after the warmup.
 
-    A tower whose learning rate is None takes ``learning_rate``, as does what is in no tower.
-    ``layer_decay`` multiplies it by itself for each layer further from the embedding.
+    ``learning_rate`` applies to a tower whose own learning rate is None, and to parameters outside
+    the towers. ``layer_decay`` is the factor of the learning rate from a layer to the one below it.
     """
 
     optimizer: Literal["adamw", "muon"]
@@ -40,19 +40,20 @@ class OptimizerSettings:
 
 
 def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Optimizer]:
-    """Return AdamW alone, or Muon for the matrices of the layers and AdamW for the rest.
+    """Return AdamW alone, or AdamW and Muon for the matrices of the layers.
 
-    Norms, biases and scales get no weight decay: tensors of one dimension or none, those that are
-    called so, and what timm's backbones name, such as position embeddings. Each group carries the
-    ``tower`` that it belongs to. Muon is Jordan et al. 2024; its step is scaled to AdamW's as in
-    Liu et al. 2025 (arXiv:2502.16982), and towers and layers stand in the same proportions as
-    under AdamW.
+    Norms, biases and scales get no weight decay: tensors of at most one dimension, those with such
+    a name, and what timm's backbones list, such as position embeddings. Each parameter group names
+    its ``tower``. Muon's step is scaled to that of AdamW, and its learning rates have the same
+    proportions between towers and layers.
+
+    Source: Muon is Jordan et al. 2024, its scale Liu et al. 2025, https://arxiv.org/abs/2502.16982.
     """
     factors = _rate_factors(model, settings)
     matrices = layer_matrices(model) if settings.optimizer == "muon" else {}
     for parameter in matrices.values():
         parameter.requires_grad_(False)
-    # timm passes over what needs no gradient, which is how Muon's share is left out.
+    # timm skips parameters that need no gradient, so Muon's are left out.
     groups = param_groups_weight_decay(
         model, settings.weight_decay, no_weight_decay_list=_without_decay(model)
     )
@@ -81,8 +82,8 @@ def build_optimizers(model: nn.Module, settings: OptimizerSettings) -> list[Opti
 def layer_matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
     """Return the weights of the linear modules within repeated layers, by name.
 
-    Embeddings, projections and convolutions are none of them: orthogonalising a step suits the
-    matrices between hidden states alone.
+    Embeddings, projections and convolutions are left out: only matrices between hidden states gain
+    from orthogonal steps.
     """
     layers = {
         f"{name}.weight"
@@ -99,9 +100,9 @@ def layer_matrices(model: nn.Module) -> Mapping[str, nn.Parameter]:
 
 
 def learning_rates(optimizers: Sequence[Optimizer]) -> dict[str, float]:
-    """Return the present rates of ``image``, ``text`` and ``rest``; ``image_muon`` is Muon's.
+    """Return the current rates of ``image``, ``text`` and ``rest``; ``image_muon`` is Muon's.
 
-    Under layer decay it is the rate of a tower's topmost layer that the optimizer has.
+    With layer decay, the rate of a tower is that of the highest layer that the optimizer trains.
     """
     rates: dict[str, float] = {}
     for number, optimizer in enumerate(optimizers):
@@ -114,7 +115,7 @@ def learning_rates(optimizers: Sequence[Optimizer]) -> dict[str, float]:
 def build_schedules(
     optimizers: list[Optimizer], settings: OptimizerSettings, *, steps: int
 ) -> list[LRScheduler]:
-    """Return a schedule for each optimizer: linear warmup, then a cosine to zero or constant."""
+    """Return a schedule for each optimizer: linear warmup, then half a cosine or constant."""
     name = "cosine" if settings.schedule == "cosine" else "constant_with_warmup"
     return [
         get_scheduler(
@@ -128,7 +129,7 @@ def build_schedules(
 
 
 def _rate_factors(model: nn.Module, settings: OptimizerSettings) -> dict[str, float]:
-    """Return what each parameter's learning rate is, as a multiple of ``learning_rate``."""
+    """Return each parameter's learning rate as a multiple of ``learning_rate``."""
     rates = {"image": settings.image_learning_rate, "text": settings.text_learning_rate}
     decayed = {} if settings.layer_decay is None else layer_factors(model, settings.layer_decay)
     return {
@@ -146,7 +147,7 @@ def _split(
     *,
     peak: float,
 ) -> list[dict[str, Any]]:
-    """Cut groups so that each has one tower and one learning rate."""
+    """Split groups until each has one tower and one learning rate."""
     names = {parameter: name for name, parameter in model.named_parameters()}
     split = []
     for group in groups:
@@ -162,14 +163,14 @@ def _split(
 
 
 def _without_decay(model: nn.Module) -> list[str]:
-    """Return the names of biases and scales, and what a timm backbone itself leaves out."""
+    """Return the names of biases and scales, and those that a timm backbone lists."""
     left_out = [
         f"{prefix}.{name}" if prefix else name
         for prefix, module in model.named_modules()
         if callable(names := getattr(module, "no_weight_decay", None))
         for name in names()
     ]
-    # Some have more dimensions, such as the position biases and attention scales of Swin.
+    # Some of them have several dimensions, such as the position biases of Swin.
     named_so = [
         name
         for name, _ in model.named_parameters()

@@ -1,4 +1,4 @@
-"""Processes and devices: Accelerate owns them; how many there are is never guessed."""
+"""Processes, devices and trackers, all through Accelerate."""
 
 import os
 import signal
@@ -16,20 +16,19 @@ from accelerate.utils import DistributedDataParallelKwargs, InitProcessGroupKwar
 
 from export.runtime.errors import RunError
 
-# A process may be much earlier ready with its share of a cache than the others.
-PATIENCE = timedelta(days=2)
+# A process may finish its share of a cache long before the others.
+_PATIENCE = timedelta(days=2)
+
+_Device = Literal["auto", "cpu", "cuda", "mps"]
+_Precision = Literal["fp32", "fp16", "bf16"]
+_Tracker = Literal["tensorboard", "wandb", "mlflow"]
 
 
-Device = Literal["auto", "cpu", "cuda", "mps"]
-Precision = Literal["fp32", "fp16", "bf16"]
-Tracker = Literal["tensorboard", "wandb", "mlflow"]
-
-
-def check_device(device: Device, precision: Precision = "fp32") -> None:
-    """Refuse a device or a precision that is not to be had here.
+def check_device(device: _Device, precision: _Precision = "fp32") -> None:
+    """Check that a device and a precision are available here.
 
     Raises:
-        RunError: the message names the field and what can be had.
+        RunError: one is not; the message names the field and what to set instead.
     """
     available = _available()
     if device in available and not available[device]:
@@ -40,40 +39,45 @@ def check_device(device: Device, precision: Precision = "fp32") -> None:
         raise RunError("train.precision: fp16 needs a CUDA device; use fp32 or bf16 here")
 
 
-def check_trackers(trackers: Sequence[Tracker]) -> None:
-    """Refuse a tracker whose package is not there; Accelerate would leave it out silently.
+def check_trackers(trackers: Sequence[_Tracker]) -> None:
+    """Check that the packages of trackers are installed; Accelerate would silently skip one.
 
     Raises:
-        RunError: the message names the package.
+        RunError: a package is missing.
     """
     for name in trackers:
         if find_spec(name) is None:
             raise RunError(
-                f"train.trackers: {name} is not installed; `pip install {name}`, or take it out"
+                f"train.trackers: {name} is not installed; run `pip install {name}`, or remove it"
             )
 
 
 def start_accelerator(
     *,
-    device: Device,
-    precision: Precision,
-    trackers: Sequence[Tracker] = (),
+    device: _Device,
+    precision: _Precision,
+    trackers: Sequence[_Tracker] = (),
     folder: Path | None = None,
     towers_rest: bool = False,
 ) -> Accelerator:
     """Return the accelerator of this process.
 
-    Trackers keep what they keep inside ``folder``; ``towers_rest`` says that some steps leave a
-    tower out, which the wrapper of several processes has to look for.
+    Args:
+        device: Where to compute.
+        precision: The precision of the towers.
+        trackers: Trackers to log to.
+        folder: The run folder; trackers write inside it.
+        towers_rest: Whether some steps train only part of the towers. The wrapper for several
+            processes then looks for unused parameters.
 
     Raises:
-        RunError: the device or precision is not to be had here, or the number of processes is
-            not what was asked for.
+        RunError: the device or precision is not available here, a tracker is not installed, or
+            the launcher asked for another number of processes.
     """
     check_device(device, precision)
     check_trackers(trackers)
     if not torch.distributed.is_initialized():
-        # Accelerate remembers device and precision of an earlier stage in this process.
+        # Otherwise Accelerate keeps the device and precision of an earlier stage.
         AcceleratorState._reset_state(reset_partial_state=True)
     accelerator = Accelerator(
         cpu=device == "cpu" or not any(_available().values()),
@@ -81,7 +85,7 @@ def start_accelerator(
         log_with=list(trackers) or None,
         project_dir=None if folder is None else folder / "trackers",
         kwargs_handlers=[
-            InitProcessGroupKwargs(timeout=PATIENCE),
+            InitProcessGroupKwargs(timeout=_PATIENCE),
             DistributedDataParallelKwargs(find_unused_parameters=towers_rest),
         ],
     )
@@ -90,7 +94,7 @@ def start_accelerator(
 
 
 def start_trackers(accelerator: Accelerator, *, folder: Path, values: Mapping[str, Any]) -> None:
-    """Begin a run called like the folder, with the recipe's flat values, in all trackers."""
+    """Start a run in each tracker, named after the folder, with the recipe's flat values."""
     place = folder / "trackers"
     accelerator.init_trackers(
         "clip-distill",
@@ -107,13 +111,13 @@ def _available() -> dict[str, bool]:
 
 
 def check_processes(count: int, environment: Mapping[str, str]) -> None:
-    """Refuse to go on where a launcher asked for other processes than there are.
+    """Check that there are as many processes as the launcher asked for.
 
     Raises:
-        RunError: the message says how to start as many as were meant.
+        RunError: there are not; the message says how to start several processes.
     """
     way_out = (
-        "on a CPU start several processes with `torchrun --nproc_per_node 2 -m distill train …` "
+        "to start several processes on a CPU, run `torchrun --nproc_per_node 2 -m distill train …` "
         "or `accelerate launch --multi_gpu --num_processes 2 -m distill train …`"
     )
     world_size = int(environment.get("WORLD_SIZE", "1"))
@@ -130,10 +134,10 @@ def check_processes(count: int, environment: Mapping[str, str]) -> None:
 
 
 class Interrupts:
-    """Turns the first Ctrl-C (or SIGTERM) into a flag, so that a step is never cut in two."""
+    """Turns the first Ctrl-C or SIGTERM into a flag, so no step is interrupted halfway."""
 
     def __init__(self) -> None:
-        """Nothing has been asked for yet."""
+        """Start without a request to stop."""
         self.asked = False
         self._previous: dict[int, Any] = {}
 
@@ -157,7 +161,7 @@ class Interrupts:
         self.asked = True
 
     def anywhere(self, accelerator: Accelerator) -> bool:
-        """Tell whether any process was asked to stop; all of them get the same answer."""
+        """Tell whether any process was asked to stop; all processes get the same answer."""
         if accelerator.num_processes == 1:
             return self.asked
         flag = torch.tensor([int(self.asked)], device=accelerator.device)

@@ -1,9 +1,9 @@
-"""Projections that start right: solved in closed form onto the teacher's embeddings.
+"""A start for projections: ridge regression onto the teacher's embeddings, in closed form.
 
-Before the first step the towers see a sample of the data once, and the linear projection of each
-becomes the ridge regression from what the tower says to what the teacher says of the same pictures
-and captions. Nothing else of the tower is changed, but for batch norms that have never seen data:
-they take their running statistics from the sample.
+Before the first step, the towers see a sample of the data once. The linear projection of each tower
+becomes the ridge regression from the tower's features to the teacher's embeddings of the same
+pictures or captions. Nothing else in the tower changes, except that new batch norms take their
+running statistics from the sample.
 """
 
 from collections.abc import Iterable, Iterator, Mapping
@@ -22,19 +22,20 @@ from export.runtime.errors import RunError
 from students.model import StudentModel
 from students.towers import ImageTower, TextTower
 
-# Ridges that are tried, as multiples of the mean over the features of their sum of squares.
+# The ridges to try, as multiples of the features' mean sum of squares.
 GRID = np.logspace(-6, 2, 33)
-# One row of so many is held out to choose among them, and no more than MOST rows.
-HELD_OUT = 10
-MOST = 2048
+# To choose among them, one row in 10 is held out, and at most 2,048 rows.
+_HELD_OUT = 10
+_MOST = 2048
 
 
 @dataclass(frozen=True)
 class StartBatch:
-    """This process's rows of a batch of the sample; what student or teacher lack is None.
+    """This process's rows of a batch of the sample.
 
-    ``pixels`` float32 ``[B, 3, H, W]``, normalised; ``tokens`` the student's; the teacher's
-    embeddings ``[B, D]`` of the same pictures and captions.
+    ``pixels`` is normalised float32 ``[B, 3, H, W]``, ``tokens`` are the student's. The teacher's
+    embeddings are ``[B, D]``, of the same pictures and captions. What student or teacher lack is
+    None.
     """
 
     pixels: Tensor | None
@@ -45,11 +46,11 @@ class StartBatch:
 
 @dataclass(frozen=True)
 class Solution:
-    """A projection ``[D, F]`` in float64, its ridge, and what it did on the held-out rows.
+    """A projection ``[D, F]`` in float64, its ridge, and its quality on the held-out rows.
 
-    ``cosine`` is the mean cosine to a row's own target, and ``rank`` the share of all targets that
-    are closer than that one, the mean over the rows. The tower had no dropout; ``weight`` was then
-    fitted to all rows, the held-out ones too.
+    ``cosine`` is the mean cosine to a row's own target. ``rank`` is the share of all targets that
+    are closer than a row's own, the mean over the rows. Both were measured before ``weight`` was
+    fitted to all rows, including the held-out ones.
     """
 
     weight: Tensor
@@ -61,11 +62,11 @@ class Solution:
 def start_projections(
     model: StudentModel, batches: Iterable[StartBatch], *, device: torch.device
 ) -> dict[str, Solution]:
-    """Put solved projections into a student that has not been trained, in place.
+    """Set the projections of an untrained student to the solved ones, in place.
 
-    The weights become the solution itself, which is smaller than what a new layer has: scaled up
-    to that norm, the optimizer's steps would hardly turn it. With several processes each gives its
-    own rows, as many as the others, and all end with the same weights.
+    The weights become the solution itself, although its norm is smaller than a new layer's: scaled
+    up to that norm, it would hardly turn under the optimizer's steps. With several processes, each
+    contributes equally many rows, and all end with the same weights.
 
     Args:
         model: The student, on ``device``, without wrappers.
@@ -77,7 +78,7 @@ def start_projections(
 
     Raises:
         RunError: a projection is not linear, the teacher has another width, or the sample has
-            less than two rows.
+            fewer than two rows.
     """
     towers = {
         name: tower
@@ -111,15 +112,15 @@ def start_projections(
 def solve_projection(features: Tensor, targets: Tensor) -> Solution:
     """Solve ``min_W Σ ‖W f − t‖² + ridge · ‖W‖²`` in float64 for rows f ``[N, F]``, t ``[N, D]``.
 
-    The projection has no bias, and so neither side is centred: the weight also has to carry the
-    targets' mean, which the features' mean lets it do. (A centred solution leaves that mean to
-    fall anywhere, and half of the recall is lost.) The ridge is the one with which, on the held-out
-    rows, the fewest targets are closer to ``W f`` than its own; the highest mean cosine decides
-    between equals. Then all rows are fitted with it. The cosine alone would choose too large a
-    ridge, since most of it is the mean that all targets share.
+    The projection has no bias, so neither side is centred: the weight must also map the mean of
+    the features to the mean of the targets. (A centred solution ignores that mean and loses half
+    of the recall.) The ridge is chosen on the held-out rows: with the best one, the fewest targets
+    are closer to ``W f`` than its own; ties go to the highest mean cosine. The cosine alone would
+    choose too large a ridge, since most of it comes from the mean that all targets share. With the
+    chosen ridge, the projection is fitted to all rows.
 
     Raises:
-        RunError: there are less than two rows.
+        RunError: there are fewer than two rows.
 
     Source: Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634.
     """
@@ -127,10 +128,10 @@ def solve_projection(features: Tensor, targets: Tensor) -> Solution:
     count = len(inputs)
     if count < 2:
         raise RunError(
-            f"student.projection_start: ridge has {count} rows to solve from, it needs 2 or more; "
-            "raise student.projection_samples, or set it to random"
+            f"student.projection_start: ridge has {count} rows to solve from and needs at least 2; "
+            "raise student.projection_samples, or set projection_start to random"
         )
-    every = min(max(HELD_OUT, -(-count // MOST)), count)
+    every = min(max(_HELD_OUT, -(-count // _MOST)), count)
     held = torch.arange(count, device=inputs.device) % every == every - 1
     fit = _Ridge(inputs[~held], outputs[~held])
     tried = [_score(inputs[held] @ fit.solve(size).T, outputs[held]) for size in GRID]
@@ -141,14 +142,14 @@ def solve_projection(features: Tensor, targets: Tensor) -> Solution:
 
 
 def _score(found: Tensor, targets: Tensor) -> tuple[float, float]:
-    """Return the mean rank of each row's own target, in 0 to 1, and the mean cosine to it."""
+    """Return the mean rank of each row's own target, from 0 to 1, and the mean cosine to it."""
     cosines = F.normalize(found, dim=1) @ F.normalize(targets, dim=1).T
     own = cosines.diagonal()
     return float((cosines > own[:, None]).double().mean()), float(own.mean())
 
 
 class _Ridge:
-    """Ridge regressions of one problem, at the cost of one eigenvalue decomposition."""
+    """Ridge regressions with several ridges, from one eigenvalue decomposition."""
 
     def __init__(self, inputs: Tensor, outputs: Tensor) -> None:
         gram = inputs.T @ inputs
@@ -159,7 +160,7 @@ class _Ridge:
 
     def solve(self, size: float) -> Tensor:
         """Return ``[D, F]`` for the ridge ``size · unit``."""
-        # Features that are all zero leave nothing to divide by.
+        # Avoids a division by zero if all features are zero.
         shrunk = self._values + max(size * self.unit, torch.finfo(torch.float64).tiny)
         solved: Tensor = self._vectors @ (self._cross / shrunk[:, None])
         return solved.T
@@ -167,16 +168,16 @@ class _Ridge:
 
 @contextmanager
 def _looking(model: StudentModel) -> Iterator[None]:
-    """Let towers only look: no gradient, no dropout, and new batch norms gather statistics.
+    """Run the towers without gradient and dropout; new batch norms collect their statistics.
 
-    A batch norm that still has mean 0 and variance 1 normalises by its batch, as it will in
-    training, and keeps the average over the sample. Trained ones stay as they are.
+    A batch norm that still has mean 0 and variance 1 normalises by its batch, as in training, and
+    keeps the average over the sample. Trained batch norms stay as they are.
     """
     training = [module for module in model.modules() if module.training]
     model.eval()
     new = {module: module.momentum for module in model.modules() if _is_new(module)}
     for norm in new:
-        # Without momentum the running statistics are a plain average.
+        # Without momentum, the running statistics are a plain average.
         norm.reset_running_stats()
         norm.momentum = None
         norm.train()
@@ -206,7 +207,7 @@ def _is_new(module: nn.Module) -> bool:
 def _pooled(
     tower: ImageTower | TextTower, inputs: Tensor | Mapping[str, Tensor], device: torch.device
 ) -> Tensor:
-    """Return what a tower gives to its projection, float32 ``[B, F]``."""
+    """Return the features that a tower passes to its projection, float32 ``[B, F]``."""
     seen: list[Tensor] = []
     hook = tower.projection.register_forward_pre_hook(lambda _, given: seen.append(given[0]))
     try:
@@ -223,8 +224,8 @@ def _last_layer(name: str, tower: ImageTower | TextTower) -> nn.Linear:
     first, *others = tower.projection.layers
     if others or not isinstance(first, nn.Linear):
         raise RunError(
-            f"student.{name}.projection: projection_start: ridge solves linear projections alone; "
-            "set it to linear, or student.projection_start to random"
+            f"student.{name}.projection: projection_start: ridge needs a linear projection; set it "
+            "to linear, or set student.projection_start to random"
         )
     return first
 
@@ -233,9 +234,9 @@ def _last_layer(name: str, tower: ImageTower | TextTower) -> nn.Linear:
 def _put(layer: nn.Linear, solved: Tensor, name: str) -> None:
     if solved.shape != layer.weight.shape:
         raise RunError(
-            f"student.width: the {name} projection gives {layer.weight.shape[0]} numbers and the "
-            f"teacher {solved.shape[0]}; leave student.width out, or set "
+            f"student.width: the {name} projection has width {layer.weight.shape[0]}, but the "
+            f"teacher has {solved.shape[0]}; remove student.width, or set "
             "student.projection_start to random"
         )
-    # The decomposition may differ in its last bits from one process to another.
+    # The last bits of the decomposition may differ between processes.
     layer.weight.copy_(broadcast(solved.to(layer.weight), from_process=0))

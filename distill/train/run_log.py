@@ -1,4 +1,4 @@
-"""What a run writes down: lines of ``metrics.jsonl``, and the same to trackers."""
+"""The log of a run: lines of ``metrics.jsonl``, which trackers get too."""
 
 import json
 import math
@@ -17,14 +17,14 @@ from distill.basis.files import write_whole
 from distill.train.step import StepResult
 
 FILE = "metrics.jsonl"
-Item = TypeVar("Item")
+_Item = TypeVar("_Item")
 
 
 class RunLog:
-    """Writes on the main process, and measures speed, waiting and memory between its lines."""
+    """Writes on the main process; measures speed, waiting and memory between its lines."""
 
     def __init__(self, folder: Path, accelerator: Accelerator, *, step: int) -> None:
-        """Begin at a step; lines of steps that are about to be made again are removed."""
+        """Start at a step; lines of later steps, which training will repeat, are removed."""
         self._path = folder / FILE
         self._accelerator = accelerator
         self._start = self._last = time.perf_counter()
@@ -33,8 +33,8 @@ class RunLog:
         if accelerator.is_main_process:
             drop_lines_after(self._path, step)
 
-    def fetch(self, items: Iterator[Item]) -> Iterator[Item]:
-        """Yield the items, and count how long each was waited for."""
+    def fetch(self, items: Iterator[_Item]) -> Iterator[_Item]:
+        """Yield the items, and measure the time spent waiting for each."""
         while True:
             asked = time.perf_counter()
             try:
@@ -61,19 +61,19 @@ class RunLog:
             "gradient_norm": result.gradient_norm,
             "samples_per_second": round((step - self._step) * batch_size / since, 2),
             "data_wait_share": round(min(self._waited / since, 1.0), 4),
-            "peak_memory_bytes": peak_memory(self._accelerator.device),
+            "peak_memory_bytes": _peak_memory(self._accelerator.device),
         }
         self._last, self._step, self._waited, self._aside = now, step, 0.0, 0.0
         self._write(step, line)
         return line
 
     def validation(self, step: int, found: Mapping[str, Any]) -> None:
-        """Write the line of a look at the validation data; its time is not training's."""
+        """Write the line of a validation."""
         self._write(step, {"step": step, "validation": dict(found)})
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Leave out of a line's speed what is done inside, such as validating and saving."""
+        """Do not count the time spent inside, such as validating and saving, as training."""
         began = time.perf_counter()
         try:
             yield
@@ -89,7 +89,7 @@ class RunLog:
 
 
 def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, int | float | str | bool]:
-    """Return nested values by their path, such as ``terms/kl_divergence``."""
+    """Return nested values by path, such as ``terms/kl_divergence``."""
     flat: dict[str, int | float | str | bool] = {}
     for key, value in values.items():
         if isinstance(value, Mapping):
@@ -101,8 +101,8 @@ def flatten(values: Mapping[str, Any], path: str = "") -> dict[str, int | float 
     return flat
 
 
-def peak_memory(device: torch.device) -> int:
-    """Return the most bytes held so far: on a CUDA device by its tensors, else by the process."""
+def _peak_memory(device: torch.device) -> int:
+    """Return the peak memory in bytes: of tensors on a CUDA device, else of the process."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device)
     most = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -111,7 +111,7 @@ def peak_memory(device: torch.device) -> int:
 
 
 def drop_lines_after(path: Path, step: int) -> None:
-    """Remove the lines of steps that are about to be made again."""
+    """Remove the lines of later steps, which training will repeat."""
     if not path.exists():
         return
     lines = [line for line in path.read_text().splitlines() if _step_of(line) <= step]
@@ -119,7 +119,7 @@ def drop_lines_after(path: Path, step: int) -> None:
 
 
 def _step_of(line: str) -> float:
-    """Return the step of a line; one that was cut off is after all steps."""
+    """Return the step of a line; infinity if the line is incomplete."""
     try:
         return float(json.loads(line)["step"])
     except (ValueError, KeyError, TypeError):

@@ -3,7 +3,7 @@
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 import torch.distributed as dist
@@ -13,32 +13,22 @@ from torch.optim import Optimizer
 from distill.losses.embeddings import Embeddings
 from distill.losses.tiled.tiles import tiling
 from distill.losses.weighted import Banks, WeightedLoss
-from distill.train.gradient_cache import backward_in_pieces
-from distill.train.piece import Piece
+from distill.train._gradient_cache import backward_in_pieces
+from distill.train.piece import Outputs, Piece
 from students.encoder import embed_images, embed_texts, logit_bias, logit_scale
 
 
-class Outputs(NamedTuple):
-    """What the towers say of this process's rows, L2-normalised ``[b, D]``, and the scalars.
-
-    ``masked`` embeds the pictures with their hidden patches; None where nothing is hidden.
-    """
-
-    image: Tensor | None
-    text: Tensor | None
-    masked: Tensor | None
-    scale: Tensor
-    bias: Tensor | None
-
-
 class TrainableStudent(nn.Module):
-    """What is trained: both towers in one forward pass, as wrappers of several processes need."""
+    """The module that is trained: one forward pass through both towers.
+
+    Wrappers for several processes need a single forward pass.
+    """
 
     mean: Tensor
     std: Tensor
 
     def __init__(self, model: nn.Module, *, mean: Sequence[float], std: Sequence[float]) -> None:
-        """Take a dual encoder and the statistics that its image tower expects."""
+        """Take a dual encoder and the mean and standard deviation that its image tower expects."""
         super().__init__()
         self.model = model
         self.memory_format = torch.contiguous_format
@@ -51,7 +41,7 @@ class TrainableStudent(nn.Module):
         hidden: Tensor | None = None,
         tokens: Mapping[str, Tensor] | None = None,
     ) -> Outputs:
-        """Embed uint8 ``[b, H, W, 3]`` and tokens; what is ``hidden`` ``[b, H, W]`` turns grey."""
+        """Embed uint8 ``[b, H, W, 3]`` and tokens; ``hidden`` pixels ``[b, H, W]`` become grey."""
         image = text = masked = None
         if pixels is not None:
             values = self.normalised(pixels)
@@ -63,13 +53,13 @@ class TrainableStudent(nn.Module):
         return Outputs(image, text, masked, logit_scale(self.model), logit_bias(self.model))
 
     def normalised(self, pixels: Tensor) -> Tensor:
-        """Return uint8 ``[b, H, W, 3]`` as the image tower takes it, float32 ``[b, 3, H, W]``."""
+        """Normalise uint8 ``[b, H, W, 3]`` for the image tower, float32 ``[b, 3, H, W]``."""
         values = pixels.to(self.mean.device).permute(0, 3, 1, 2).float() / 255
         return ((values - self.mean) / self.std).contiguous(memory_format=self.memory_format)
 
 
 class _GatherRows(torch.autograd.Function):
-    """All processes' rows in the order of their ranks; the gradient is summed over them."""
+    """Gathers the rows of all processes in rank order; sums the gradient over the processes."""
 
     @staticmethod
     def forward(ctx: Any, rows: Tensor) -> Tensor:
@@ -87,11 +77,12 @@ class _GatherRows(torch.autograd.Function):
 
 
 def gather_rows(rows: Tensor) -> Tensor:
-    """Return the global batch ``[W · B, …]`` of every process's rows ``[B, …]``, with gradient.
+    """Gather the rows ``[B, …]`` of W processes into the global batch ``[W · B, …]``.
 
-    Every process computes the same global loss, and of its gradient a share whose mean over the
-    processes is the whole. The backward pass sums these shares and the data-parallel wrapper
-    averages over W, so that parameters get the gradient of one process.
+    Gradients flow back. Every process computes the same global loss, and a share of its gradient;
+    the mean of these shares over the processes is the whole gradient. The backward pass sums the
+    shares and the data-parallel wrapper averages over W, so parameters get the gradient that a
+    single process would compute.
     """
     if _processes() == 1:
         return rows
@@ -103,8 +94,8 @@ def gather_rows(rows: Tensor) -> Tensor:
 class GlobalLoss:
     """The loss of a step over the global batch, as a function of this process's outputs.
 
-    ``teacher``, ``groups`` and ``banks`` are those of the global batch; ``tile_rows`` is how many
-    rows of a matrix of similarities exist at a time, None for as many as is fast.
+    ``teacher``, ``groups`` and ``banks`` belong to the global batch. ``tile_rows`` is the number of
+    rows of a similarity matrix that exist at a time; None chooses a fast number.
     """
 
     loss: WeightedLoss
@@ -115,7 +106,7 @@ class GlobalLoss:
     tile_rows: int | None
 
     def __call__(self, outputs: Outputs) -> tuple[Tensor, dict[str, Tensor]]:
-        """Return the weighted sum, and detached what is logged: terms, cosines to the teacher."""
+        """Return the weighted sum, and detached what is logged: terms and cosines."""
         image, text, masked = (
             None if rows is None else gather_rows(rows)
             for rows in (outputs.image, outputs.text, outputs.masked)
@@ -135,10 +126,10 @@ class GlobalLoss:
 
 @dataclass(frozen=True)
 class StepResult:
-    """Numbers of one step, over the global batch.
+    """The numbers of one step, over the global batch.
 
-    ``cosines`` is the mean cosine of student and teacher on the same row, for each tower that
-    both have in the same width.
+    ``cosines`` holds the mean cosine of student and teacher on the same row, for each tower that
+    both have with the same width.
     """
 
     loss: float
@@ -149,7 +140,7 @@ class StepResult:
 
 
 class NonFiniteLossError(ArithmeticError):
-    """The loss is no finite number; the optimizer has not moved."""
+    """The loss is not a finite number; the optimizer has not stepped."""
 
 
 def training_step(
@@ -161,7 +152,7 @@ def training_step(
     accelerator: Any,
     gradient_clip: float | None,
 ) -> StepResult:
-    """Run one step on this process's rows, cut into the pieces that its memory holds.
+    """Run one step on this process's rows, cut into pieces that fit its memory.
 
     Raises:
         NonFiniteLossError: the loss is not finite.
@@ -185,18 +176,14 @@ def training_step(
 
 
 def check_finite(total: Tensor) -> None:
-    """Refuse a loss that no gradient should be taken of.
-
-    Raises:
-        NonFiniteLossError: it is not finite.
-    """
+    """Raise a NonFiniteLossError unless the loss is finite."""
     value = float(total.detach())
     if not math.isfinite(value):
         raise NonFiniteLossError(f"the loss is {value}")
 
 
 def _result(total: Tensor, logged: dict[str, Tensor], *, norm: Tensor, scale: Tensor) -> StepResult:
-    # One transfer for all numbers: each by itself would make a GPU wait.
+    # One transfer for all numbers; with one for each, a GPU would wait.
     names = list(logged)
     numbers = [total, torch.as_tensor(norm), scale, *logged.values()]
     values = torch.stack([number.detach().float().to(total.device) for number in numbers]).tolist()

@@ -1,4 +1,4 @@
-"""Which of the teacher's embeddings a student learns from: of pictures, of captions, or both."""
+"""The towers of a student, and which of the teacher's embeddings it learns from."""
 
 from collections.abc import Collection
 from dataclasses import dataclass
@@ -24,18 +24,18 @@ _COMPARED: dict[str, dict[Part, Part]] = {
 
 
 def corpus_parts(towers: Towers, terms: Collection[str]) -> frozenset[Part]:
-    """Return the parts of the corpus that the named terms compare a student's rows with."""
+    """Return the parts of the corpus that the named terms compare the student with."""
     compared = [which for term in terms if (which := TERMS[term].compared) is not None]
-    return frozenset(_COMPARED[which][part] for which in compared for part in own_parts(towers))
+    return frozenset(_COMPARED[which][part] for which in compared for part in _own_parts(towers))
 
 
 def teacher_parts(towers: Towers, terms: Collection[str]) -> frozenset[Part]:
-    """Return what the teacher has to embed of the training data; a bank of prompts is apart."""
-    return own_parts(towers) | corpus_parts(towers, terms)
+    """Return the parts of the training data that the teacher must embed, besides prompts."""
+    return _own_parts(towers) | corpus_parts(towers, terms)
 
 
-def own_parts(towers: Towers) -> frozenset[Part]:
-    """Return what the student itself embeds."""
+def _own_parts(towers: Towers) -> frozenset[Part]:
+    """Return the parts of the training data that the student embeds."""
     parts: set[Part] = set()
     if towers.image:
         parts.add("images")

@@ -7,7 +7,7 @@ from accelerate import Accelerator
 from accelerate.utils import DistributedDataParallelKwargs
 from torch import Tensor, nn
 
-from distill.train.freeze import locked_towers
+from distill.train._freeze import locked_towers
 from distill.train.step import gather_rows
 from students.config import StudentConfig
 from students.model import StudentModel

@@ -8,7 +8,7 @@ import pytest
 import torch
 from torch import nn
 
-from distill.train.ema import MovingAverage
+from distill.train._ema import MovingAverage
 from students.build import build_towers
 from students.encoder import Student, embed_images
 from students.model import load_student

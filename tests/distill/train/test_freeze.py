@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from distill.train.freeze import locked_towers
+from distill.train._freeze import locked_towers
 from distill.train.optimizer import OptimizerSettings, build_optimizers
 from distill.train.step import TrainableStudent
 from students.config import StudentConfig

@@ -12,7 +12,7 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import nn
 
-from distill.train.gradient_cache import backward_in_pieces, running_statistics_kept
+from distill.train._gradient_cache import backward_in_pieces, running_statistics_kept
 from distill.train.piece import Piece
 from distill.train.processes import start_accelerator
 from distill.train.step import TrainableStudent, check_finite, training_step

@@ -1,53 +1,45 @@
-"""Gradient caching: a contrastive batch larger than what the towers can hold at once.
+"""Gradient caching: contrastive batches larger than the towers can hold at once.
 
-All pieces are embedded without a graph, the loss of the whole batch gives the gradient of each
-embedding, and the pieces go through the towers again to carry it on to the weights. The gradient
-is that of one pass over the whole batch for towers without batch statistics (Gao et al. 2021,
-https://arxiv.org/abs/2101.06983). Batch norm sees the statistics of a piece, in both passes the
-same, and its running statistics move in the second one alone.
+First all pieces are embedded without a graph. The loss of the whole batch then gives the gradient
+of each embedding, and the pieces go through the towers again to carry it to the weights. For towers
+without batch statistics, the gradient is that of one pass over the whole batch. Batch norm sees the
+statistics of a piece, the same in both passes; its running statistics change in the second only.
+
+Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983.
 """
 
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from distill.train.piece import Piece
-
-
-class Embedded(Protocol):
-    """The outputs of a student on one piece: rows of each kind, scale and bias."""
-
-    image: Tensor | None
-    text: Tensor | None
-    masked: Tensor | None
-    scale: Tensor
-    bias: Tensor | None
+from distill.train.piece import Outputs, Piece
 
 
 def backward_in_pieces(
     model: nn.Module,
     pieces: Sequence[Piece],
-    loss: Callable[[Any], tuple[Tensor, dict[str, Tensor]]],
+    loss: Callable[[Outputs], tuple[Tensor, dict[str, Tensor]]],
     *,
     check: Callable[[Tensor], None],
     accelerator: Any,
-) -> tuple[Any, Tensor, dict[str, Tensor]]:
-    """Compute the loss of all pieces together and add its gradient to the weights'.
+) -> tuple[Outputs, Tensor, dict[str, Tensor]]:
+    """Compute the loss of all pieces together and add its gradient to that of the weights.
 
-    Dropout draws the same in both passes. ``check`` sees the loss before any gradient is taken.
+    Dropout draws the same values in both passes. ``check`` sees the loss before any gradient is
+    computed.
 
     Returns:
-        The outputs of the whole batch, the loss, and what it logs.
+        The outputs of the whole batch, the loss, and the values to log.
     """
-    states: list[RandomState] = []
-    parts = []
+    states: list[_RandomState] = []
+    parts: list[Outputs] = []
     with torch.no_grad(), running_statistics_kept(model):
         for piece in pieces:
-            states.append(RandomState(accelerator.device))
+            states.append(_RandomState(accelerator.device))
             parts.append(model(piece.pixels, piece.hidden, piece.tokens))
     whole = _join(parts)
     total, logged = loss(whole)
@@ -56,7 +48,7 @@ def backward_in_pieces(
     first = 0
     for number, (piece, state) in enumerate(zip(pieces, states, strict=True)):
         last = number == len(pieces) - 1
-        # Processes exchange gradients once, when the last piece has added its own.
+        # Processes exchange gradients once, after the last piece.
         with nullcontext() if last else accelerator.no_sync(model):
             state.replay()
             outputs = model(piece.pixels, piece.hidden, piece.tokens)
@@ -65,17 +57,17 @@ def backward_in_pieces(
     return whole, total, logged
 
 
-class RandomState:
-    """The states of the generators that the dropout of a pass draws from."""
+class _RandomState:
+    """The states of the random generators that dropout draws from."""
 
     def __init__(self, device: torch.device) -> None:
-        """Remember the states as they are before the pass."""
+        """Remember the states before a pass."""
         self._cpu = torch.get_rng_state()
         self._module = None if device.type == "cpu" else torch.get_device_module(device)
         self._device = None if self._module is None else self._module.get_rng_state()
 
     def replay(self) -> None:
-        """Draw as the pass did."""
+        """Restore the states, so the next pass draws the same values."""
         torch.set_rng_state(self._cpu)
         if self._module is not None:
             self._module.set_rng_state(self._device)
@@ -83,7 +75,7 @@ class RandomState:
 
 @contextmanager
 def running_statistics_kept(model: nn.Module) -> Iterator[None]:
-    """Let batch norms use the statistics of their batch without adding them to the running ones."""
+    """Let batch norms use the statistics of their batch without updating the running ones."""
     norms = [
         module
         for module in model.modules()
@@ -94,7 +86,7 @@ def running_statistics_kept(model: nn.Module) -> Iterator[None]:
         for norm in norms
     ]
     for norm in norms:
-        # With momentum 0 the running statistics are multiplied by one.
+        # With momentum 0 the running statistics stay as they are.
         norm.momentum = 0.0
     try:
         yield
@@ -105,8 +97,8 @@ def running_statistics_kept(model: nn.Module) -> Iterator[None]:
                 norm.num_batches_tracked.copy_(seen)
 
 
-def _join(parts: Sequence[Any]) -> Any:
-    """Return the outputs of the whole batch as leaves that collect their gradient."""
+def _join(parts: Sequence[Outputs]) -> Outputs:
+    """Return the outputs of the whole batch, as leaves of the graph that collect gradients."""
 
     def leaf(values: Tensor) -> Tensor:
         return values.detach().clone().requires_grad_()
@@ -125,8 +117,8 @@ def _join(parts: Sequence[Any]) -> Any:
     )
 
 
-def _carry(outputs: Embedded, whole: Embedded, *, first: int, scalars: bool) -> Tensor:
-    """Return a scalar whose gradient with respect to the outputs is the cached one."""
+def _carry(outputs: Outputs, whole: Outputs, *, first: int, scalars: bool) -> Tensor:
+    """Return a scalar whose gradient by the outputs is the cached one."""
     last = first + _rows(outputs)
     pairs = [
         (mine, None if (leaf := getattr(whole, name)).grad is None else leaf.grad[first:last])
@@ -137,7 +129,7 @@ def _carry(outputs: Embedded, whole: Embedded, *, first: int, scalars: bool) -> 
         pairs.append((outputs.scale, whole.scale.grad))
         if outputs.bias is not None and whole.bias is not None:
             pairs.append((outputs.bias, whole.bias.grad))
-    # A zero gradient keeps every weight in the graph, as one pass over the batch does.
+    # A zero gradient keeps every weight in the graph, like a single pass over the batch.
     products = [
         (mine * (torch.zeros_like(mine) if gradient is None else gradient)).sum()
         for mine, gradient in pairs
@@ -145,6 +137,6 @@ def _carry(outputs: Embedded, whole: Embedded, *, first: int, scalars: bool) -> 
     return torch.stack(products).sum()
 
 
-def _rows(outputs: Embedded) -> int:
+def _rows(outputs: Outputs) -> int:
     rows = outputs.text if outputs.image is None else outputs.image
     return 0 if rows is None else len(rows)

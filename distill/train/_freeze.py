@@ -1,4 +1,4 @@
-"""Locking towers for a while: what is locked is neither trained nor moved in any other way."""
+"""Locking towers for some steps: nothing changes a locked tower."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -12,17 +12,18 @@ from students.parts import TOWERS, backbone_of
 def locked_towers(model: nn.Module, *, image: bool, text: bool) -> Iterator[None]:
     """Lock the backbones of towers for a step: forward, backward and the optimizer's step.
 
-    A locked backbone needs no gradient, so that no activation of it is kept and no backward pass
-    goes through it; its gradients are None, which optimizers leave alone altogether: no weight
-    decay, no momentum. It is in evaluation mode: batch norms keep their running statistics, and
-    there is no dropout. The projection above it goes on learning (Zhai et al. 2022,
-    https://arxiv.org/abs/2111.07991, lock the image tower so).
+    A locked backbone needs no gradient, so its activations are not kept and no backward pass goes
+    through it. Its gradients are None, and optimizers skip such parameters: no weight decay, no
+    momentum. It is in evaluation mode: batch norms keep their running statistics, and there is no
+    dropout. The projection above it keeps learning.
 
-    With several processes the wrapper has to look for parameters that take no part
-    (``find_unused_parameters``) and all processes lock the same towers in a step.
+    With several processes, the wrapper must look for unused parameters
+    (``find_unused_parameters``), and all processes must lock the same towers in a step.
+
+    Source: Zhai et al. 2022 lock the image tower in this way, https://arxiv.org/abs/2111.07991.
 
     Args:
-        model: The dual encoder itself, in training mode, without wrappers.
+        model: The dual encoder, in training mode, without wrappers.
         image: Whether the image tower is locked.
         text: Whether the text tower is locked.
     """

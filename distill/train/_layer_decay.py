@@ -1,4 +1,4 @@
-"""Layer-wise decay of learning rates: which layer of its tower each parameter is in."""
+"""Layer-wise decay of learning rates: each parameter belongs to a layer of its tower."""
 
 from collections.abc import Iterator
 
@@ -13,12 +13,14 @@ _LOWEST, _LAYERS, _PROJECTION = range(3)
 
 
 def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
-    """Return ``decay ** d`` for the parameters of towers by name, d layers below the highest.
+    """Return ``decay ** d`` by parameter name, d being the number of layers below the highest.
 
-    The projection is the highest layer of its tower. Below it, layers of a timm backbone are as
-    timm groups them; those of every other tower go by the number of the outermost repeated layer,
-    embeddings the lowest and what follows the last layer with that one. Each tower counts its own
-    layers (BEiT, https://arxiv.org/abs/2106.08254, as timm does it).
+    The projection is the highest layer of its tower. The layers of a timm backbone are those that
+    timm groups. In any other tower, a parameter's layer is the number of the outermost repeated
+    layer in its name; embeddings are the lowest layer, and what follows the last layer belongs to
+    it. Each tower counts its own layers.
+
+    Source: BEiT, https://arxiv.org/abs/2106.08254, as implemented in timm.
     """
     factors: dict[str, float] = {}
     known = dict(_timm_layers(model))
@@ -32,7 +34,7 @@ def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
 
 
 def _timm_layers(model: nn.Module) -> Iterator[tuple[str, int]]:
-    """Yield parameters of timm backbones and their layers, counted from 0."""
+    """Yield the parameters of timm backbones with their layers, counted from 0."""
     for path, module in model.named_modules():
         if not isinstance(module, ImageTower):
             continue
@@ -50,7 +52,7 @@ def _timm_layers(model: nn.Module) -> Iterator[tuple[str, int]]:
 def _places(
     model: nn.Module, tower: TowerName, known: dict[str, int]
 ) -> dict[str, tuple[int, int]]:
-    """Return places that sort from the lowest layer of a tower to its projection."""
+    """Return each parameter's place; places sort from the lowest layer to the projection."""
     places: dict[str, tuple[int, int]] = {}
     last = (_LOWEST, 0)
     for name, _ in model.named_parameters():
@@ -62,8 +64,8 @@ def _places(
         elif name in known:
             places[name] = (_LAYERS, known[name])
         else:
-            # Modules are registered from the bottom to the top, so that what has no number of its
-            # own is below the first layer or belongs to the one before it.
+            # Modules are registered from bottom to top. A parameter without a number is below the
+            # first layer, or belongs to the layer before it.
             last = (_LAYERS, numbers[0]) if numbers else last
             places[name] = last
     return places

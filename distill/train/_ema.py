@@ -1,4 +1,4 @@
-"""A moving average of the student's weights, for validation and as what a run gives."""
+"""A moving average of the student's weights, which is validated and becomes the result."""
 
 from collections.abc import Mapping
 from dataclasses import replace
@@ -14,13 +14,13 @@ from students.encoder import Student
 class MovingAverage:
     """The exponential moving average of a student, with a decay that rises to its full value.
 
-    After step s the decay is ``min(decay, 1 − s^(−2/3))``, so that a short run is not dominated by
-    its start (timm's warmup). Parameters and floating-point buffers, which are the running mean and
-    variance of batch norms, are averaged alike; counters are copied. The average is in
-    evaluation mode and takes the student's device.
+    After step s the decay is ``min(decay, 1 − s^(−2/3))``, timm's warmup, so the start does not
+    dominate a short run. Parameters and floating-point buffers (the running mean and variance of
+    batch norms) are averaged alike; counters are copied. The average is in evaluation mode and on
+    the student's device.
 
     Args:
-        student: The student as it is before the first step, on its device.
+        student: The student before the first step, on its device.
         decay: The share of the average that a step keeps, in (0, 1).
     """
 
@@ -33,25 +33,25 @@ class MovingAverage:
         self.student = replace(student, model=self._average.module)
 
     def update(self, step: int) -> None:
-        """Take the weights after a step into the average; ``step`` counts from 1."""
+        """Add the weights after a step to the average; ``step`` counts from 1."""
         self._average.update(self._model, step=step)
 
     def state_dict(self) -> dict[str, Tensor]:
-        """Return all that going on needs: the averaged weights and buffers by name."""
+        """Return what resuming needs: the averaged weights and buffers by name."""
         state: dict[str, Tensor] = self._average.module.state_dict()
         return state
 
     def load_state_dict(self, state: Mapping[str, Tensor]) -> None:
-        """Take over what ``state_dict`` gave.
+        """Load what ``state_dict`` returned.
 
         Raises:
-            RuntimeError: A tensor is missing, or has another shape.
+            RuntimeError: a tensor is missing or has another shape.
         """
         self._average.module.load_state_dict(state)
 
 
 class _Average(ModelEmaV3):
-    """timm's average, which would move a tensor twice that a model has under two names."""
+    """timm's average, made safe for tied weights: each tensor moves once, whatever its names."""
 
     @torch.no_grad()
     def apply_update_(self, model: nn.Module, decay: float) -> None:
