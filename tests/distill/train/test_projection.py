@@ -114,7 +114,7 @@ def test_more_noise_takes_a_larger_ridge() -> None:
 def test_a_sample_of_one_is_refused() -> None:
     inputs, outputs = problem(2, 20, 1.0)
     assert solve_projection(inputs, outputs).weight.shape == (WIDTH, 20)
-    with pytest.raises(RunError, match=r"projection_start: ridge has 1 rows .* needs 2 or more"):
+    with pytest.raises(RunError, match=r"projection_start: ridge has 1 rows .* needs at least 2"):
         solve_projection(inputs[:1], outputs[:1])
 
 
@@ -210,7 +210,7 @@ def test_a_tower_or_a_teachers_side_may_be_missing() -> None:
 
 
 def test_what_cannot_be_solved_is_refused_in_one_line() -> None:
-    with pytest.raises(RunError, match=r"student\.width: the image projection gives 12 .* 7;"):
+    with pytest.raises(RunError, match=r"student\.width: the image projection has width 12, but .* 7;"):
         start_projections(build(), sample(width=7), device=CPU)
     with pytest.raises(RunError, match=r"student\.image\.projection: .* linear"):
         start_projections(build(projection="mlp"), sample(), device=CPU)
