@@ -1,4 +1,4 @@
-"""What the losses check of their inputs."""
+"""Checks of the inputs of losses."""
 
 import math
 
@@ -8,14 +8,14 @@ from distill.losses.embeddings import Embeddings
 
 
 def both_towers(term: str, model: str, embeddings: Embeddings) -> tuple[Tensor, Tensor]:
-    """Return images and texts of the same pairs.
+    """Return the image and text embeddings of the same pairs.
 
     Raises:
-        ValueError: a tower is missing, or they are not both ``[B, D]``.
+        ValueError: a tower is missing, or the embeddings are not both ``[B, D]``.
     """
     if embeddings.image is None or embeddings.text is None:
         missing = "image" if embeddings.image is None else "text"
-        raise ValueError(f"{term}: it needs both towers and the {model} has no {missing} tower")
+        raise ValueError(f"{term}: needs both towers, but the {model} has no {missing} tower")
     image_BD, text_BD = embeddings.image, embeddings.text
     if image_BD.shape != text_BD.shape or image_BD.ndim != 2:
         raise ValueError(
@@ -28,10 +28,10 @@ def both_towers(term: str, model: str, embeddings: Embeddings) -> tuple[Tensor, 
 def common_towers(
     term: str, student: Embeddings, teacher: Embeddings
 ) -> list[tuple[str, Tensor, Tensor]]:
-    """Return name, student's and teacher's embeddings of each tower that both have.
+    """Return the name and both models' embeddings of each tower that both have.
 
     Raises:
-        ValueError: there is none, or a tower's batches differ.
+        ValueError: there is no such tower, or the batches of a tower differ.
     """
     towers = [
         (tower, ours, theirs)
@@ -44,7 +44,7 @@ def common_towers(
     if not towers:
         raise ValueError(
             f"{term}: student and teacher have no tower in common; "
-            "it needs the images of both or the texts of both"
+            "give the images of both or the texts of both"
         )
     for tower, ours, theirs in towers:
         check_same_batch(term, ours, theirs, what=f"{tower} rows")
@@ -52,40 +52,40 @@ def common_towers(
 
 
 def check_same_batch(term: str, ours: Tensor, theirs: Tensor, *, what: str = "rows") -> None:
-    """Raise a ValueError where student and teacher have not embedded equally many rows."""
+    """Raise a ValueError unless student and teacher have equally many rows."""
     if len(ours) != len(theirs):
         raise ValueError(
-            f"{term}: the student has {len(ours)} {what} and the teacher {len(theirs)}; "
+            f"{term}: the student has {len(ours)} {what}, but the teacher has {len(theirs)}; "
             "both must embed the same batch"
         )
 
 
 def check_same_width(term: str, ours: Tensor, theirs: Tensor, *, tower: str = "") -> None:
-    """Raise a ValueError where student and teacher are not equally wide."""
+    """Raise a ValueError unless student and teacher have the same width."""
     if ours.shape[-1] != theirs.shape[-1]:
         tower = f"{tower} " if tower else ""
         raise ValueError(
-            f"{term}: the student's {tower}width is {ours.shape[-1]} and the "
-            f"teacher's {theirs.shape[-1]}; they must be equal"
+            f"{term}: the student's {tower}width is {ours.shape[-1]}, but the "
+            f"teacher's is {theirs.shape[-1]}; they must be equal"
         )
 
 
 def check_temperature(term: str, temperature: float) -> None:
-    """Raise a ValueError where a temperature is no finite number above 0."""
+    """Raise a ValueError unless a temperature is a finite number above 0."""
     if not 0 < temperature < math.inf:
         raise ValueError(f"{term}: temperature is {temperature}; it must be above 0")
 
 
 def check_groups(term: str, groups: Tensor | None, rows: Tensor) -> Tensor | None:
-    """Return the ids where the rows are.
+    """Return the group ids on the device of the rows.
 
     Raises:
-        ValueError: they are not one id a row.
+        ValueError: there is not one id for each row.
     """
     if groups is None:
         return None
     if groups.shape != rows.shape[:1]:
         raise ValueError(
-            f"{term}: groups is {list(groups.shape)}; it must be [{len(rows)}], one id a row"
+            f"{term}: groups is {list(groups.shape)}; it must be [{len(rows)}], one id for each row"
         )
     return groups.to(rows.device)

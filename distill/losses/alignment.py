@@ -1,4 +1,4 @@
-"""Terms that pull the student's embeddings to the teacher's."""
+"""Terms that pull the student's embeddings towards the teacher's."""
 
 from collections.abc import Callable, Mapping
 from typing import Literal
@@ -17,11 +17,15 @@ def embedding_alignment(
     teacher: Embeddings,
     kind: Literal["cosine", "mse", "smooth_l1"] = "cosine",
 ) -> Tensor:
-    """Pull each of the student's vectors to the teacher's of the same row.
+    """Pull each of the student's embeddings towards the teacher's embedding of the same row.
 
-    The mean over the towers that both models have, and over the batch, of ``1 − cos`` (cosine), of
-    the squared error summed over D (mse), or of the Huber error at beta 1 summed over D
-    (smooth_l1).
+    The mean over the batch, and over the towers that both models have, of the distance ``kind``.
+
+    Args:
+        student: The student's embeddings ``[B, D]``.
+        teacher: The teacher's embeddings ``[B, D]``.
+        kind: "cosine" is ``1 − cos``, "mse" the squared error summed over D, and "smooth_l1" the
+            Huber error with beta 1 summed over D.
 
     Raises:
         ValueError: the models have no tower in common, their batches or widths differ, or the kind
@@ -44,17 +48,17 @@ def embedding_alignment(
 
 
 def _cosine_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Return one minus the cosine of each pair of rows, the mean."""
+    """Return the mean over rows of one minus the cosine."""
     return (1 - F.cosine_similarity(student_BD, teacher_BD, dim=-1)).mean()
 
 
 def _squared_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Return the squared error of each pair of rows, summed over D, the mean."""
+    """Return the mean over rows of the squared error summed over D."""
     return (student_BD - teacher_BD).square().sum(dim=-1).mean()
 
 
 def _huber_distance(student_BD: Tensor, teacher_BD: Tensor) -> Tensor:
-    """Return the Huber error at beta 1 of each pair of rows, summed over D, the mean."""
+    """Return the mean over rows of the Huber error with beta 1 summed over D."""
     return F.smooth_l1_loss(student_BD, teacher_BD, reduction="none", beta=1.0).sum(dim=-1).mean()
 
 

@@ -1,15 +1,15 @@
-"""The catalogue of loss terms: one row for each, which says all that is to be known about it.
+"""The catalogue of loss terms: one row describes everything about a term.
 
-The catalogue is plain data. A row names its term's function but does not import it, so reading a
-recipe loads no torch. The recipe's section, its schema, the checks, the weighted sum, what the
-teacher embeds and the table in docs/losses.md all follow from these rows.
+The catalogue is plain data. A row names the function of its term without importing it, so reading
+a recipe loads no torch. The section of the recipe, its schema and checks, the weighted sum, what
+the teacher embeds, and the table in docs/losses.md all follow from the rows.
 """
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-# What a function may take, each under the name of its parameter:
+# What the function of a term may take; the names are those of its parameters:
 # - student, teacher: `distill.losses.embeddings.Embeddings` of the batch;
 # - student_image, teacher_image, student_scale, teacher_scale: parts of them, as tensors;
 # - groups: which rows of the batch are true pairs of each other;
@@ -89,25 +89,25 @@ class TermField:
 
 @dataclass(frozen=True)
 class TermRow:
-    """All that is to be known about a loss term.
+    """Everything about a loss term.
 
     Attributes:
         name: The term's name in recipes, and the name of its function.
         title: One sentence on what the term does.
         family: The module of ``distill.losses`` that holds the function.
         inputs: What the function takes before its own arguments, in order.
-        towers: Which towers it compares: "both" of a student that must have two, those in
-            "common" with the teacher, the student's "own" whichever they are, or the "image" tower.
+        towers: The towers it compares: "both" (the student must have two), those that student and
+            teacher have in "common", the student's "own" (one or two), or the "image" tower.
         fields: Its fields in a recipe.
         equal_width: Whether student and teacher must be equally wide.
         each_teacher: Whether it is applied to each of several teachers and the values are averaged.
             Otherwise it takes their joined embeddings.
-        compared: Which part of the corpus it compares a tower's rows with: that of the tower's
-            "own" kind, of the "other" kind, or None if it takes no corpus.
-        within_batch: Whether it can tell a pair from nothing but the others of its batch.
-        masked: Whether it takes the student's pictures with patches hidden, if a recipe sets
+        compared: The part of the corpus that it compares a tower's rows with: the tower's "own"
+            kind, the "other" kind, or None if it takes no corpus.
+        within_batch: Whether it compares a pair with the others of its batch and nothing else.
+        masked: Whether it takes partly hidden pictures of the student if a recipe sets
             ``mask_ratio``.
-        aligns: Whether it is trained alone in the first steps, if a recipe asks for such steps.
+        aligns: Whether it is active in the ``alignment_first_steps`` of a recipe.
     """
 
     name: str
@@ -170,7 +170,7 @@ class TermRow:
     def needs_partners(self) -> bool:
         """Whether it needs the true partners of the rows in the corpus.
 
-        Held-out data has none, so the term is not measured there.
+        Held-out data has none, so the term is not measured on it.
         """
         return "image_partners" in self.inputs
 
@@ -182,24 +182,24 @@ class TermRow:
 
 _TEMPERATURE = TermField(
     "temperature",
-    "What both models' logits are divided by.",
+    "Divides the logits of both models.",
     Number(above=0),
     default=1.0,
     argument=True,
 )
 _SCALE = TermField(
     "scale",
-    "The student's logit scale: its own, the teacher's, or so many times the teacher's.",
+    "The student's logit scale: own, teacher, or a factor of the teacher's scale.",
     ChoiceOrNumber(
         ("own", "teacher"),
         Number(above=0),
-        expected="own, teacher, or how many times the teacher's scale it is",
+        expected="own, teacher, or a factor of the teacher's scale",
     ),
     default="own",
 )
 _SAMPLES = TermField(
     "samples",
-    "How many captions, and how many pictures, are drawn anew for each step.",
+    "Number of captions, and of pictures, that each step draws anew.",
     Whole(least=1),
     default=16384,
 )
@@ -217,7 +217,7 @@ _ROWS = (
     ),
     TermRow(
         "embedding_alignment",
-        "Pulls each embedding to the teacher's of the same picture or text.",
+        "Pulls each embedding towards the teacher's embedding of the same picture or text.",
         family="alignment",
         inputs=("student", "teacher"),
         towers="common",
@@ -231,13 +231,13 @@ _ROWS = (
             ),
             TermField(
                 "mask_ratio",
-                "Share of each picture hidden from the student for this term (MFD); 0: nothing.",
+                "Share of each picture that this term hides from the student (MFD).",
                 Number(least=0, below=1),
                 default=0.0,
             ),
             TermField(
                 "mask_patch",
-                "Side of the squares that are hidden, in the student's pixels.",
+                "Side of the hidden squares, in pixels of the student's input.",
                 Whole(least=1),
                 default=16,
             ),
@@ -266,7 +266,7 @@ _ROWS = (
     ),
     TermRow(
         "relational",
-        "Matches how the teacher relates pictures to each other, and texts.",
+        "Matches how the teacher relates pictures to pictures, and texts to texts.",
         family="distributions",
         inputs=("student", "teacher"),
         towers="common",
@@ -275,14 +275,14 @@ _ROWS = (
     ),
     TermRow(
         "soft_target",
-        "Contrasts with a target that knows which rows of the batch resemble each other.",
+        "Tells pairs apart, but less strictly if rows of the batch resemble each other.",
         family="contrastive",
         inputs=("student",),
         towers="both",
         fields=(
             TermField(
                 "temperature",
-                "What the target's logits are divided by.",
+                "Divides the logits of the target.",
                 Number(above=0),
                 default=1.0,
                 argument=True,
@@ -292,7 +292,7 @@ _ROWS = (
     ),
     TermRow(
         "sigmoid_contrastive",
-        "Judges every picture and caption of the batch by itself: a pair or not (SigLIP).",
+        "Decides for each picture and caption of the batch whether they are a pair (SigLIP).",
         family="contrastive",
         inputs=("student", "groups"),
         towers="both",
@@ -308,13 +308,13 @@ _ROWS = (
             _TEMPERATURE,
             TermField(
                 "bank",
-                "A file with one text a line; null: data.labels, or captions of the training data.",
+                "File with one text per line; null: data.labels, or captions of the training data.",
                 Line(),
                 default=None,
             ),
             TermField(
                 "bank_size",
-                "How many captions are drawn where no file and no labels are given.",
+                "Number of captions to draw if neither a file nor labels are given.",
                 Whole(least=1),
                 default=1024,
             ),
@@ -333,7 +333,7 @@ _ROWS = (
     ),
     TermRow(
         "corpus_contrastive",
-        "Tells a row's true partners in the teacher's cache from everything else there.",
+        "Tells each row's true partners in the teacher's cache from everything else in it.",
         family="corpus",
         inputs=("student", *_CORPUS, "image_partners", "text_partners"),
         towers="own",
@@ -343,8 +343,7 @@ _ROWS = (
     ),
     TermRow(
         "corpus_relational",
-        "Matches how the teacher relates pictures to its cached pictures, and captions to"
-        " captions.",
+        "Matches how the teacher relates rows to its cached pictures or captions.",
         family="corpus",
         inputs=("student", "teacher", *_CORPUS),
         towers="own",

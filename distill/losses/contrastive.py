@@ -20,18 +20,22 @@ from distill.losses.tiled.tiles import Product
 
 
 def contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
-    """Tell the true pairs of the batch from all others (InfoNCE in both directions).
+    """Tell the true pairs of the batch from all others: InfoNCE in both directions.
 
-    ``½ [CE(P of S's rows, Y) + CE(P of Sᵀ's rows, Y)]``; the target Y is the identity, or with
-    ``groups`` (integers ``[B]``, the same for the same image or caption) uniform over the rows of
-    one group. A row of group -1 has no true partner and is left out, as a row and as a column; the
-    term is 0 where no row remains.
+    ``½ [CE(P of S's rows, Y) + CE(P of Sᵀ's rows, Y)]``. Without groups, the target Y is the
+    identity; with groups, it is uniform over the rows of a row's group.
+
+    Args:
+        student: The student's embeddings ``[B, D]``.
+        groups: Integers ``[B]``, equal for rows with the same image or caption. A row of group -1
+            has no true partner and is left out, as a row and as a column. The term is 0 if no row
+            remains.
 
     Raises:
         ValueError: a tower is missing, or ``groups`` is not ``[B]``.
 
-    Source: CLIP, https://arxiv.org/abs/2103.00020; the groups answer the remark on several captions
-    of an image in the simple-CLIP tutorial, https://github.com/moein-shariatnia/OpenAI-CLIP.
+    Source: CLIP, https://arxiv.org/abs/2103.00020. The groups handle images with several captions,
+    which the simple-CLIP tutorial points out, https://github.com/moein-shariatnia/OpenAI-CLIP.
     """
     image, text = both_towers("contrastive", "student", student)
     groups = check_groups("contrastive", groups, image)
@@ -46,8 +50,8 @@ def interactive_contrastive(
     """Tell the teacher's true partners of the student's rows from all others.
 
     ``½ [CE(P of scale · Is Ttᵀ, Y) + CE(P of scale · Ts Itᵀ, Y)]``: InfoNCE of the student's
-    images against the teacher's texts and of its texts against the teacher's images, at the
-    student's scale. Y and ``groups`` as in `contrastive`.
+    images with the teacher's texts, and of the student's texts with the teacher's images, at the
+    student's scale. Y and ``groups`` are those of `contrastive`. The widths must be equal.
 
     Raises:
         ValueError: a tower is missing, batches or widths differ, or ``groups`` is not ``[B]``.
@@ -67,10 +71,10 @@ def interactive_contrastive(
 
 
 def sigmoid_contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
-    """Judge every picture and caption of the batch by itself: a pair or not.
+    """Decide for each image and caption of the batch whether they are a pair.
 
-    ``−log σ(y · S)`` summed over an image's row, the mean over the rows; y is +1 for a pair (or
-    the same group) and −1 else. ``groups`` as in `contrastive`.
+    ``−log σ(y · S)`` summed over an image's row, the mean over rows. y is +1 for a pair or for rows
+    of the same group, and −1 otherwise. ``groups`` are those of `contrastive`.
 
     Raises:
         ValueError: a tower is missing, or ``groups`` is not ``[B]``.
@@ -91,16 +95,17 @@ def sigmoid_contrastive(student: Embeddings, groups: Tensor | None = None) -> Te
 
 
 def soft_target(student: Embeddings, temperature: float = 1.0) -> Tensor:
-    """Contrast with a target that knows which rows of the batch resemble each other.
+    """Contrast rows, with a target that knows which rows of the batch resemble each other.
 
-    ``½ [CE(P of S's rows, Q) + CE(P of Sᵀ's rows, Q)]``, the target Q the row softmax of
-    ``scale · (I Iᵀ + T Tᵀ) / 2 / temperature``, detached. S is not divided by the temperature.
+    ``½ [CE(P of S's rows, Q) + CE(P of Sᵀ's rows, Q)]``. The target Q is the row softmax of
+    ``scale · (I Iᵀ + T Tᵀ) / 2 / temperature``, without a gradient. The temperature does not divide
+    S.
 
     Raises:
         ValueError: a tower is missing, or the temperature is not above 0.
 
-    Source: the simple-CLIP tutorial, https://github.com/moein-shariatnia/OpenAI-CLIP, corrected:
-    there the vectors are not normalised and gradients flow through the target.
+    Source: the simple-CLIP tutorial, https://github.com/moein-shariatnia/OpenAI-CLIP, with two
+    corrections: embeddings are normalised, and no gradient flows through the target.
     """
     check_temperature("soft_target", temperature)
     image, text = both_towers("soft_target", "student", student)
@@ -116,7 +121,7 @@ def soft_target(student: Embeddings, temperature: float = 1.0) -> Tensor:
 def _info_nce(
     rows: Tensor, columns: Tensor, scale: Tensor, groups: Tensor | None, *, columns_too: bool
 ) -> Tensor:
-    """Return InfoNCE of the rows, and of the columns too, with rows of group -1 left out."""
+    """Return InfoNCE of the rows, or the mean of rows and columns, without rows of group -1."""
     logits = product(rows, columns, scale)
     if groups is None:
         return identity_loss(logits, columns=columns_too)
@@ -133,8 +138,8 @@ def _info_nce(
 def _group_gap(logits: Product, groups: Tensor) -> Tensor | None:
     """Return by how much a row's mean logit over its group exceeds that of its own column.
 
-    The mean over rows, a scalar; None where every row is a group by itself. It needs only the
-    groups' mean columns: memory is linear.
+    The result is the mean over rows, or None if every row is a group of its own. Only the mean
+    columns of the groups are needed, so memory is linear.
     """
     _, numbers, counts = torch.unique(groups, return_inverse=True, return_counts=True)
     if len(counts) == len(groups):

@@ -30,15 +30,24 @@ def corpus_kl(
 ) -> Tensor:
     """Match the teacher's distributions over its embeddings of the corpus.
 
-    The mean, over the towers that the student has, of `prompt_kl` of the student's images against
-    the teacher's texts of the corpus ``[M, D]`` and of the student's texts against its pictures.
-    The bank of a tower that the student lacks may be None.
+    ``τ² · KL(Pt ‖ Ps)``, the mean over rows and over the student's towers. For images, P is the row
+    softmax of ``scale · I corpus_textᵀ / τ``; for texts, that of ``scale · T corpus_imageᵀ / τ``;
+    τ is the temperature.
+
+    Args:
+        student: The student's embeddings ``[B, D]``.
+        teacher: The teacher's embeddings of the same rows, ``[B, D]``.
+        corpus_image: The teacher's embeddings of images of the corpus, ``[M, D]``; may be None for
+            a student without a text tower.
+        corpus_text: The teacher's embeddings of texts of the corpus, ``[M, D]``; may be None for a
+            student without an image tower.
+        temperature: Divides the logits of both models.
 
     Raises:
-        ValueError: the student has no tower, the teacher lacks one of the student's, a bank is
-            missing, or what `prompt_kl` raises.
+        ValueError: the student has no tower, the teacher lacks one of the student's towers, a bank
+            is missing or empty, the batches or widths differ, or the temperature is not above 0.
 
-    Source: our own; the corpus stands in the teacher's cache.
+    Source: our own. The corpus comes from the teacher's cache.
     """
     banks = {"image": ("texts", corpus_text), "text": ("pictures", corpus_image)}
     return _over_corpus("corpus_kl", student, teacher, banks, temperature)
@@ -53,24 +62,26 @@ def corpus_contrastive(
 ) -> Tensor:
     """Tell each row's true partners in the teacher's corpus from everything else there.
 
-    The mean, over the towers that the student has, of InfoNCE of its images over the teacher's
-    texts ``[M, D]`` and of its texts over the teacher's pictures, at the student's scale. The
-    target of a row is uniform over its partners; a row without any is left out, and where all are
-    so, a tower's part is 0.
+    InfoNCE of the student's images over the teacher's texts, and of its texts over the teacher's
+    images, at the student's scale; the mean over the student's towers. The target of a row is
+    uniform over its partners. A row without partners is left out; a tower whose rows have none
+    counts as 0.
 
     Args:
-        student: The student's embeddings.
-        corpus_image: Pictures of the corpus as the teacher sees them, for the texts.
-        corpus_text: Texts of the corpus, for the images.
+        student: The student's embeddings ``[B, D]``.
+        corpus_image: The teacher's embeddings of images of the corpus, ``[M, D]``.
+        corpus_text: The teacher's embeddings of texts of the corpus, ``[M, D]``.
         image_partners: Int64 ``[P, 2]``: a row of ``student.image`` and a row of ``corpus_text``
             that belong together.
-        text_partners: The same for ``student.text`` and ``corpus_image``.
+        text_partners: Int64 ``[P, 2]``: a row of ``student.text`` and a row of ``corpus_image``
+            that belong together.
 
     Raises:
         ValueError: the student has no tower, a bank or its partners are missing, or a width is
-            not the bank's.
+            not that of the bank.
 
-    Source: our own; within a batch it is the ICL term of CLIP-KD, https://arxiv.org/abs/2307.12732.
+    Source: our own. Within a batch, it is the ICL term of CLIP-KD,
+    https://arxiv.org/abs/2307.12732.
     """
     values = []
     for tower, rows, bank, partners in (
@@ -96,15 +107,16 @@ def corpus_relational(
     corpus_text: Tensor | None,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Match how the teacher relates each row to what is of its own kind in the corpus.
+    """Match how the teacher relates images to images of the corpus, and texts to texts.
 
-    As `corpus_kl`, but the student's images against the teacher's pictures of the corpus and its
-    texts against the teacher's texts.
+    `corpus_kl` with the banks exchanged: images are compared with ``corpus_image``, and texts with
+    ``corpus_text``.
 
     Raises:
-        ValueError: as `corpus_kl`.
+        ValueError: for the same reasons as `corpus_kl`.
 
-    Source: our own; within a batch, and with the student's rows on both sides, it is `relational`.
+    Source: our own. Within a batch, and with the student's rows on both sides, it is
+    `distill.losses.distributions.relational`.
     """
     banks = {"image": ("pictures", corpus_image), "text": ("texts", corpus_text)}
     return _over_corpus("corpus_relational", student, teacher, banks, temperature)
@@ -117,7 +129,7 @@ def _over_corpus(
     banks: Mapping[str, tuple[str, Tensor | None]],
     temperature: float,
 ) -> Tensor:
-    """Return the mean over the student's towers of KL over each one's bank."""
+    """Return the mean over the student's towers of KL over the tower's bank."""
     check_temperature(term, temperature)
     scales = (student.scale, teacher.scale)
     values = []
@@ -128,10 +140,10 @@ def _over_corpus(
         if ours is None:
             continue
         if theirs is None:
-            raise ValueError(f"{term}: the student has {_CALLED[tower]} and the teacher none")
+            raise ValueError(f"{term}: the student has {_CALLED[tower]}, but the teacher has none")
         kind, bank = banks[tower]
         if bank is None:
-            raise ValueError(f"{term}: it needs the corpus's {kind} and none are given")
+            raise ValueError(f"{term}: needs the corpus's {kind}, but none are given")
         values.append(bank_kl(term, (ours, theirs), bank, scales, temperature))
     if not values:
         raise ValueError(f"{term}: the student has no tower")
@@ -139,9 +151,9 @@ def _over_corpus(
 
 
 def _partner_info_nce(rows: Tensor, bank: Tensor, scale: Tensor, partners: Tensor) -> Tensor:
-    """Return InfoNCE of rows over a bank, the target uniform over each row's partners in it.
+    """Return InfoNCE of rows over a bank; the target is uniform over a row's partners.
 
-    ``partners`` is ``[P, 2]``, a row and a column each; a row that has none is left out.
+    ``partners`` is ``[P, 2]``, pairs of row and column. A row without partners is left out.
     """
     logits = product(rows, constant(bank), scale)
     row, column = partners.to(rows.device).unbind(dim=1)

@@ -12,14 +12,19 @@ from distill.losses.tiled.softmax import distribution_loss
 def kl_divergence(student: Embeddings, teacher: Embeddings, temperature: float = 1.0) -> Tensor:
     """Match the teacher's distributions over the batch.
 
-    ``T² · ½ [KL(Pt ‖ Ps) of S's rows + KL(Pt ‖ Ps) of Sᵀ's rows]``, P the row softmax of S / T,
-    each model at its own scale. The widths of the two models may differ.
+    ``τ² · ½ [KL(Pt ‖ Ps) of S's rows + KL(Pt ‖ Ps) of Sᵀ's rows]``, where P is the row softmax of
+    S / τ and τ the temperature. Each model has its own scale.
+
+    Args:
+        student: The student's embeddings ``[B, D]``.
+        teacher: The teacher's embeddings of the same rows; their width may differ.
+        temperature: Divides the logits of both models.
 
     Raises:
         ValueError: a tower is missing, the batches differ, or the temperature is not above 0.
 
-    Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531; over the batch as the CRD term of
-    CLIP-KD, https://arxiv.org/abs/2307.12732.
+    Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531. Over the batch of a dual encoder,
+    it is the CRD term of CLIP-KD, https://arxiv.org/abs/2307.12732.
     """
     term = "kl_divergence"
     check_temperature(term, temperature)
@@ -36,18 +41,18 @@ def kl_divergence(student: Embeddings, teacher: Embeddings, temperature: float =
 
 
 def relational(student: Embeddings, teacher: Embeddings, temperature: float = 1.0) -> Tensor:
-    """Match how the teacher relates the pictures to each other, and the texts.
+    """Match how the teacher relates images to each other, and texts to each other.
 
-    ``T² · `` the mean over the towers that both models have of KL(Pt ‖ Ps), P the softmax of a row
-    of ``scale · X Xᵀ / T`` without the diagonal, each model at its own scale. 0 at B = 1. The
-    widths of the two models may differ.
+    ``τ² · KL(Pt ‖ Ps)``, the mean over the towers that both models have. P is the row softmax of
+    ``scale · X Xᵀ / τ`` without the diagonal, for a tower's embeddings X and the temperature τ.
+    Each model has its own scale, and their widths may differ. The term is 0 for a single row.
 
     Raises:
         ValueError: the models have no tower in common, the batches differ, or the temperature is
             not above 0.
 
-    Source: the intra-modal distances of DIME-FM, https://arxiv.org/abs/2303.18232; relations
-    instead of vectors as in RKD, https://arxiv.org/abs/1904.05068.
+    Source: the intra-modal distances of DIME-FM, https://arxiv.org/abs/2303.18232. RKD also matches
+    relations instead of vectors, https://arxiv.org/abs/1904.05068.
     """
     check_temperature("relational", temperature)
     teacher = detached(teacher)

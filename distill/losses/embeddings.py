@@ -1,4 +1,4 @@
-"""What a dual encoder says about a batch."""
+"""A dual encoder's embeddings of a batch."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -14,10 +14,13 @@ from distill.teacher.shares import Share
 
 @dataclass(frozen=True)
 class Embeddings:
-    """What a dual encoder says about a batch.
+    """A dual encoder's embeddings of a batch, and the scale and bias of its logits.
 
-    ``image`` and ``text`` are L2-normalised ``[B, D]``, either None for a model of one tower;
-    ``scale`` is a scalar, already exponentiated; ``bias`` a scalar that is added to the logits.
+    Attributes:
+        image: Image embeddings ``[B, D]``, L2-normalised; None without an image tower.
+        text: Text embeddings ``[B, D]`` of the same rows, L2-normalised; None without a text tower.
+        scale: The factor of the similarities, a scalar that is already exponentiated.
+        bias: A scalar added to the logits, as in SigLIP; None counts as 0.
     """
 
     image: Tensor | None
@@ -27,7 +30,7 @@ class Embeddings:
 
 
 def detached(teacher: Embeddings) -> Embeddings:
-    """Return the embeddings out of reach of any gradient."""
+    """Return a teacher's embeddings without their gradients."""
     return Embeddings(
         image=None if teacher.image is None else constant(teacher.image),
         text=None if teacher.text is None else constant(teacher.text),
@@ -37,7 +40,7 @@ def detached(teacher: Embeddings) -> Embeddings:
 
 
 def split(whole: Embeddings, shares: Sequence[Share]) -> list[Embeddings]:
-    """Return what each teacher of an ensemble says, at its own scale: the reverse of `join`."""
+    """Return each teacher's embeddings and scale; reverses `distill.teacher.shares.join`."""
     ends = list(accumulate(share.width for share in shares))
     return [
         Embeddings(

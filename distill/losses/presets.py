@@ -6,8 +6,8 @@ from typing import Any
 
 
 @dataclass(frozen=True)
-class Preset:
-    """A named set of terms; what a term leaves out has the value of the term's own default."""
+class _Preset:
+    """A named set of terms with their fields; other fields have their defaults."""
 
     terms: Mapping[str, Mapping[str, Any]]
     source: str
@@ -15,10 +15,10 @@ class Preset:
 
 _CLIP_KD = "Yang et al., CVPR 2024, https://arxiv.org/abs/2307.12732"
 
-PRESETS: Mapping[str, Preset] = {
-    # At 0.45 times the teacher's scale the student spreads its similarities further; kl_divergence
-    # is there for the student's own scale, which no other of these terms teaches.
-    "default": Preset(
+PRESETS: Mapping[str, _Preset] = {
+    # At 0.45 times the teacher's scale, the student spreads its similarities further. Only
+    # kl_divergence teaches the student's own scale.
+    "default": _Preset(
         terms={
             "corpus_kl": {"weight": 0.5, "temperature": 1.0, "scale": 0.45},
             "corpus_contrastive": {"weight": 0.5, "scale": 0.45},
@@ -27,9 +27,9 @@ PRESETS: Mapping[str, Preset] = {
         },
         source="our own, chosen by benchmarks/quality.py; needs a cached teacher",
     ),
-    # CLIP-KD weighs the mean over D of the squared error, summed over both towers, by 2000. In our
-    # sum over D and mean over towers that is 2 · 2000 / D: 7.8125 at the 512 of its teacher.
-    "clip_kd": Preset(
+    # CLIP-KD gives weight 2000 to the squared error, averaged over D and summed over both towers.
+    # We sum over D and average over towers, so our weight is 2 · 2000 / D, with D = 512.
+    "clip_kd": _Preset(
         terms={
             "contrastive": {"weight": 1.0},
             "embedding_alignment": {"weight": 7.8125, "kind": "mse"},
@@ -38,12 +38,12 @@ PRESETS: Mapping[str, Preset] = {
         },
         source=f"CLIP-KD's task, FD, CRD and ICL losses ({_CLIP_KD})",
     ),
-    "tinyclip": Preset(
+    "tinyclip": _Preset(
         terms={"kl_divergence": {"weight": 1.0, "temperature": 1.0, "scale": "teacher"}},
         source="TinyCLIP's affinity mimicking (Wu et al., ICCV 2023, "
         "https://arxiv.org/abs/2309.12314), at the teacher's scale on both sides",
     ),
-    "mobileclip": Preset(
+    "mobileclip": _Preset(
         terms={
             "contrastive": {"weight": 0.25},
             "kl_divergence": {"weight": 0.75, "temperature": 1.0},
@@ -51,8 +51,8 @@ PRESETS: Mapping[str, Preset] = {
         source="MobileCLIP-B on DataCompDR-1B (Vasu et al., CVPR 2024, "
         "https://arxiv.org/abs/2311.17049)",
     ),
-    # 0.7 and 0.3 are the defaults of its code, which leaves the third weight to the user.
-    "dime": Preset(
+    # 0.7 and 0.3 are the defaults of its code; the user chooses the third weight.
+    "dime": _Preset(
         terms={
             "kl_divergence": {"weight": 0.7, "temperature": 1.0},
             "prompt_kl": {"weight": 0.3, "temperature": 1.0},

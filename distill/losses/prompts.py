@@ -1,4 +1,4 @@
-"""The term that compares pictures with a fixed bank of texts."""
+"""Terms that compare images with a fixed bank of texts."""
 
 from torch import Tensor
 
@@ -14,13 +14,21 @@ def prompt_kl(
     teacher_scale: Tensor,
     temperature: float = 1.0,
 ) -> Tensor:
-    """Match the teacher's distribution of each picture over a fixed bank of its text embeddings.
+    """Match the teacher's distribution of each image over a fixed bank of texts.
 
-    ``T² · KL(Pt ‖ Ps)``, the mean over B, P the softmax of a row of ``scale · I bankᵀ / T``. The
-    bank is ``[M, D]``, of the teacher. For pictures without captions.
+    ``τ² · KL(Pt ‖ Ps)``, the mean over rows, where P is the row softmax of ``scale · I bankᵀ / τ``
+    and τ the temperature. Images need no captions.
+
+    Args:
+        student_image: The student's image embeddings ``[B, D]``.
+        teacher_image: The teacher's embeddings of the same images, ``[B, D]``.
+        bank: The teacher's embeddings of the texts, ``[M, D]``.
+        student_scale: The scale of the student's logits, a scalar.
+        teacher_scale: The scale of the teacher's logits, a scalar.
+        temperature: Divides the logits of both models.
 
     Raises:
-        ValueError: the batches differ, a width is not the bank's, the bank is empty, or the
+        ValueError: the batches differ, a width is not that of the bank, the bank is empty, or the
             temperature is not above 0.
 
     Source: distillation on class prompts, as in https://arxiv.org/abs/2303.18232.

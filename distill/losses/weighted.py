@@ -16,9 +16,9 @@ from distill.teacher.shares import Share
 
 # What an error says of an input that is missing; a term's function itself checks the others.
 _MISSING: Mapping[Input, str] = {
-    "student_image": "it needs images and the student has no image tower",
-    "teacher_image": "it needs images and the teacher has no image tower",
-    "bank": "it needs a bank of prompts and none is given",
+    "student_image": "needs images, but the student has no image tower",
+    "teacher_image": "needs images, but the teacher has no image tower",
+    "bank": "needs a bank of prompts, but none is given",
 }
 
 
@@ -124,7 +124,7 @@ class WeightedLoss:
         if not kept:
             raise ValueError(
                 f"losses: none of {', '.join(names)} is a term here; "
-                f"there are {', '.join(self.terms)}"
+                f"the terms are {', '.join(self.terms)}"
             )
         return type(self)(kept, shares=self.shares)
 
@@ -224,7 +224,7 @@ class WeightedLoss:
         row, term = TERMS[name], self.terms[name]
         if row.needs_teacher:
             if teacher is None:
-                raise ValueError(f"{name}: it needs a teacher and none is given")
+                raise ValueError(f"{name}: needs a teacher, but none is given")
             student = _rescaled(student, teacher, term.options.get("scale", "own"))
         if row.masked and masked is not None:
             student = replace(student, image=masked)

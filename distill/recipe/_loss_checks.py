@@ -22,7 +22,7 @@ def check_losses(
         terms = expand(losses)
     except KeyError as error:
         name = error.args[0]
-        yield f"losses.{name}.weight", "missing, must be a number ≥ 0, as no preset gives one"
+        yield f"losses.{name}.weight", "missing, must be a number ≥ 0, since no preset gives one"
         return
     if not terms:
         yield "losses", f"no term is left; give one of {', '.join(TERMS)} a weight above 0"
@@ -36,7 +36,7 @@ def check_losses(
         )
         names = " and ".join(lonely)
         needs = "needs" if len(lonely) == 1 else "need"
-        yield "losses", f"{names} {needs} a teacher, and {why}; {ways_out}"
+        yield "losses", f"{names} {needs} a teacher, but {why}; {ways_out}"
     if taught and train.teacher != "cached":
         drawing = [name for name in terms if TERMS[name].needs_corpus]
         yield from _corpus(losses, drawing, mode=train.teacher)
@@ -45,7 +45,7 @@ def check_losses(
 
 
 def check_alignment(losses: LossesField, train: TrainSection) -> Mistakes:
-    """Check that a term that is to learn first is there."""
+    """Check that the recipe has a term for the steps with alignment alone."""
     try:
         terms = expand(losses)
     except KeyError:
@@ -72,12 +72,12 @@ def _corpus(losses: LossesField, drawing: list[str], *, mode: str) -> Mistakes:
             if not any(TERMS[term].needs_corpus for term in other.terms)
         ]
         names = " and ".join(of_preset)
-        found = f"{names} of the preset {preset} draw from the teacher's cache, and train.teacher"
-        way_out = f"or take a preset that needs no cache: {', '.join(others)}"
+        found = f"{names} of the preset {preset} draw from the teacher's cache, but train.teacher"
+        way_out = f"or choose a preset that needs no cache: {', '.join(others)}"
         yield "losses", f"{found} is {mode}; set it to cached, {way_out}"
     for name in drawing:
         if name not in of_preset:
-            found = f"it draws from the teacher's cache, and train.teacher is {mode}"
+            found = f"draws from the teacher's cache, but train.teacher is {mode}"
             yield f"losses.{name}", f"{found}; set it to cached, or remove the term"
 
 
@@ -87,9 +87,9 @@ def _terms_of_towers(
     for name, term in terms.items():
         way_out = "remove it" if name in named else "set it to 0"
         if student.single and TERMS[name].needs_texts:
-            yield f"losses.{name}", f"it needs both towers, and the student has one; {way_out}"
+            yield f"losses.{name}", f"needs both towers, but the student has one; {way_out}"
         if student.image is None and TERMS[name].needs_images:
-            yield f"losses.{name}", f"it needs an image tower, and the student has none; {way_out}"
+            yield f"losses.{name}", f"needs an image tower, but the student has none; {way_out}"
         ratio = getattr(term, "mask_ratio", 0.0) if TERMS[name].masked else 0.0
         if student.image is None and ratio:
             found = f"found {ratio:g}, but the student has no image tower"

@@ -1,6 +1,6 @@
-"""The losses section of a recipe: a preset, or terms over a preset, and what they come to.
+"""The losses section of a recipe: a preset, terms that override it, and the resolved terms.
 
-The section has one field for each row of the losses' catalogue.
+The section has a field for each row of the catalogue of losses.
 """
 
 from collections.abc import Mapping
@@ -35,12 +35,12 @@ class Schedule(Section):
 
 
 class TermEntry(Section):
-    """What every term has besides its own fields."""
+    """The fields that every term has."""
 
     weight: NonNegative | None = None
-    """Factor of the term; 0 removes it; null: the preset's."""
+    """Weight of the term; 0 removes it; null: the preset's weight."""
     schedule: Schedule | None = None
-    """How the weight goes from its value at the start to another; null: it stays."""
+    """How the weight changes over the run; null: it does not."""
 
 
 def _number(number: Number) -> Any:
@@ -85,7 +85,7 @@ def _term_fields() -> dict[str, Any]:
     fields = {}
     for name, entry in ENTRIES.items():
         types = {dict: entry, int: NonNegative, float: NonNegative}
-        expected = "a weight, or a map with weight, schedule and the term's own arguments"
+        expected = "a weight, or a map with weight, schedule and the term's own fields"
         either: Any = NonNegative | entry | None
         annotation = Annotated[either, by_type(expected, types)]
         fields[name] = (annotation, Field(default=None, description=TERMS[name].title))
@@ -93,10 +93,10 @@ def _term_fields() -> dict[str, Any]:
 
 
 class _Losses(Section):
-    """The terms of the loss; each replaces the preset's of the same name field by field."""
+    """The loss terms; each overrides the preset's term of the same name, field by field."""
 
     preset: PresetName | None = None
-    """The terms to begin with; null: none."""
+    """The preset to start from; null: none."""
 
 
 if TYPE_CHECKING:
@@ -129,12 +129,12 @@ class ResolvedTerm:
 
 
 def expand(losses: str | Losses) -> dict[str, TermEntry]:
-    """Return the terms of a recipe with the preset's merged in, those of weight 0 left out.
+    """Return the terms of a recipe, merged with those of its preset, without those of weight 0.
 
-    A term that begins at 0 and has a schedule of its own in the recipe stays: it comes in later.
+    A term that starts at 0 stays if the recipe gives it a schedule with an end above 0.
 
     Raises:
-        KeyError: a term has no weight, in the recipe or in its preset; the argument names it.
+        KeyError: a term has no weight in the recipe or its preset; the argument names the term.
     """
     section = Losses.model_validate({"preset": losses}) if isinstance(losses, str) else losses
     preset = PRESETS[section.preset].terms if section.preset else {}
@@ -154,7 +154,7 @@ def expand(losses: str | Losses) -> dict[str, TermEntry]:
 
 
 def resolve_terms(losses: str | Losses) -> dict[str, ResolvedTerm]:
-    """Return the terms of a recipe as the loss takes them."""
+    """Return the terms of a recipe with every value filled in."""
     return {
         name: ResolvedTerm(
             row=TERMS[name],
@@ -182,7 +182,7 @@ def _merge(below: Mapping[str, Any], above: Mapping[str, Any]) -> dict[str, Any]
         under = merged.get(key)
         if isinstance(under, Mapping) and isinstance(value, Mapping):
             merged[key] = _merge(under, value)
-        # A weight of null means the preset's, as its sentence says.
+        # A weight of null means the weight of the preset.
         elif key != "weight" or value is not None:
             merged[key] = value
     return merged

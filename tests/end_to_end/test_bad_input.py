@@ -305,7 +305,7 @@ def test_a_student_of_one_tower_to_start_from_is_named_before_anything_is_built(
     ).path
     start = {"kind": "towers", "start": str(seeing / "student")}
     line = fails("train", recipe("run", student=start, losses="mobileclip"))
-    assert "needs both towers, and the student has one" in line
+    assert "needs both towers, but the student has one" in line
     assert not (tmp_path / "run").exists()
 
 

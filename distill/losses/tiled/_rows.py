@@ -1,8 +1,8 @@
-"""Losses over the softmax of each row of the logits, tile by tile, in one pass.
+"""Losses over the softmax of each row of the logits, in one pass over the tiles.
 
-A row's softmax is whole within its tile, and so is the gradient by the row's logits. It is carried
-on to the factors of the product while the tile is there: nothing is computed again, and what is
-kept for the backward pass is as large as the embeddings.
+A tile holds whole rows, so the softmax of a row and the gradient by its logits are known within the
+tile. The gradient goes on to the factors of the product while the tile exists. Nothing is computed
+again, and the backward pass needs only tensors as large as the embeddings.
 """
 
 from typing import Any
@@ -26,8 +26,8 @@ from distill.losses.tiled.tiles import (
 def row_loss(student: Product, teacher: Product | None, plan: Plan) -> Tensor:
     """Return the mean over rows of cross entropy or KL, as the plan says.
 
-    Without a teacher it is the cross entropy against a row's own number, or where ``plan.own`` is
-    False the log-sum-exp alone.
+    Without a teacher, it is the cross entropy with the row's own number as the target, or the
+    log-sum-exp alone if ``plan.own`` is False.
     """
     target = (None, None, None) if teacher is None else teacher.tensors
     loss: Tensor = _RowLoss.apply(*student.tensors, *target, plan)
@@ -64,7 +64,7 @@ class _RowLoss(torch.autograd.Function):
 def _one_pass(
     student: Product, teacher: Product | None, plan: Plan, gradients: Gradients | None
 ) -> Tensor:
-    """Return the loss summed over this process's rows; ``gradients`` takes in those of the mean."""
+    """Return the loss summed over this process's rows; add the mean's to ``gradients``."""
     logits = [Logits(model, plan) for model in (student, teacher) if model is not None]
     work = torch.empty_like(logits[0].buffer) if teacher is not None else None
     total = torch.zeros((), dtype=accumulator(student.rows), device=student.rows.device)
@@ -82,10 +82,10 @@ def _one_pass(
 
 
 def _cross_entropy(tile: Tensor, first: int, plan: Plan) -> tuple[Tensor, Tensor]:
-    """Return each row's loss and sum of exponentials.
+    """Return each row's loss and its sum of exponentials.
 
-    The tile becomes the gradient by its logits, times that sum: a product with it is smaller, and
-    divided in its place.
+    The tile becomes the gradient by its logits times that sum. Dividing a product with the tile is
+    cheaper than dividing the tile.
     """
     own = diagonal_of(tile, first).clone() if plan.own else None
     log_sums, sums = _exponentials(tile)
@@ -98,7 +98,7 @@ def _cross_entropy(tile: Tensor, first: int, plan: Plan) -> tuple[Tensor, Tensor
 def _divergence(
     tile: Tensor, teacher: Tensor, first: int, work: Tensor, plan: Plan
 ) -> tuple[Tensor, Tensor]:
-    """Return the same as `_cross_entropy`, of KL; the teacher's tile is overwritten too."""
+    """Return the same as `_cross_entropy` for KL; the teacher's tile is overwritten too."""
     values = torch.neg(tile, out=work) if plan.entropy else torch.sub(teacher, tile, out=work)
     if not plan.diagonal:
         diagonal_of(values, first).zero_()
@@ -111,10 +111,10 @@ def _divergence(
 
 
 def _exponentials(tile: Tensor) -> tuple[Tensor, Tensor]:
-    """Put the exponentials above each row's largest logit into the tile.
+    """Replace the tile by its exponentials, relative to each row's largest logit.
 
     Returns:
-        Each row's log-sum-exp of the logits, and the sum of the exponentials.
+        The log-sum-exp of each row, and the sum of its exponentials.
     """
     peaks = tile.amax(dim=1)
     sums = tile.sub_(peaks[:, None]).exp_().sum(dim=1)

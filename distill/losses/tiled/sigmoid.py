@@ -1,4 +1,4 @@
-"""The pairwise sigmoid loss, tile by tile, in one pass: each logit has a gradient by itself."""
+"""The pairwise sigmoid loss, in one pass over the tiles: each logit has its own gradient."""
 
 from typing import Any
 
@@ -19,14 +19,14 @@ from distill.losses.tiled.tiles import (
     times,
 )
 
-# From here on softplus is its argument, exactly, in float64 too.
+# From here on, softplus equals its argument, even in float64.
 _LINEAR = 40
 
 
 def sigmoid_loss(student: Product, bias: Tensor, groups: Tensor | None) -> Tensor:
     """Return −log σ(y · (logits + bias)) summed over each row, the mean over rows.
 
-    y is +1 on the diagonal and where two ids of ``groups`` (``[N]``) are equal, −1 elsewhere.
+    y is +1 on the diagonal and for equal ids in ``groups`` (``[N]``), and −1 elsewhere.
     """
     plan = make_plan(student, bias)
     loss: Tensor = _SigmoidLoss.apply(*student.tensors, bias, groups, plan)
@@ -53,7 +53,7 @@ class _SigmoidLoss(torch.autograd.Function):
             logits = Logits(student, plan)
             for first, last in plan.tiles:
                 against = _signed(logits.tile(first, last).add_(bias), first, groups)
-                # Not named, so that it is gone before the next tile is computed.
+                # Without a name, it is freed before the next tile is computed.
                 total += F.softplus(against, threshold=_LINEAR).sum(dim=1).sum(dtype=total.dtype)
                 if gradients is not None:
                     result = _signed(against.sigmoid_(), first, groups)
@@ -71,7 +71,7 @@ class _SigmoidLoss(torch.autograd.Function):
 
 
 def _signed(tile: Tensor, first: int, groups: Tensor | None) -> Tensor:
-    """Return −y times the tile, in its place."""
+    """Multiply the tile by −y in place, and return it."""
     if groups is None:
         diagonal_of(tile, first).neg_()
     else:

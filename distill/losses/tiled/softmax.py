@@ -29,15 +29,15 @@ from distill.losses.tiled.tiles import (
 
 
 def identity_loss(student: Product, *, columns: bool) -> Tensor:
-    """Return the cross entropy of each row's softmax against its own number, the mean over rows.
+    """Return the mean over rows of the cross entropy with the row's own number as the target.
 
-    With ``columns`` the mean of that and of the same over the columns.
+    With ``columns``, return the mean of this and the same for the columns.
     """
     return _softmax_loss(student, None, make_plan(student, columns=columns))
 
 
 def mean_log_sum(student: Product) -> Tensor:
-    """Return the log-sum-exp of each row, the mean over rows."""
+    """Return the mean over rows of the log-sum-exp."""
     return row_loss(student, None, make_plan(student, own=False))
 
 
@@ -49,20 +49,20 @@ def distribution_loss(
     diagonal: bool = True,
     entropy: bool = False,
 ) -> Tensor:
-    """Return KL(softmax of the teacher's row ‖ softmax of the student's), the mean over rows.
+    """Return the mean over rows of KL(softmax of the teacher's row ‖ softmax of the student's).
 
     No gradient reaches the teacher's product.
 
     Args:
-        student: The logits that learn.
-        teacher: Those of the target, of the same size.
-        columns: Take the mean of that and of the same over the columns.
-        diagonal: False leaves out the entries (i, i).
-        entropy: Add the target's entropy, which makes it the cross entropy.
+        student: The student's logits.
+        teacher: The logits of the target, of the same size.
+        columns: Whether to return the mean of this and the same for the columns.
+        diagonal: Whether the entries (i, i) count.
+        entropy: Whether to add the target's entropy, which gives the cross entropy.
     """
     entries = len(student.columns) - (0 if diagonal else 1)
     if entries == 1 and (len(student.rows) == 1 or not columns):
-        # Every softmax has one entry: no rounding should say otherwise.
+        # Every softmax has one entry, so the loss is exactly 0.
         return zero_of(*student.tensors)
     dtype = torch.promote_types(student.rows.dtype, teacher.rows.dtype)
     student = student.to(dtype)
@@ -80,7 +80,7 @@ def _softmax_loss(student: Product, teacher: Product | None, plan: Plan) -> Tens
 
 @dataclass
 class _Statistics:
-    """Log-sum-exp of lines, and the mean of something over each line's softmax."""
+    """The log-sum-exp of lines (rows or columns), and a mean over each line's softmax."""
 
     log_sum: Tensor
     mean: Tensor | None = None
@@ -91,7 +91,7 @@ class _Statistics:
         return cls(sums, torch.zeros_like(sums) if mean else None)
 
     def add(self, other: "_Statistics") -> None:
-        """Take in the statistics of further entries of the same lines."""
+        """Add the statistics of further entries of the same lines."""
         total = torch.logaddexp(self.log_sum, other.log_sum)
         if self.mean is not None and other.mean is not None:
             self.mean.mul_((self.log_sum - total).exp())
@@ -104,8 +104,8 @@ def _statistics(
 ) -> tuple[_Statistics, _Statistics]:
     """Return the statistics of a tile's rows and columns, with the means of ``values``.
 
-    ``work`` is overwritten. One exponential serves rows and columns, unless some line lies so far
-    below the tile's largest logit that it would vanish.
+    ``work`` is overwritten. Rows and columns share one exponential, unless a line is so far below
+    the tile's largest logit that its exponentials would vanish.
     """
     peak = tile.max()
     powers = torch.sub(tile, peak, out=work).exp_()
@@ -136,12 +136,12 @@ def _line_statistics(total: Tensor, peak: Tensor, weighted: Tensor | None) -> _S
 
 
 def _reach(tile: Tensor) -> float:
-    """Return how far below the largest logit an exponential is still exact enough."""
+    """Return how far below the largest logit an exponential is still accurate."""
     return 600.0 if tile.dtype == torch.float64 else 60.0
 
 
 def _merge(columns: list[_Statistics], total: Tensor, processes: int) -> Tensor:
-    """Merge the statistics of columns over all processes in place; return the sum of totals."""
+    """Merge the statistics of columns over all processes, in place; return the summed total."""
     if processes == 1:
         return total
     peaks = torch.stack([line.log_sum for line in columns])
@@ -163,16 +163,16 @@ def _merge(columns: list[_Statistics], total: Tensor, processes: int) -> Tensor:
 def _loss(
     student: _Statistics, teacher: _Statistics | None, diagonal: Tensor, *, entropy: bool
 ) -> Tensor:
-    """Return the sum over lines, of which the student's statistics were taken."""
+    """Return the loss summed over the lines of the given statistics."""
     if teacher is None:
         return (student.log_sum - diagonal).sum()
-    # The mean is of teacher's logits minus student's, or of the student's alone with a minus.
+    # The mean is that of the teacher's logits minus the student's, or of minus the student's.
     own = student.log_sum if entropy else student.log_sum - teacher.log_sum
     return own.sum() if teacher.mean is None else (own + teacher.mean).sum()
 
 
 class _SoftmaxLoss(torch.autograd.Function):
-    """Cross entropy or KL of rows and columns, against a product or the diagonal."""
+    """Cross entropy or KL of rows and columns; the target is a product or the diagonal."""
 
     @staticmethod
     def forward(
@@ -210,7 +210,7 @@ class _SoftmaxLoss(torch.autograd.Function):
 def _forward(
     student: Product, teacher: Product | None, plan: Plan
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Return the loss, log-sum-exps (rows, columns; student, then teacher), and tiles to keep."""
+    """Return the loss, the log-sum-exps (student's and teacher's rows, then columns), tiles."""
     count, width = len(student.rows), len(student.columns)
     wide = accumulator(student.rows)
     models = [student] if teacher is None else [student, teacher]
@@ -232,7 +232,7 @@ def _forward(
             in_columns[number].add(of_columns)
         taught = found[1][0] if teacher is not None else None
         total += _loss(found[0][0], taught, diagonal[first:last], entropy=plan.entropy)
-    # The diagonal's part of the columns is known where its row is.
+    # The diagonal is known to the process that has its row, for the columns too.
     total = _merge(in_columns, total / count - diagonal.sum() / width, plan.processes)
     taught = in_columns[1] if teacher is not None else None
     lines = _loss(in_columns[0], taught, torch.zeros_like(total), entropy=plan.entropy)
@@ -268,7 +268,7 @@ def _add_gradients(
     kept: list[Tensor],
     gradient: Tensor,
 ) -> None:
-    """Add what this process's tiles of student and teacher give to the gradients."""
+    """Add the gradients of this process's tiles."""
     products = [model for model in models if model is not None]
     logits = [] if kept else [Logits(product, plan) for product in products]
     count, width = len(products[0].rows), len(products[0].columns)
@@ -293,7 +293,7 @@ def _add_gradients(
 
 
 class _Softmax:
-    """The softmax of rows and of columns, each times a weight, from their log-sum-exps."""
+    """The softmax of rows and of columns, each times a weight, from log-sum-exps."""
 
     def __init__(
         self,
@@ -312,14 +312,14 @@ class _Softmax:
             self._shared = float(rows.max()) - low < limit
 
     def add(self, result: Tensor, tile: Tensor, first: int, *, sign: int, keep: bool) -> None:
-        """Add it to ``result`` for the logits from a row on, which are overwritten unless kept."""
+        """Add both to ``result``, for a tile from row ``first`` on; overwrite it unless kept."""
         rows = self._rows[first : first + len(tile), None]
         weighted = [(rows, self._row_weight), (self._columns[None, :], self._column_weight)]
-        # One exponential for both: no logit of the tile is above its largest log-sum-exp.
+        # Both share one exponential: no logit is above the largest log-sum-exp of its tile.
         shared = rows.max().to(self._dtype) if self._shared else None
         powers = tile if shared is None else _powers(tile, shared, keep=keep)
         for number, (sums, weight) in enumerate(weighted, start=1):
-            # What rounding a log-sum-exp to the tile's type loses comes back as a factor.
+            # A factor corrects the rounding of a log-sum-exp to the tile's type.
             level = sums.to(self._dtype) if shared is None else shared
             factor = (level.to(sums.dtype) - sums).exp_().mul_(weight).to(self._dtype)
             if shared is None:

@@ -1,10 +1,11 @@
-"""Tiles of a matrix of logits that is never held whole: linear memory, forward and backward.
+"""Tiles of a matrix of logits that is never held whole: memory is linear in both passes.
 
-A matrix of logits is a product: ``scale · rows · columnsᵀ`` of ``[N, D]`` and ``[M, D]``. It is
-computed in tiles of some rows and all columns. Where a row says all of its own gradient, one pass
-is enough: _rows.py and sigmoid.py. Where columns have a softmax too, the tiles are computed once
-more backward, or kept where all is one tile: softmax.py.
-`tiling` sets the size of a tile, and spreads the tiles over the processes of ``torch.distributed``.
+A matrix of logits is a product ``scale · rows · columnsᵀ`` of ``[N, D]`` and ``[M, D]``. It is
+computed in tiles of some rows and all columns. If the gradient of a row depends on that row alone,
+one pass over the tiles is enough (``_rows.py`` and ``sigmoid.py``). If columns have a softmax too,
+the backward pass computes the tiles again, unless a single tile is small enough to be kept
+(``softmax.py``). `tiling` sets the size of a tile and spreads the tiles over the processes of
+``torch.distributed``.
 """
 
 import math
@@ -17,9 +18,9 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# A matrix of so few logits is one tile, and kept for the backward pass.
+# A matrix of at most so many logits is one tile, and is kept for the backward pass.
 _WHOLE = 1 << 20
-# Largest tile: on a CPU it should not leave the caches, on a GPU there should be few of them.
+# The largest tile: on a CPU it should fit the caches, on a GPU there should be few tiles.
 _CPU_ENTRIES, _CPU_ROWS = 1 << 22, 512
 _GPU_ENTRIES = 1 << 26
 
@@ -39,12 +40,11 @@ def tiling(*, rows: int | None = None, spread: bool = False) -> Iterator[None]:
     """Set how the losses inside are tiled.
 
     Args:
-        rows: Rows of a tile; None: as many as are fast, at most four million logits on a CPU.
-        spread: Every process of ``torch.distributed``'s default group holds the same embeddings
-            and computes only its own share of the rows. The loss is the same on each; the gradient
-            of each is that of its own tiles times the number of processes, so that the mean over
-            the processes is the gradient of the whole. Each process must compute the same losses
-            in the same order.
+        rows: Rows of a tile; None chooses a fast number, at most four million logits on a CPU.
+        spread: Whether to share the rows among the processes of ``torch.distributed``'s default
+            group, which must all hold the same embeddings and compute the same losses in the same
+            order. Each process gets the whole loss, and the gradient of its own tiles times the
+            number of processes: the mean over the processes is the whole gradient.
 
     Raises:
         ValueError: ``rows`` is below 1.
@@ -68,18 +68,18 @@ class Product:
 
     @property
     def tensors(self) -> tuple[Tensor, Tensor, Tensor]:
-        """The three of them."""
+        """Rows, columns and scale."""
         return self.rows, self.columns, self.scale
 
     def to(self, dtype: torch.dtype) -> "Product":
-        """Return it in another precision."""
+        """Return the product in another precision."""
         return Product(self.rows.to(dtype), self.columns.to(dtype), self.scale.to(dtype))
 
     @classmethod
     def of(
         cls, rows: Tensor | None, columns: Tensor | None, scale: Tensor | None
     ) -> "Product | None":
-        """Return the product of three tensors, or None where they are None."""
+        """Return the product of three tensors, or None if one of them is None."""
         if rows is None or columns is None or scale is None:
             return None
         return cls(rows, columns, scale)
@@ -87,13 +87,18 @@ class Product:
 
 @dataclass(frozen=True)
 class Plan:
-    """What is computed of a product, and which of its tiles in this process.
+    """What to compute of a product, and in which tiles.
 
-    ``tiles``: first and last row of each. ``processes``: how many share the rows. ``grad``: a
-    gradient is asked for. ``keep``: the one tile is kept for the backward pass. ``columns``:
-    columns are looked at too. ``diagonal``: False leaves out the entries (i, i). ``entropy``: cross
-    entropy in the place of KL. ``own``: the entry (i, i) is what row i is told to be, where no
-    teacher says it.
+    Attributes:
+        tiles: The first row of each tile of this process, and the row after its last.
+        tile_rows: The rows of the largest tile.
+        processes: How many processes share the rows.
+        grad: Whether a gradient is needed.
+        keep: Whether the only tile is kept for the backward pass.
+        columns: Whether the loss takes the columns too.
+        diagonal: Whether the entries (i, i) count.
+        entropy: Whether the loss is the cross entropy instead of KL.
+        own: Whether, without a teacher, the entry (i, i) is the target of row i.
     """
 
     tiles: tuple[tuple[int, int], ...]
@@ -115,9 +120,9 @@ def make_plan(
     entropy: bool = False,
     own: bool = True,
 ) -> Plan:
-    """Divide a product into tiles, as the setting says.
+    """Divide a product into tiles according to `tiling`.
 
-    ``further`` tensors may ask for a gradient beside those of the product.
+    ``further`` are tensors besides those of the product that may need a gradient.
     """
     setting = _setting.get()
     count = len(student.rows)
@@ -144,7 +149,7 @@ def _tile_rows(student: Product) -> int:
 
 
 def accumulator(values: Tensor) -> torch.dtype:
-    """Return the type for running sums; Apple's GPUs have no float64."""
+    """Return the type of running sums; Apple's GPUs have no float64."""
     return torch.float32 if values.device.type == "mps" else torch.float64
 
 
@@ -158,7 +163,7 @@ class Logits:
         self.buffer = product.rows.new_empty(plan.tile_rows, len(product.columns))
 
     def tile(self, first: int, last: int) -> Tensor:
-        """Return the logits of some rows, minus infinity where an entry is left out."""
+        """Return the logits of some rows; entries that are left out are minus infinity."""
         values = self.buffer[: last - first]
         torch.mm(self._scaled[first:last], self._columns, out=values)
         if not self._plan.diagonal:
@@ -167,23 +172,23 @@ class Logits:
 
 
 def diagonal_of(tile: Tensor, first: int) -> Tensor:
-    """Return a view of the entries (i, i) of a tile that begins at a row."""
+    """Return a view of the entries (i, i) of a tile whose first row is given."""
     return tile[:, first : first + len(tile)].diagonal()
 
 
 class Gradients:
-    """The loss's gradients by rows, columns and scale, from those by the logits of each tile."""
+    """Adds up the gradients by rows, columns and scale from those by each tile's logits."""
 
     def __init__(self, product: Product, needed: Sequence[bool]) -> None:
-        """Begin with zeros; ``needed`` says which of rows, columns and scale ask for one."""
+        """Start with zeros; ``needed`` says which of rows, columns and scale need a gradient."""
         self._product, self._needed = product, needed
         self._of_rows = torch.zeros_like(product.rows) if needed[0] or needed[2] else None
         self._of_columns = torch.zeros_like(product.columns) if needed[1] else None
 
     def add(self, first: int, last: int, tile: Tensor, factor: Tensor | float = 1.0) -> None:
-        """Take in the gradient by the logits of some rows: the tile times a factor.
+        """Add the gradient by the logits of some rows, which is the tile times a factor.
 
-        The factor is a number, or one of each row, ``[R, 1]``.
+        The factor is a number, or one number for each row, ``[R, 1]``.
         """
         if self._of_rows is not None:
             found = self._of_rows[first:last]
@@ -193,7 +198,7 @@ class Gradients:
             self._of_columns.addmm_(tile.t(), self._product.rows[first:last] * factor)
 
     def found(self) -> tuple[Tensor | None, Tensor | None, Tensor | None]:
-        """Return the gradients by rows, columns and scale, None where there need be none."""
+        """Return the gradients by rows, columns and scale, None for each that is not needed."""
         rows, _, scale = self._product.tensors
         of_scale = None
         if self._needed[2] and self._of_rows is not None:
@@ -208,12 +213,12 @@ class Gradients:
 
 
 def mean_over_rows(total: Tensor, rows: Tensor, plan: Plan) -> Tensor:
-    """Return the mean over all rows of what this process has summed over its own."""
+    """Return the mean over all rows, given the sum over the rows of this process."""
     if plan.processes > 1:
         dist.all_reduce(total)
     return (total / len(rows)).to(rows.dtype)
 
 
 def times(gradient: Tensor, kept: Sequence[Tensor | None]) -> list[Tensor | None]:
-    """Return the gradients that a forward pass has kept, times that of its loss."""
+    """Return the gradients that a forward pass has saved, times that of its loss."""
     return [None if tensor is None else tensor * gradient for tensor in kept]

@@ -42,7 +42,9 @@ def without(tower):
 def test_a_term_of_both_towers_says_which_is_missing(call, model, tower):
     with pytest.raises(ValueError, match=f"{model}") as caught:
         call(without(tower))
-    assert f"both towers and the {model.split('.*')[1]} has no {tower} tower" in str(caught.value)
+    assert f"needs both towers, but the {model.split('.*')[1]} has no {tower} tower" in str(
+        caught.value
+    )
 
 
 @pytest.mark.parametrize("term", [embedding_alignment, relational])
@@ -53,9 +55,11 @@ def test_no_tower_in_common(term):
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 def test_the_corpus_needs_a_teacher_and_a_bank_for_each_tower(tower):
-    with pytest.raises(ValueError, match=f"the student has an? {tower} tower and the teacher none"):
+    with pytest.raises(
+        ValueError, match=f"the student has an? {tower} tower, but the teacher has none"
+    ):
         corpus_kl(WHOLE, without(tower), *banks())
-    with pytest.raises(ValueError, match="it needs the corpus's"):
+    with pytest.raises(ValueError, match="needs the corpus's .*, but none are given"):
         corpus_kl(
             WHOLE,
             WHOLE,
@@ -70,14 +74,14 @@ def test_the_corpus_needs_a_teacher_and_a_bank_for_each_tower(tower):
 
 def test_sizes_that_do_not_fit_are_named():
     for call, message in [
-        (lambda: embedding_alignment(WHOLE, make(1, width=9)), r"image width is 6 .* 9"),
-        (lambda: interactive_contrastive(WHOLE, make(1, width=9)), r"width is 6 .* 9"),
-        (lambda: kl_divergence(WHOLE, make(1, rows=1)), r"7 rows .* 1"),
-        (lambda: interactive_contrastive(WHOLE, make(1, rows=1)), r"7 rows .* 1"),
-        (lambda: embedding_alignment(WHOLE, make(1, rows=1)), r"7 image rows .* 1"),
-        (lambda: relational(WHOLE, make(1, rows=1)), r"7 image rows .* 1"),
+        (lambda: embedding_alignment(WHOLE, make(1, width=9)), r"image width is 6, but .* 9"),
+        (lambda: interactive_contrastive(WHOLE, make(1, width=9)), r"width is 6, but .* 9"),
+        (lambda: kl_divergence(WHOLE, make(1, rows=1)), r"7 rows, but .* 1"),
+        (lambda: interactive_contrastive(WHOLE, make(1, rows=1)), r"7 rows, but .* 1"),
+        (lambda: embedding_alignment(WHOLE, make(1, rows=1)), r"7 image rows, but .* 1"),
+        (lambda: relational(WHOLE, make(1, rows=1)), r"7 image rows, but .* 1"),
         (lambda: contrastive(replace(WHOLE, text=make(1, rows=3).text)), r"\[7, 6\].*\[3, 6\]"),
-        (lambda: corpus_kl(WHOLE, make(1, rows=1), *banks()), r"7 rows .* 1"),
+        (lambda: corpus_kl(WHOLE, make(1, rows=1), *banks()), r"7 rows, but .* 1"),
     ]:
         with pytest.raises(ValueError, match=message):
             call()
@@ -85,13 +89,13 @@ def test_sizes_that_do_not_fit_are_named():
 
 def test_a_bank_has_rows_of_the_models_width():
     image, scale = WHOLE.image, WHOLE.scale
-    with pytest.raises(ValueError, match=r"student's width is 6 and the bank's 9"):
+    with pytest.raises(ValueError, match=r"student's width is 6, but the bank's is 9"):
         prompt_kl(image, image, make(1, width=9).text, scale, scale)
-    with pytest.raises(ValueError, match=r"teacher's width is 9 and the bank's 6"):
+    with pytest.raises(ValueError, match=r"teacher's width is 9, but the bank's is 6"):
         prompt_kl(image, make(1, width=9).image, image, scale, scale)
     with pytest.raises(ValueError, match=r"bank is \[0, 6\]"):
         prompt_kl(image, image, image[:0], scale, scale)
-    with pytest.raises(ValueError, match=r"7 rows .* 1"):
+    with pytest.raises(ValueError, match=r"7 rows, but .* 1"):
         prompt_kl(image, image[:1], image, scale, scale)
 
 

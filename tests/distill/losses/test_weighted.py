@@ -156,12 +156,14 @@ def test_the_weighted_sum_refuses_what_it_cannot_do():
         WeightedLoss({})
     loss = WeightedLoss({"kl_divergence": Term(1.0)})
     assert loss.needs_teacher
-    with pytest.raises(ValueError, match="needs a teacher"):
+    with pytest.raises(ValueError, match="needs a teacher, but none is given"):
         loss(make(0), None, groups=None, progress=0.0)
     assert not WeightedLoss({"contrastive": Term(1.0)}).needs_teacher
-    with pytest.raises(ValueError, match="prompt_kl: it needs a bank"):
+    with pytest.raises(ValueError, match="prompt_kl: needs a bank of prompts, but none is given"):
         only_value("prompt_kl", make(0), make(1))
-    with pytest.raises(ValueError, match="corpus_kl: it needs the corpus's texts"):
+    with pytest.raises(ValueError, match="corpus_kl: needs the corpus's texts, but none are given"):
         only_value("corpus_kl", make(0), make(1))
-    with pytest.raises(ValueError, match="prompt_kl: it needs images and the student"):
+    with pytest.raises(
+        ValueError, match="prompt_kl: needs images, but the student has no image tower"
+    ):
         only_value("prompt_kl", replace(make(0), image=None), make(1))

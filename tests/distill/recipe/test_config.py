@@ -126,7 +126,7 @@ def test_no_teacher_means_no_term_that_needs_one() -> None:
     values = {"teacher": None, "student": {"width": 64}}
     (line,) = mistakes(**values)
     assert line.startswith("r.yaml: losses: kl_divergence and corpus_kl and")
-    assert "need a teacher, and the recipe has no teacher" in line
+    assert "need a teacher, but the recipe has no teacher" in line
     run = config(**values, losses={"contrastive": 1})
     assert run.train.teacher == "absent"
     assert run.teachers == ()
@@ -211,10 +211,10 @@ def test_students_that_contradict_themselves(student: dict[str, Any], path: str)
 def test_a_student_of_one_tower_takes_only_terms_of_one() -> None:
     (line,) = mistakes(student={"text": None})
     assert line == (
-        "r.yaml: losses.kl_divergence: it needs both towers, and the student has one; set it to 0"
+        "r.yaml: losses.kl_divergence: needs both towers, but the student has one; set it to 0"
     )
     (line,) = mistakes(student={"text": None}, losses={"contrastive": 1})
-    assert line.endswith("it needs both towers, and the student has one; remove it")
+    assert line.endswith("needs both towers, but the student has one; remove it")
     config(student={"text": None}, losses={"preset": "default", "kl_divergence": 0})
 
 
@@ -227,14 +227,14 @@ def test_every_term_fits_one_tower_or_is_refused_in_one_line(term: str, absent: 
         return
     (line,) = mistakes(**values)
     needed = "an image tower" if TERMS[term].towers == "image" else "both towers"
-    assert line.startswith(f"r.yaml: losses.{term}: it needs {needed}, and the student has ")
+    assert line.startswith(f"r.yaml: losses.{term}: needs {needed}, but the student has ")
 
 
 def test_one_tower_cannot_do_without_a_teacher() -> None:
     (line,) = mistakes(
         student={"text": None}, losses={"embedding_alignment": 1}, train={"teacher": "absent"}
     )
-    assert line.endswith("and train.teacher is absent; give a teacher")
+    assert line.endswith("but train.teacher is absent; give a teacher")
 
 
 # --- the rest

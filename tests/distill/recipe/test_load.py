@@ -112,7 +112,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "losses: {preset: default, kl_divergence: [1]}",
             (
                 "losses.kl_divergence: found [1], must be a weight, or a map with weight, schedule "
-                "and the term's own arguments"
+                "and the term's own fields"
             ),
         ),
         ("views: {flip: 1}", "views.flip: found 1, must be true or false"),

@@ -128,7 +128,9 @@ def test_values_of_terms_have_their_range(entry: dict[str, Any], path: str) -> N
 
 def test_the_corpus_is_drawn_from_the_cache() -> None:
     (line,) = mistakes(losses={"corpus_kl": 1}, train={"teacher": "live"})
-    assert line.startswith("r.yaml: losses.corpus_kl: it draws from the teacher's cache")
+    assert line.startswith(
+        "r.yaml: losses.corpus_kl: draws from the teacher's cache, but train.teacher is live"
+    )
     config(losses={"corpus_kl": 1})
 
 
@@ -136,7 +138,7 @@ def test_the_corpus_is_drawn_from_the_cache() -> None:
 def test_a_preset_that_needs_the_cache_names_those_that_do_not(losses: Any) -> None:
     (line,) = mistakes(losses=losses, train={"teacher": "live"})
     assert line.startswith("r.yaml: losses: corpus_kl and corpus_contrastive and")
-    way_out = "set it to cached, or take a preset that needs no cache: "
+    way_out = "set it to cached, or choose a preset that needs no cache: "
     assert way_out in line
     for name in line.partition(way_out)[2].split(", "):
         config(losses=name, train={"teacher": "live"})
@@ -147,12 +149,14 @@ def test_a_preset_that_needs_the_cache_names_those_that_do_not(losses: Any) -> N
 def test_only_the_terms_beside_a_preset_are_named_by_themselves() -> None:
     losses = {"preset": "clip_kd", "corpus_kl": 1}
     (line,) = mistakes(losses=losses, train={"teacher": "live"})
-    assert line.startswith("r.yaml: losses.corpus_kl: it draws from the teacher's cache")
+    assert line.startswith(
+        "r.yaml: losses.corpus_kl: draws from the teacher's cache, but train.teacher is live"
+    )
 
 
 def test_a_student_without_pictures_takes_no_term_of_pictures() -> None:
     (line,) = mistakes(student={"image": None}, losses={"prompt_kl": 1})
-    assert line.startswith("r.yaml: losses.prompt_kl: it needs an image tower")
+    assert line.startswith("r.yaml: losses.prompt_kl: needs an image tower, but the student has none")
     masked = {"embedding_alignment": {"weight": 1, "mask_ratio": 0.75}}
     (line,) = mistakes(student={"image": None}, losses=masked)
     assert line.startswith("r.yaml: losses.embedding_alignment.mask_ratio: found 0.75")

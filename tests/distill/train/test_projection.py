@@ -210,7 +210,9 @@ def test_a_tower_or_a_teachers_side_may_be_missing() -> None:
 
 
 def test_what_cannot_be_solved_is_refused_in_one_line() -> None:
-    with pytest.raises(RunError, match=r"student\.width: the image projection has width 12, but .* 7;"):
+    with pytest.raises(
+        RunError, match=r"student\.width: the image projection has width 12, but .* 7;"
+    ):
         start_projections(build(), sample(width=7), device=CPU)
     with pytest.raises(RunError, match=r"student\.image\.projection: .* linear"):
         start_projections(build(projection="mlp"), sample(), device=CPU)
