@@ -59,7 +59,7 @@ def test_the_corpus_needs_a_teacher_and_a_bank_for_each_tower(tower):
         ValueError, match=f"the student has an? {tower} tower, but the teacher has none"
     ):
         corpus_kl(WHOLE, without(tower), *banks())
-    with pytest.raises(ValueError, match="needs the corpus's .*, but none are given"):
+    with pytest.raises(ValueError, match=r"needs the corpus's .*, but none are given"):
         corpus_kl(
             WHOLE,
             WHOLE,

@@ -156,7 +156,9 @@ def test_only_the_terms_beside_a_preset_are_named_by_themselves() -> None:
 
 def test_a_student_without_pictures_takes_no_term_of_pictures() -> None:
     (line,) = mistakes(student={"image": None}, losses={"prompt_kl": 1})
-    assert line.startswith("r.yaml: losses.prompt_kl: needs an image tower, but the student has none")
+    assert line == (
+        "r.yaml: losses.prompt_kl: needs an image tower, but the student has none; remove it"
+    )
     masked = {"embedding_alignment": {"weight": 1, "mask_ratio": 0.75}}
     (line,) = mistakes(student={"image": None}, losses=masked)
     assert line.startswith("r.yaml: losses.embedding_alignment.mask_ratio: found 0.75")
