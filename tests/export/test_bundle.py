@@ -54,7 +54,7 @@ def refused(kind: type[ClipDistillError], folder: Path, out: Path, **options: ob
     return str(caught.value)
 
 
-def test_a_bundle_is_made_with_its_parents_and_templates(quick, student, tmp_path):
+def test_a_bundle_is_written_with_parent_folders_and_templates(quick, student, tmp_path):
     out = tmp_path / "new" / "deep" / "bundle"
     report = export_student(student, out, templates=["a {}", "the {}"])
     assert report.folder == out
@@ -62,7 +62,7 @@ def test_a_bundle_is_made_with_its_parents_and_templates(quick, student, tmp_pat
     assert EdgeModel.load(out).manifest.templates == ("a {}", "the {}")
 
 
-def test_a_relative_place(quick, student, tmp_path, monkeypatch):
+def test_a_relative_path(quick, student, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert export_student(student, Path("bundle")).folder == Path("bundle")
     assert EdgeModel.load("bundle").width == 16
@@ -82,7 +82,7 @@ def test_an_empty_folder_is_filled(quick, student, tmp_path):
     assert EdgeModel.load(tmp_path / "bundle").width == 16
 
 
-def test_somebodys_folder_is_not_replaced(quick, student, tmp_path):
+def test_a_folder_with_other_files_is_not_replaced(quick, student, tmp_path):
     out = tmp_path / "photos"
     out.mkdir()
     (out / "holiday.jpg").write_bytes(b"precious")
@@ -94,7 +94,7 @@ def test_somebodys_folder_is_not_replaced(quick, student, tmp_path):
     assert not (out / "holiday.jpg").exists()
 
 
-def test_a_folder_of_graphs_without_manifest_is_no_bundle(student, tmp_path):
+def test_a_folder_of_graphs_without_manifest_is_not_a_bundle(student, tmp_path):
     out = tmp_path / "graphs"
     out.mkdir()
     (out / "image.onnx").write_bytes(b"precious")
@@ -120,7 +120,7 @@ def test_the_student_is_not_replaced_by_its_bundle(student, tmp_path):
         assert "this folder contains the student" in refused(ExportError, folder, out, force=True)
 
 
-def test_no_student_there(tmp_path):
+def test_a_missing_student_is_named(tmp_path):
     message = refused(StudentError, tmp_path / "nowhere", tmp_path / "out" / "bundle")
     assert str(tmp_path / "nowhere") in message
     assert not (tmp_path / "out").exists()
@@ -144,13 +144,13 @@ def test_a_graph_that_differs_leaves_nothing(quick, student, tmp_path):
     assert not (tmp_path / "new").exists()
 
 
-def test_the_tolerance_is_the_users(quick, student, tmp_path):
+def test_the_tolerance_can_be_set(quick, student, tmp_path):
     assert "1e-12" in refused(ExportError, student, tmp_path / "bundle", tolerance=1e-12)
     report = export_student(student, tmp_path / "bundle", tolerance=1e-5)
     assert 0 < report.differences["text.onnx"] <= 1e-5
 
 
-def test_embeddings_that_are_no_numbers_do_not_pass(quick, student, tmp_path):
+def test_nan_embeddings_do_not_pass(quick, student, tmp_path):
     folder = copied(student, tmp_path / "student")
     weights = load_file(folder / "model.safetensors")
     name = next(key for key in weights if "projection" in key)
@@ -160,7 +160,7 @@ def test_embeddings_that_are_no_numbers_do_not_pass(quick, student, tmp_path):
 
 
 @pytest.mark.parametrize("stage", ["check_tokenizer", "largest_difference", "_put_in_place"])
-def test_interrupted_it_leaves_nothing_and_keeps_the_old(
+def test_an_interrupted_export_leaves_nothing_and_keeps_the_old_bundle(
     quick, student, tmp_path, exported, monkeypatch, stage
 ):
     def interrupt(*_, **__):
@@ -177,7 +177,7 @@ def test_interrupted_it_leaves_nothing_and_keeps_the_old(
     assert EdgeModel.load(old).manifest.text is None
 
 
-def test_interrupted_between_the_two_renames_it_puts_the_old_back(
+def test_an_export_interrupted_between_two_renames_restores_the_old_bundle(
     quick, student, tmp_path, exported, monkeypatch
 ):
     old = copied(exported("image only").folder, tmp_path / "bundle")
@@ -195,7 +195,7 @@ def test_interrupted_between_the_two_renames_it_puts_the_old_back(
     assert EdgeModel.load(old).manifest.text is None
 
 
-def test_a_disk_that_is_full(quick, student, tmp_path, monkeypatch):
+def test_a_full_disk_is_reported(quick, student, tmp_path, monkeypatch):
     def full(*_):
         raise OSError(28, "No space left on device")
 
@@ -230,7 +230,7 @@ def test_a_tokenizer_that_pads_on_the_left(quick, student, tmp_path):
     assert "pads and cuts on the right" in message
 
 
-def test_a_tower_that_torch_cannot_express(student, tmp_path, monkeypatch):
+def test_a_tower_that_torch_cannot_export(student, tmp_path, monkeypatch):
     def by_value(self, input_ids, attention_mask):
         rows = np.asarray(input_ids.tolist(), np.float32) + 1
         return torch.from_numpy(rows[:, :1].repeat(16, axis=1))
@@ -246,7 +246,7 @@ def test_another_opset(student, tmp_path):
     assert graph.opset_import[0].version == 20
 
 
-def test_an_opset_that_does_not_exist(student, tmp_path):
+def test_an_unknown_opset_is_refused(student, tmp_path):
     message = refused(ExportError, student, tmp_path / "bundle", opset=999)
     assert message.startswith("text_embeds: ")
 

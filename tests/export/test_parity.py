@@ -38,7 +38,7 @@ def pictures() -> list[Image.Image]:
 
 @pytest.mark.parametrize("name", WITH_IMAGE)
 @torch.no_grad()
-def test_pictures_are_embedded_as_by_the_student(
+def test_pictures_are_embedded_like_by_the_student(
     name: str, exported: Exported, student_folder: Folder
 ):
     student = load_student(student_folder(name))
@@ -55,7 +55,7 @@ def test_pictures_are_embedded_as_by_the_student(
 
 @pytest.mark.parametrize("name", WITH_TEXT)
 @torch.no_grad()
-def test_texts_are_embedded_as_by_the_student(
+def test_texts_are_embedded_like_by_the_student(
     name: str, exported: Exported, student_folder: Folder
 ):
     student = load_student(student_folder(name))
@@ -86,7 +86,7 @@ def test_the_text_graph_takes_every_length(name: str, exported: Exported, studen
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_bundle_is_its_files_and_no_more(name: str, exported: Exported):
+def test_a_bundle_contains_exactly_its_files(name: str, exported: Exported):
     report = exported(name)
     image, text = name != "text only", name != "image only"
     files = {"manifest.json"}
@@ -122,14 +122,14 @@ def test_inputs_and_outputs_are_as_promised(exported: Exported):
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_graph_tells_nothing_of_the_machine_it_was_made_on(name: str, exported: Exported):
+def test_a_graph_reveals_nothing_about_the_machine(name: str, exported: Exported):
     for path in exported(name).folder.glob("*.onnx"):
         content = path.read_bytes()
         for trace in (b"site-packages", b"stack_trace", b"/students/", str(Path.cwd()).encode()):
             assert trace not in content
 
 
-def test_the_manifest_says_how_a_student_wants_to_be_fed(exported: Exported):
+def test_the_manifest_describes_the_inputs(exported: Exported):
     towers = EdgeModel.load(exported("towers").folder).manifest
     assert towers.name == "test_efficientnet + bert"
     assert towers.created_by.startswith("clip-distill")

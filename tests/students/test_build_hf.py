@@ -89,7 +89,7 @@ def test_clip_pools_the_token_that_ends_the_text(clip_tokenizer_folder: Path) ->
     torch.testing.assert_close(alone, torch.nn.functional.normalize(expected, dim=0))
 
 
-def test_a_pooled_token_that_ends_no_text_is_refused(clip_tokenizer_folder: Path) -> None:
+def test_pooling_a_token_other_than_the_end_token_is_refused(clip_tokenizer_folder: Path) -> None:
     wrong = {**CLIP, "text_config": {**CLIP["text_config"], "eos_token_id": 7}}
     with pytest.raises(ValueError, match="eos_token_id is 7, so CLIP pools a token other than"):
         build(config=wrong, tokenizer=str(clip_tokenizer_folder))
@@ -130,7 +130,7 @@ def test_a_configuration_comes_from_a_file_or_a_folder(
         ),
     ],
 )
-def test_fields_that_cannot_be_built_are_told_in_one_line(
+def test_invalid_fields_are_reported_in_one_line(
     fields: dict[str, Any], message: str, clip_tokenizer_folder: Path
 ) -> None:
     if "tokenizer" in fields:

@@ -60,7 +60,7 @@ def test_a_pretrained_text_tower_has_the_models_weights(bert_folder: Path) -> No
         assert torch.equal(tensor, stored[f"bert.{name}"]), name
 
 
-def test_without_pretrained_only_the_shape_is_the_models(bert_folder: Path) -> None:
+def test_without_pretrained_only_the_shape_is_taken_from_the_model(bert_folder: Path) -> None:
     student = build(text={"model": str(bert_folder), "pretrained": False, "context_length": 20})
     stored = safetensors.torch.load_file(bert_folder / "model.safetensors")
     words = student.model.text_tower.encoder.embeddings.word_embeddings.weight
@@ -69,7 +69,7 @@ def test_without_pretrained_only_the_shape_is_the_models(bert_folder: Path) -> N
 
 
 @pytest.mark.parametrize("classes", [1000, 37, 0])
-def test_image_weights_come_from_a_file_whatever_its_classifier(
+def test_image_weights_load_from_a_file_with_any_classifier(
     classes: int, image: dict[str, Any], tmp_path: Path
 ) -> None:
     torch.manual_seed(5)
@@ -105,7 +105,7 @@ def test_a_file_that_lacks_a_tensor_is_refused(
     assert "\n" not in str(caught.value)
 
 
-def test_a_file_of_another_model_or_of_nothing_is_refused(
+def test_weights_of_another_model_and_damaged_weights_are_refused(
     image: dict[str, Any], tmp_path: Path
 ) -> None:
     (tmp_path / "broken.safetensors").write_bytes(b"not weights")
@@ -123,7 +123,7 @@ def test_a_file_of_another_model_or_of_nothing_is_refused(
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_weights_that_the_hub_does_not_give_are_an_error_at_once(
+def test_weights_missing_from_the_hub_are_an_error_at_once(
     image: dict[str, Any], text: dict[str, Any]
 ) -> None:
     began = time.monotonic()
@@ -139,7 +139,9 @@ def test_weights_that_the_hub_does_not_give_are_an_error_at_once(
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_what_is_neither_folder_nor_name_is_said_so(text: dict[str, Any], tmp_path: Path) -> None:
+def test_a_path_that_is_neither_folder_nor_hub_name_is_refused(
+    text: dict[str, Any], tmp_path: Path
+) -> None:
     with pytest.raises(OSError, match="neither an existing folder nor a valid name"):
         build(text={"model": str(tmp_path / "nothing"), "pretrained": True})
 
@@ -166,7 +168,7 @@ def test_a_folder_without_weights_is_an_error(tokenizer_folder: Path, bert_folde
         ({"backbone": "test_vit", "image_size": 7}, "test_vit cannot be built for"),
     ],
 )
-def test_image_fields_that_cannot_be_built_are_told_in_one_line(
+def test_invalid_image_fields_are_reported_in_one_line(
     change: dict[str, Any], message: str, image: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=message) as caught:
@@ -194,7 +196,7 @@ def test_image_fields_that_cannot_be_built_are_told_in_one_line(
         ({"pooling": "max"}, "pooling: found 'max'; allowed are mean, cls"),
     ],
 )
-def test_text_fields_that_cannot_be_built_are_told_in_one_line(
+def test_invalid_text_fields_are_reported_in_one_line(
     change: dict[str, Any], message: str, text: dict[str, Any]
 ) -> None:
     with pytest.raises(ValueError, match=message) as caught:
@@ -202,7 +204,7 @@ def test_text_fields_that_cannot_be_built_are_told_in_one_line(
     assert "\n" not in str(caught.value)
 
 
-def test_a_text_model_that_is_no_bert_is_refused(tmp_path: Path) -> None:
+def test_a_text_model_other_than_bert_is_refused(tmp_path: Path) -> None:
     (tmp_path / "config.json").write_text('{"model_type": "gpt2"}')
     with pytest.raises((OSError, ValueError)):
         build(text={"model": str(tmp_path), "pretrained": False})
@@ -238,7 +240,7 @@ def test_a_text_tower_keeps_every_kth_layer(every: int, kept: list[int], tmp_pat
     torch.testing.assert_close(ours, theirs, rtol=0, atol=1e-6)
 
 
-def test_layers_that_are_not_there_cannot_be_kept(text: dict[str, Any]) -> None:
+def test_keep_every_must_fit_the_layers(text: dict[str, Any]) -> None:
     with pytest.raises(ValueError, match=r"keep_every: found 7, must be from 1 to the 6 layers"):
         build(text={"model": str(MINILM), "context_length": 32, "keep_every": 7})
     with pytest.raises(

@@ -29,7 +29,7 @@ def cached(bert_folder: Path) -> Path:
 
 
 @pytest.mark.usefixtures("no_hub")
-def test_what_is_cached_is_found_without_the_hub(request: pytest.FixtureRequest) -> None:
+def test_a_cached_model_is_found_without_the_hub(request: pytest.FixtureRequest) -> None:
     snapshot: Path = request.getfixturevalue("cached")
     assert find_model("someone/small-bert", field="student.text.model") == snapshot
     candidates = ["absent.bin", "model.safetensors"]
@@ -49,7 +49,7 @@ def test_a_cache_without_the_weights_says_what_is_missing(request: pytest.Fixtur
     assert "\n" not in str(caught.value)
 
 
-def test_local_folders_touch_no_network(
+def test_local_folders_need_no_network(
     monkeypatch: pytest.MonkeyPatch, bert_folder: Path, image: dict[str, Any], tmp_path: Path
 ) -> None:
     def refuse(*arguments: object) -> None:

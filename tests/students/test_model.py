@@ -71,7 +71,7 @@ def test_forward_compares_normalised_features(
     )
 
 
-def test_forward_with_one_side_embeds_it_alone(
+def test_forward_with_one_input_embeds_only_that(
     student: Student, inputs: dict[str, torch.Tensor]
 ) -> None:
     output = student.model(pixel_values=inputs["pixel_values"])
@@ -135,7 +135,7 @@ def test_tokens_are_cut_and_padded(student: Student) -> None:
     assert full["input_ids"].dtype == full["attention_mask"].dtype == torch.int64
 
 
-def test_a_tower_that_is_not_there_is_named(
+def test_a_missing_tower_is_named(
     image: dict[str, Any], text: dict[str, Any], inputs: dict[str, torch.Tensor]
 ) -> None:
     blind = build_towers(image=None, text=text, width=24, logit_scale=10.0)

@@ -45,7 +45,7 @@ def names(model: PreTrainedModel, tower: str | None, *, projection: bool) -> set
     }
 
 
-def test_a_student_of_two_towers(image: dict[str, Any], text: dict[str, Any]) -> None:
+def test_a_student_with_two_towers(image: dict[str, Any], text: dict[str, Any]) -> None:
     model = build_towers(image=image, text=text, width=24, logit_scale=10.0).model
     backbone = timm.create_model("test_efficientnet", num_classes=0)
     expected = {f"image_tower.backbone.{name}" for name, _ in backbone.named_parameters()}
@@ -60,7 +60,7 @@ def test_a_student_of_two_towers(image: dict[str, Any], text: dict[str, Any]) ->
     assert backbone_of(model, "text") is model.text_tower.encoder
 
 
-def test_a_student_of_one_tower_has_no_other(text: dict[str, Any]) -> None:
+def test_a_student_with_one_tower_lacks_the_other(text: dict[str, Any]) -> None:
     model = build_towers(image=None, text=text, width=24, logit_scale=10.0).model
     assert backbone_of(model, "image") is None
 

@@ -68,7 +68,7 @@ def check(student: Student, complaints: pytest.LogCaptureFixture, **parts: Any) 
     assert scores == pytest.approx(expected_scores(student), abs=1e-5)
 
 
-def test_a_student_of_two_towers_classifies(
+def test_a_student_with_two_towers_classifies(
     image: dict[str, Any],
     text: dict[str, Any],
     tmp_path: Path,
@@ -88,7 +88,7 @@ def test_a_student_of_two_towers_classifies(
     )
 
 
-def test_a_student_of_transformers_classifies(
+def test_a_dual_encoder_of_transformers_classifies(
     clip_tokenizer_folder: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     build_hf(

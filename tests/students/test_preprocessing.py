@@ -70,13 +70,13 @@ def test_a_whole_picture_stays_whole() -> None:
     assert not processor.do_center_crop
 
 
-def test_the_recipes_size_takes_the_place_of_timms() -> None:
+def test_the_size_of_the_recipe_replaces_that_of_timm() -> None:
     processor = image_processor_for(configured(), 48)
     assert processor.size["shortest_edge"] == 54  # floor(48 / 0.875)
     assert (processor.crop_size["height"], processor.crop_size["width"]) == (48, 48)
 
 
-def test_a_backbones_own_numbers_are_taken(text: dict[str, Any]) -> None:
+def test_the_numbers_of_a_backbone_are_used(text: dict[str, Any]) -> None:
     # From the model card of mobilenetv4_conv_small.e2400_r224_in1k and timm's ViT of augreg.
     numbers = {
         "mobilenetv4_conv_small": (256, 224, [0.485, 0.456, 0.406], [0.229, 0.224, 0.225]),

@@ -74,7 +74,7 @@ def test_saving_and_loading_is_lossless(
     check_round_trip(backbone, text, tmp_path)
 
 
-def test_saving_and_loading_keeps_buffers_that_no_file_holds(
+def test_saving_and_loading_keeps_buffers_that_no_file_stores(
     text: dict[str, Any], tmp_path: Path
 ) -> None:
     check_round_trip("levit_128s", text, tmp_path)
@@ -89,7 +89,7 @@ def test_a_backbone_that_shares_layers_is_saved_once(tmp_path: Path) -> None:
     assert [name for name in before if not torch.equal(before[name], after[name])] == []
 
 
-def test_loading_starts_from_a_string_and_says_what_it_found(
+def test_loading_accepts_a_string_and_keeps_all_settings(
     text: dict[str, Any], image: dict[str, Any], tmp_path: Path
 ) -> None:
     image["projection"] = text["projection"] = "mlp"
@@ -109,7 +109,7 @@ def test_loading_starts_from_a_string_and_says_what_it_found(
 
 
 @pytest.mark.parametrize("missing", ["image", "text"])
-def test_a_student_of_one_tower_is_saved_and_loaded(
+def test_a_student_with_one_tower_is_saved_and_loaded(
     missing: str, text: dict[str, Any], image: dict[str, Any], tmp_path: Path
 ) -> None:
     towers: dict[str, Any] = {"image": image, "text": text, missing: None}
@@ -172,7 +172,9 @@ def test_incomplete_weights_are_refused(
 
 
 @pytest.mark.parametrize("damage", ["model.safetensors", "config.json", "tokenizer.json"])
-def test_damaged_files_give_one_line(damage: str, text: dict[str, Any], tmp_path: Path) -> None:
+def test_damaged_files_are_reported_in_one_line(
+    damage: str, text: dict[str, Any], tmp_path: Path
+) -> None:
     build_towers(image=None, text=text, width=24, logit_scale=10.0).save(tmp_path)
     (tmp_path / damage).write_bytes(b"{broken")
     with pytest.raises((OSError, ValueError)) as caught:
@@ -181,7 +183,7 @@ def test_damaged_files_give_one_line(damage: str, text: dict[str, Any], tmp_path
     assert "\n" not in str(caught.value)
 
 
-def test_a_folder_that_is_not_there_is_named(tmp_path: Path) -> None:
+def test_a_missing_folder_is_named(tmp_path: Path) -> None:
     with pytest.raises(OSError, match="no such folder"):
         load_student(tmp_path / "nothing")
     with pytest.raises(OSError, match=r"config\.json is missing"):

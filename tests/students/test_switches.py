@@ -69,7 +69,7 @@ def same(found: dict[str, Tensor], expected: dict[str, Tensor], *, within: float
 @pytest.mark.parametrize(
     "backbone", ["test_vit", "test_resnet", "test_efficientnet", "test_convnext"]
 )
-def test_checkpointing_changes_no_gradient_and_no_statistics(
+def test_checkpointing_changes_neither_gradients_nor_statistics(
     backbone: str, image: dict[str, Any], text: dict[str, Any]
 ) -> None:
     plain = build(backbone, image, text).model
@@ -109,7 +109,7 @@ def test_checkpointing_of_a_dual_encoder_of_transformers() -> None:
     same(gradients(saving), gradients(plain), within=1e-6)
 
 
-def test_a_locked_tower_with_checkpoints_is_not_differentiated(
+def test_a_frozen_tower_with_checkpoints_computes_no_gradient(
     image: dict[str, Any], text: dict[str, Any]
 ) -> None:
     model = build("test_vit", image, text).model
@@ -119,7 +119,9 @@ def test_a_locked_tower_with_checkpoints_is_not_differentiated(
     assert not hidden.requires_grad
 
 
-def test_a_backbone_that_cannot_do_it_is_named(image: dict[str, Any], text: dict[str, Any]) -> None:
+def test_a_backbone_without_checkpointing_is_named(
+    image: dict[str, Any], text: dict[str, Any]
+) -> None:
     model = build("convit_tiny", {**image, "image_size": None}, text).model
     with pytest.raises(ValueError, match=r"train\.gradient_checkpointing: the image tower, ConVit"):
         checkpoint_gradients(model)
@@ -150,7 +152,7 @@ def test_channels_last_gives_the_same_embeddings(
 @pytest.mark.parametrize(
     ("backbone", "convolutional"), [("test_resnet", True), ("test_vit", False)]
 )
-def test_unless_set_channels_come_last_for_convolutions_on_cuda_and_cpus(
+def test_by_default_channels_come_last_for_convolutions_on_cuda_and_cpus(
     device: str,
     backbone: str,
     convolutional: bool,

@@ -26,7 +26,7 @@ with lazy_imports():
         ("resnet18", 512),
     ],
 )
-def test_an_image_tower_is_as_wide_as_what_precedes_the_classifier(
+def test_an_image_tower_is_as_wide_as_the_input_of_the_classifier(
     backbone: str, width: int
 ) -> None:
     # The expected widths are the inputs of the published classifiers.
@@ -57,7 +57,7 @@ def test_pooling_leaves_masked_tokens_out(kind: str) -> None:
 
 
 @pytest.mark.parametrize("pooling", ["mean", "cls"])
-def test_padding_changes_no_embedding(pooling: str, text: dict[str, Any]) -> None:
+def test_padding_does_not_change_embeddings(pooling: str, text: dict[str, Any]) -> None:
     text["pooling"] = pooling
     student = build_towers(image=None, text=text, width=24, logit_scale=10.0)
     short = tokenize(student.tokenizer, ["a red cat"], context_length=16, padding="longest")
@@ -78,14 +78,14 @@ def test_projections_have_one_layer_or_two() -> None:
     torch.testing.assert_close(mlp(x), last(torch.nn.functional.gelu(first(x))))
 
 
-def test_unknown_words_for_parts_are_refused() -> None:
+def test_unknown_projections_and_poolings_are_refused() -> None:
     with pytest.raises(ValueError, match="projection: found 'deep'; allowed are linear, mlp"):
         Projection("deep", 6, 4)
     with pytest.raises(ValueError, match="pooling: found 'max'; allowed are mean, cls"):
         TextTower({"config": {}, "pooling": "max"}, 4)
 
 
-def test_new_weights_are_timms_own(image: dict[str, Any]) -> None:
+def test_new_weights_are_initialised_by_timm(image: dict[str, Any]) -> None:
     # Without care, transformers draws all of them from one narrow normal distribution.
     student = build_towers(image=image, text=None, width=24, logit_scale=10.0)
     spread = student.model.image_tower.backbone.conv_stem.weight.std().item()

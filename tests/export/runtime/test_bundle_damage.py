@@ -24,7 +24,7 @@ def with_manifest(folder, values) -> str:
     return message
 
 
-def test_no_folder_no_manifest(tmp_path):
+def test_a_missing_folder_and_a_missing_manifest(tmp_path):
     assert "nowhere: no such folder" in refused(tmp_path / "nowhere")
     assert "manifest.json is missing, so it is not a bundle" in refused(tmp_path)
 
@@ -45,7 +45,7 @@ def test_a_truncated_file_is_named(bundle, name, share):
     assert str(bundle / name) in refused(bundle)
 
 
-def test_a_manifest_that_is_no_text(bundle):
+def test_a_manifest_that_is_not_text(bundle):
     (bundle / "manifest.json").write_bytes(b"\xff\xfe\x00")
     assert "cannot be read as JSON" in refused(bundle)
 
@@ -57,7 +57,7 @@ def test_another_format_is_refused_before_its_keys(bundle, found):
 
 
 @pytest.mark.parametrize("values", [[], "text", 3, None])
-def test_a_manifest_that_is_no_object(bundle, values):
+def test_a_manifest_that_is_not_an_object(bundle, values):
     assert "format: found None" in with_manifest(bundle, values)
 
 
@@ -99,7 +99,7 @@ def test_unknown_and_missing_keys_are_named(bundle, part):
         ("image", {}, "image: 'file' is missing"),
     ],
 )
-def test_a_field_of_nonsense_is_named(bundle, path, value, message):
+def test_an_invalid_field_is_named(bundle, path, value, message):
     values = json.loads(json.dumps(MANIFEST))
     *parents, last = path.split(".")
     entry = values
@@ -114,7 +114,7 @@ def test_a_bundle_without_towers(bundle):
     assert "image and text are both null" in with_manifest(bundle, values)
 
 
-def test_a_graph_that_is_another_than_described(bundle, make_bundle):
+def test_a_graph_that_does_not_match_the_manifest(bundle, make_bundle):
     write_text_graph(bundle / "image.onnx")
     message = refused(bundle)
     assert f"{bundle / 'image.onnx'}: the graph does not match manifest.json" in message
@@ -126,7 +126,7 @@ def test_a_graph_that_is_another_than_described(bundle, make_bundle):
     assert "image.onnx: the graph does not match" in refused(make_bundle("narrow", **narrow))
 
 
-def test_what_is_written_is_read_again(bundle, tmp_path):
+def test_a_written_manifest_reads_back_the_same(bundle, tmp_path):
     manifest = read(bundle)
     write(tmp_path, manifest)
     assert read(tmp_path) == manifest

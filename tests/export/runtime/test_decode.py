@@ -119,7 +119,7 @@ def test_first_frame_of_an_animation():
         (encoded(Image.effect_noise((64, 64), 50), "PNG")[:700], "cannot be read"),
     ],
 )
-def test_damaged_files_give_one_line_with_their_name(tmp_path, content, reason):
+def test_damaged_files_are_reported_in_one_line_with_their_name(tmp_path, content, reason):
     path = tmp_path / "broken picture.jpg"
     path.write_bytes(content)
     with pytest.raises(DataError, match=reason) as caught:
@@ -158,7 +158,7 @@ def test_decompression_bomb_is_refused():
         (Image.new("RGB", (0, 2)), "no pixels"),
     ],
 )
-def test_what_is_no_picture_is_said(source, found):
+def test_anything_but_a_picture_is_refused(source, found):
     with pytest.raises(DataError, match=found):
         decode(source)
 

@@ -33,7 +33,7 @@ def test_the_batch_size_changes_nothing(bundle, batch_size):
     np.testing.assert_allclose(model.embed_texts(texts, batch_size=batch_size), together, atol=1e-6)
 
 
-def test_every_kind_of_source_gives_the_same(bundle, tmp_path):
+def test_every_kind_of_source_gives_the_same_embeddings(bundle, tmp_path):
     path = tmp_path / "picture.png"
     image = Image.fromarray(PIXELS[0])
     image.save(path)
@@ -69,7 +69,7 @@ def test_full_padding_that_is_attended_to(make_bundle):
     np.testing.assert_allclose(embedding, [text_reference("red", *".....")], atol=1e-5)
 
 
-def test_nothing_gives_no_rows(bundle):
+def test_empty_input_gives_no_rows(bundle):
     model = EdgeModel.load(bundle)
     for empty in (model.embed_images([]), model.embed_texts([])):
         assert empty.shape == (0, 5)
@@ -175,12 +175,12 @@ def test_one_tower_says_which_is_missing(make_bundle):
 
 
 @pytest.mark.parametrize("single", [RED, b"bytes", "picture.jpg", Image.new("RGB", (2, 2))])
-def test_a_single_picture_is_no_list_of_pictures(bundle, single):
+def test_a_single_picture_is_refused(bundle, single):
     with pytest.raises(DataError, match="put it in a list"):
         EdgeModel.load(bundle).embed_images(single)
 
 
-def test_a_single_text_is_no_list_of_texts(bundle):
+def test_a_single_text_and_other_types_are_refused(bundle):
     model = EdgeModel.load(bundle)
     with pytest.raises(DataError, match="put it in a list"):
         model.embed_texts("red")
@@ -218,7 +218,7 @@ def test_ids_beyond_the_graph_are_an_error_of_the_bundle(make_bundle):
     assert "\n" not in str(caught.value)
 
 
-def test_the_runtime_is_loaded_lazily_and_works_away_from_the_rest(bundle):
+def test_the_runtime_loads_lazily_and_works_on_its_own(bundle):
     code = (
         "import sys, export.runtime, export.runtime.errors\n"
         "assert 'onnxruntime' not in sys.modules and 'numpy' not in sys.modules\n"

@@ -63,7 +63,7 @@ def test_some_of_the_labels_in_any_order(carrying: Make) -> None:
     assert two["red"] / two["blue"] == pytest.approx(everything["red"] / everything["blue"])
 
 
-def test_what_is_looked_up_may_be_changed(carrying: Make) -> None:
+def test_changing_the_looked_up_embeddings_leaves_the_bank_alone(carrying: Make) -> None:
     model = EdgeModel.load(carrying())
     model.embed_labels()[:] = 0
     assert np.array_equal(model.embed_labels(), ROWS)
@@ -97,7 +97,7 @@ def test_with_a_text_tower_other_labels_and_templates_work(carrying: Make) -> No
     assert np.allclose(model.embed_labels(["red"], templates=["a {}"]), spoken, atol=1e-6)
 
 
-def test_no_labels_are_no_answer(make_bundle: Make) -> None:
+def test_classifying_without_labels_is_refused(make_bundle: Make) -> None:
     model = EdgeModel.load(make_bundle())
     assert model.labels == ()
     with pytest.raises(BundleError, match="the bundle carries no labels; give labels, or export"):
@@ -130,7 +130,7 @@ def test_damaged_labels_are_refused(carrying: Make) -> None:
         (np.array(["red", None, 3], object), "the bundle's labels are not an array"),
     ],
 )
-def test_labels_of_another_form_are_refused(carrying: Make, rows: Any, found: str) -> None:
+def test_labels_of_another_shape_or_type_are_refused(carrying: Make, rows: Any, found: str) -> None:
     assert found in refused(carrying(rows))
 
 
@@ -145,6 +145,8 @@ def test_labels_of_another_form_are_refused(carrying: Make, rows: Any, found: st
         ({"more": 1}, "'more' is unknown"),
     ],
 )
-def test_a_part_of_nonsense_is_named(make_bundle: Make, part: dict[str, Any], message: str) -> None:
+def test_an_invalid_labels_entry_is_named(
+    make_bundle: Make, part: dict[str, Any], message: str
+) -> None:
     labels = {"file": "labels.npy", "sha256": "0", "names": NAMES, **part}
     assert message in refused(make_bundle(text=None, labels=labels))

@@ -168,7 +168,7 @@ def plain(**changes: object) -> dict[str, object]:
         (plain(rescale="1/255"), "rescale: expected a number above 0, found '1/255'"),
     ],
 )
-def test_nonsense_is_refused_by_field(values, message):
+def test_invalid_values_are_refused_by_field(values, message):
     with pytest.raises(BundleError, match=message) as caught:
         Preprocessing.from_dict(values)
     assert "\n" not in str(caught.value)
@@ -201,7 +201,7 @@ def test_a_processor_that_cannot_be_expressed_is_refused(changes, message):
     assert "\n" not in str(caught.value)
 
 
-def test_a_picture_of_another_size_where_nothing_is_resized():
+def test_a_picture_of_another_size_without_resize_is_refused():
     values = plain(resize="none", resize_to=None, crop=False)
     preprocessing = Preprocessing.from_dict(values)
     assert preprocessing.pixels(picture(48, 48)).shape == (48, 48, 3)
@@ -215,7 +215,7 @@ def test_a_picture_too_narrow_to_resize_is_refused():
         preprocessing.pixels(Image.new("RGB", (1, 20000)))
 
 
-def test_normalise_takes_bytes_only():
+def test_normalise_takes_only_uint8():
     preprocessing = Preprocessing.from_dict(plain())
     with pytest.raises(ValueError, match="expected uint8"):
         preprocessing.normalise(np.zeros((1, 48, 48, 3), np.float32))
