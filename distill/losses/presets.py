@@ -62,3 +62,10 @@ PRESETS: Mapping[str, _Preset] = {
         "captions taken by a bank of prompts; the weight of relational is our own",
     ),
 }
+
+# The terms in the default recipe of a student of pictures alone, and the term that labels add.
+PICTURES_ALONE: Mapping[str, Any] = {
+    "embedding_alignment": 5.0,
+    "corpus_relational": {"weight": 1.0, "scale": 0.45},
+}
+ABOUT_LABELS: Mapping[str, Any] = {"prompt_kl": 1.0}

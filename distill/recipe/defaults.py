@@ -7,15 +7,13 @@ from typing import Any
 from distill.data.guess import guess_source
 from distill.labels.folders import class_folders
 from distill.labels.names import are_labels, name_labels
+from distill.losses.presets import ABOUT_LABELS, PICTURES_ALONE
 from distill.recipe.base import kinds_of
 from distill.recipe.sources import SOURCES, SourceRow
 from distill.recipe.teachers import DEFAULT_TEACHER_KIND, TEACHERS
 from export.runtime.errors import RecipeError
 
 _DEFAULT_TEACHER = "openai/clip-vit-large-patch14"
-# The losses of a student of pictures alone, and the term that labels add.
-_PICTURES_ALONE = {"embedding_alignment": 5.0, "corpus_relational": {"weight": 1.0, "scale": 0.45}}
-_ABOUT_LABELS = {"prompt_kl": 1.0}
 _PREFIX = re.compile(r"([a-z][a-z_]+):(?!//)(.*)", re.DOTALL)
 
 
@@ -91,13 +89,13 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None) -> None:
             "tower alone; give the name of a timm backbone"
         )
     section["text"] = None
-    values["losses"] = dict(_PICTURES_ALONE)
+    values["losses"] = dict(PICTURES_ALONE)
 
 
 def _about_labels(values: dict[str, Any], labels: str, row: type[SourceRow] | None) -> None:
     """Make the student learn to tell labels apart."""
     names = name_labels(labels, field="--labels")
-    values["losses"] |= _ABOUT_LABELS
+    values["losses"] |= ABOUT_LABELS
     data = values.setdefault("data", {})
     data |= {"labels": labels, "templates": "openai"}
     if row is None or not row.captions_name_classes:
