@@ -5,8 +5,8 @@
         from distill.losses.terms import contrastive
 
 While pytest collects tests, the block binds placeholders. Before a test or a fixture of the module
-runs, ``LazyImports`` replaces them with the real things. Annotations may use placeholders. Any
-other use at module level raises an error. From Python 3.15 on, ``lazy import`` does this.
+runs, ``LazyImports`` replaces them with the real things, there and in the modules of ``tests`` that
+it uses. Annotations may use placeholders. Any other use at module level raises an error. From Python 3.15 on, ``lazy import`` does this.
 """
 
 import builtins
@@ -14,6 +14,7 @@ import importlib
 import inspect
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
@@ -80,6 +81,9 @@ def lazy_imports() -> Iterator[None]:
         builtins.__import__ = original
 
 
+_loaded: set[ModuleType] = set()
+
+
 class LazyImports:
     """The plugin of pytest that loads what a test or fixture needs before it runs."""
 
@@ -92,16 +96,24 @@ class LazyImports:
     @pytest.hookimpl(tryfirst=True)
     def pytest_fixture_setup(self, fixturedef: pytest.FixtureDef[object]) -> None:
         """Load what the module of a fixture imports lazily."""
-        _load_all(getattr(inspect.unwrap(fixturedef.func), "__globals__", {}))
+        if module := inspect.getmodule(inspect.unwrap(fixturedef.func)):
+            _load_all(module)
 
     @pytest.hookimpl(tryfirst=True)
     def pytest_pyfunc_call(self, pyfuncitem: pytest.Function) -> None:
         """Load what the module of a test imports lazily."""
-        _load_all(vars(pyfuncitem.module))
+        _load_all(pyfuncitem.module)
 
 
-def _load_all(namespace: dict[str, Any]) -> None:
-    """Replace the placeholders among the globals of a module."""
+def _load_all(module: ModuleType) -> None:
+    """Replace the placeholders in a module, and in the modules of the tests that it uses."""
+    if module in _loaded:
+        return
+    _loaded.add(module)
+    namespace = vars(module)
     for name, value in list(namespace.items()):
         if type(value) is _Placeholder:
-            namespace[name] = _load(value)
+            namespace[name] = value = _load(value)
+        home = value if isinstance(value, ModuleType) else inspect.getmodule(value)
+        if home is not None and home.__name__.startswith("tests."):
+            _load_all(home)
