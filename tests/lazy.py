@@ -6,7 +6,8 @@
 
 While pytest collects tests, the block binds placeholders. Before a test or a fixture of the module
 runs, ``LazyImports`` replaces them with the real things, there and in the modules of ``tests`` that
-it uses. Annotations may use placeholders. Any other use at module level raises an error. From Python 3.15 on, ``lazy import`` does this.
+it uses. Annotations may use placeholders. Any other use at module level raises an error. From
+Python 3.15 on, ``lazy import`` does this.
 """
 
 import builtins

@@ -9,9 +9,13 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 from packaging.requirements import Requirement
-from torch import nn
+
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import nn
 
 ROOT = Path(__file__).parents[2]
 NEEDED = ("torch", "transformers", "timm", "accelerate", "numpy")
@@ -86,8 +90,9 @@ def test_it_runs_with_nothing_but_the_packages_it_names(fresh: Path, tmp_path: P
 
 
 @pytest.mark.slow
-@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
 def test_without_a_gpu_it_says_so_in_one_line() -> None:
+    if torch.cuda.is_available():
+        pytest.skip("there is a GPU")
     done = run()
     assert done.returncode == 2
     assert done.stdout == ""

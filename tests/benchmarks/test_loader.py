@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from benchmarks import loader
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from benchmarks import loader
 
 
 @pytest.mark.slow

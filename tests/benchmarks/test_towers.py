@@ -3,22 +3,28 @@
 from pathlib import Path
 
 import pytest
-import torch
-import torch.nn.functional as F
 
-from benchmarks.open_clip_step import OpenClip, tokenizers
-from benchmarks.towers import CAPTION_WORDS, Shape, clip_from_open_clip, draw_captions
-from students.encoder import embed_images, embed_texts, tokenize
+from tests.lazy import lazy_imports
 
-SHAPE = Shape(
-    image_layers=2,
-    image_width=64,
-    text_layers=3,
-    text_width=128,
-    image_size=32,
-    patch_size=8,
-    embedding=48,
-)
+with lazy_imports():
+    import torch
+    import torch.nn.functional as F
+
+    from benchmarks.open_clip_step import OpenClip, tokenizers
+    from benchmarks.towers import CAPTION_WORDS, Shape, clip_from_open_clip, draw_captions
+    from students.encoder import embed_images, embed_texts, tokenize
+
+
+def shape() -> Shape:
+    return Shape(
+        image_layers=2,
+        image_width=64,
+        text_layers=3,
+        text_width=128,
+        image_size=32,
+        patch_size=8,
+        embedding=48,
+    )
 
 
 def test_captions_differ_and_have_all_lengths() -> None:
@@ -31,12 +37,12 @@ def test_captions_differ_and_have_all_lengths() -> None:
 # open_clip takes seconds to import.
 @pytest.mark.slow
 def test_a_converted_model_embeds_as_open_clips_does(tmp_path: Path) -> None:
-    theirs = OpenClip(tmp_path, {"student": SHAPE, "teacher": SHAPE}).student.eval()
+    theirs = OpenClip(tmp_path, {"student": shape(), "teacher": shape()}).student.eval()
     with torch.no_grad():
         for parameter in theirs.parameters():
             # Biases and norms that begin with zeros and ones would hide a mistake.
             parameter.add_(0.05 * torch.randn_like(parameter))
-    ours = clip_from_open_clip(theirs, SHAPE)
+    ours = clip_from_open_clip(theirs, shape())
     tokenizer, their_tokens = tokenizers()
     texts = ["a", "two dogs run on the beach", *draw_captions(13, seed=0), "dog " * 200]
     tokens = tokenize(tokenizer, texts, context_length=77, padding="longest")

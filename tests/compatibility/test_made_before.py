@@ -10,14 +10,17 @@ import pytest
 from PIL import Image
 from safetensors.numpy import load_file
 
-from distill.evaluate.encoder import StudentEncoder
 from distill.recipe.load import load_recipe
 from distill.recipe.stages import STAGES
 from distill.run.digests import stage_digest
 from distill.run.folder import RunFolder
-from distill.run.pipeline import run
-from export.runtime import EdgeModel
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.encoder import StudentEncoder
+    from distill.run.pipeline import run
+    from export.runtime import EdgeModel
+    from students.model import load_student
 
 MADE_BEFORE = Path(__file__).parent / "made_before"
 RECIPES = ("default", "terms", "sources", "one_tower", "alone", "hf")

@@ -10,12 +10,16 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import yaml
-from safetensors.torch import load_file
 
 from distill.data.scenes import render_scenes
-from distill.demo.start import prepare_start
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from safetensors.torch import load_file
+
+    from distill.demo.start import prepare_start
 
 TEXT = {
     "hidden_size": 32,

@@ -5,8 +5,11 @@ from pathlib import Path
 
 import pytest
 
-from distill.demo import run as demo
-from export.runtime.model import EdgeModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.demo import run as demo
+    from export.runtime.model import EdgeModel
 
 
 @pytest.mark.slow

@@ -9,11 +9,15 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
 
-from distill.run.pipeline import run
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import CLIPConfig, CLIPImageProcessor, CLIPModel
+
+    from distill.run.pipeline import run
+    from students.model import load_student
 
 Recipe = Callable[..., Path]
 WIDTH, OTHER_WIDTH = 128, 40

@@ -9,25 +9,29 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from open_clip import OPENAI_IMAGENET_TEMPLATES
 from PIL import Image
-from safetensors.torch import load_file, save_file
 
 from distill.cli import app as cli
 from distill.data.sample import open_image
 from distill.data.tables.table import open_table
-from distill.evaluate.encoder import TeacherEncoder
 from distill.recipe.load import load_recipe
 from distill.recipe.teachers import HfTeacherSection
-from distill.run.pipeline import evaluate, export, run
-from distill.run.project import Project
-from distill.teacher._frozen import FrozenTeacher
-from distill.teacher.load import load_teacher
-from export.runtime import EdgeModel
 from export.runtime.errors import ExportError
-from students.encoder import logit_scale
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from open_clip import OPENAI_IMAGENET_TEMPLATES
+    from safetensors.torch import load_file, save_file
+
+    from distill.evaluate.encoder import TeacherEncoder
+    from distill.run.pipeline import evaluate, export, run
+    from distill.run.project import Project
+    from distill.teacher._frozen import FrozenTeacher
+    from distill.teacher.load import load_teacher
+    from export.runtime import EdgeModel
+    from students.encoder import logit_scale
+    from students.model import load_student
 
 Recipe = Callable[..., Path]
 # The terms that one tower can learn by; the last is for pictures alone.

@@ -5,9 +5,13 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
-import torch
 
-from distill.run.pipeline import run
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.run.pipeline import run
 
 Recipe = Callable[..., Path]
 Command = Callable[..., subprocess.CompletedProcess[str]]

@@ -6,17 +6,21 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from safetensors.torch import load_file
 
 from distill.data.scenes import class_names, render_scenes
 from distill.recipe.load import load_recipe
-from distill.run.pipeline import evaluate, run
-from distill.run.project import Project
-from export.runtime.model import EdgeModel
-from students.encoder import embed_images
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from safetensors.torch import load_file
+
+    from distill.run.pipeline import evaluate, run
+    from distill.run.project import Project
+    from export.runtime.model import EdgeModel
+    from students.encoder import embed_images
+    from students.model import load_student
 
 Recipe = Callable[..., Path]
 TEXT = {

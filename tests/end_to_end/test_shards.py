@@ -10,10 +10,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
-from distill.run.pipeline import run
 from tests.distill.data.shards.tars import Members, write_files, write_tar
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.run.pipeline import run
 
 Recipe = Callable[..., Path]
 TARS, EACH = 8, 12

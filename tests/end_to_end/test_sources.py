@@ -8,16 +8,20 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
-import torch
 
 from distill.data.open import open_source
 from distill.data.sample import Source
-from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.tables.table import open_table
-from distill.run import project
-from distill.run.pipeline import run
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import datasets
+    import torch
+
+    from distill.data.shards.write import ShardSettings, write_shards
+    from distill.run import project
+    from distill.run.pipeline import run
 
 Recipe = Callable[..., Path]
 Rows = list[dict[str, str]]

@@ -7,13 +7,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from distill.run.opening import student_folder
-from distill.run.pipeline import run
 from export.runtime.errors import RecipeError, RunError
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+    from distill.run.opening import student_folder
+    from distill.run.pipeline import run
+    from students.model import load_student
 
 Recipe = Callable[..., Path]
 Weights = dict[str, torch.Tensor]

@@ -5,29 +5,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import (
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPTokenizer,
-    PreTrainedModel,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-    VisionTextDualEncoderModel,
-    ViTConfig,
-    ViTImageProcessorPil,
-    ViTModel,
-)
 
-from export.bundle import ExportReport, export_student
-from students.config import StudentConfig
-from students.encoder import Student
-from students.model import StudentModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import (
+        BertConfig,
+        BertModel,
+        BertTokenizer,
+        CLIPConfig,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        CLIPTokenizer,
+        PreTrainedModel,
+        SiglipConfig,
+        SiglipImageProcessorPil,
+        SiglipModel,
+        VisionTextDualEncoderModel,
+        ViTConfig,
+        ViTImageProcessorPil,
+        ViTModel,
+    )
+
+    from export.bundle import ExportReport, export_student
+    from students.config import StudentConfig
+    from students.encoder import Student
+    from students.model import StudentModel
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 SMALL: dict[str, Any] = {

@@ -6,15 +6,19 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-import onnx
 import pytest
-import torch
-from safetensors.torch import load_file, save_file
 
-import export.bundle
-from export.bundle import ExportReport, export_student
-from export.runtime import EdgeModel
 from export.runtime.errors import ClipDistillError, ExportError, StudentError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import onnx
+    import torch
+    from safetensors.torch import load_file, save_file
+
+    import export.bundle
+    from export.bundle import ExportReport, export_student
+    from export.runtime import EdgeModel
 
 pytestmark = pytest.mark.slow
 

@@ -5,15 +5,19 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
-from transformers import BertTokenizer, CLIPImageProcessorPil
 
-from export.bundle import export_student
-from export.runtime import EdgeModel
-from students.config import StudentConfig
-from students.encoder import Student
-from students.model import StudentModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import BertTokenizer, CLIPImageProcessorPil
+
+    from export.bundle import export_student
+    from export.runtime import EdgeModel
+    from students.config import StudentConfig
+    from students.encoder import Student
+    from students.model import StudentModel
 
 pytestmark = pytest.mark.slow
 

@@ -9,9 +9,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.cli._embed import find_pictures
 from export.runtime.errors import DataError
 from tests.distill.cli.pieces import answer
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.cli._embed import find_pictures
 
 
 class FakeModel:

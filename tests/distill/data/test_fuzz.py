@@ -12,7 +12,6 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import pytest
 
 from distill.data.hub import open_hub
@@ -31,6 +30,10 @@ from tests.distill.data.fuzz_pieces import (
     damage_value,
     write_files,
 )
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import datasets
 
 pytestmark = pytest.mark.slow
 

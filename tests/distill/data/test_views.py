@@ -12,7 +12,6 @@ from typing import Any
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
-from timm.data import auto_augment
 
 from distill.data.sample import Sample, open_image
 from distill.data.views import View, ViewSettings, draw_view, render_view
@@ -20,6 +19,10 @@ from distill.recipe.load import resolve
 from distill.recipe.views import ViewsSection
 from export.runtime.errors import RecipeError
 from export.runtime.preprocess import Preprocessing
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from timm.data import auto_augment
 
 RANDOM = ViewSettings(
     seed=5, kind="random", scale=(0.3, 0.9), ratio=(0.75, 4 / 3), flip=True, color_jitter=0.2

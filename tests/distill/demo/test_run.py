@@ -4,8 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from distill.demo import run as demo
 from export.runtime.errors import RunError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.demo import run as demo
 
 
 class BegunError(Exception):

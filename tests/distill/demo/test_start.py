@@ -2,18 +2,22 @@ import json
 
 import numpy as np
 import pytest
-import torch
-from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
 
 from distill.data.scenes import render_scenes
-from distill.demo.start import (
-    WIDTH,
-    prepare_start,
-    sine_cosine_positions,
-    train_tokenizer,
-    whitened_components,
-)
 from export.runtime.errors import DataError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import AutoImageProcessor, AutoTokenizer, CLIPModel, CLIPProcessor
+
+    from distill.demo.start import (
+        WIDTH,
+        prepare_start,
+        sine_cosine_positions,
+        train_tokenizer,
+        whitened_components,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -8,19 +8,22 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.doctor.cache import examine_cache
 from distill.doctor.finding import Finding
-from distill.teacher.cache.build import build_cache, open_cache
-from distill.teacher.cache.cache import Cache
-from tests.distill.teacher.cache.cache_pieces import (
-    CAPTIONS,
-    KEYS,
-    SETTINGS,
-    CountingTeacher,
-    Pictures,
-    silent,
-    write_pictures,
-)
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.doctor.cache import examine_cache
+    from distill.teacher.cache.build import build_cache, open_cache
+    from distill.teacher.cache.cache import Cache
+    from tests.distill.teacher.cache.cache_pieces import (
+        CAPTIONS,
+        KEYS,
+        SETTINGS,
+        CountingTeacher,
+        Pictures,
+        silent,
+        write_pictures,
+    )
 
 
 def levels(findings: Sequence[Finding]) -> list[str]:

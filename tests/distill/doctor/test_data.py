@@ -7,13 +7,16 @@ import pytest
 from PIL import Image
 
 from distill.data.scenes import draw_scene
-from distill.doctor.data import (
-    examine_captions,
-    examine_labels,
-    examine_pictures,
-    examine_readable,
-)
 from distill.doctor.finding import Finding
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.doctor.data import (
+        examine_captions,
+        examine_labels,
+        examine_pictures,
+        examine_readable,
+    )
 
 KEYS = [f"images/{number:04d}.jpg" for number in range(40)]
 SPOKEN = [f"a photograph of {number} dogs in the park" for number in range(40)]

@@ -7,18 +7,22 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import nn
-from transformers import CLIPConfig, CLIPModel
 
 from distill.doctor.finding import Finding
-from distill.doctor.machine import (
-    Memory,
-    activation_bytes,
-    examine_disk,
-    examine_memory,
-    free_memory,
-)
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import nn
+    from transformers import CLIPConfig, CLIPModel
+
+    from distill.doctor.machine import (
+        Memory,
+        activation_bytes,
+        examine_disk,
+        examine_memory,
+        free_memory,
+    )
 
 
 def levels(findings: Sequence[Finding]) -> list[str]:
@@ -78,22 +82,25 @@ def test_free_memory_is_no_more_than_there_is() -> None:
     assert free is None or 0 < free < 1 << 50
 
 
-class Chain(nn.Module):
-    """Stands for a model: layers whose saved tensors can be counted by hand."""
+def chain() -> Any:
+    """Return layers whose saved tensors can be counted by hand."""
 
-    def __init__(self) -> None:
-        super().__init__()
-        self.layers = nn.Sequential(
-            nn.Linear(48, 10, bias=False), nn.Sigmoid(), nn.Linear(10, 7, bias=False)
-        )
-        self.dtype = torch.float32
+    class Chain(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.layers = nn.Sequential(
+                nn.Linear(48, 10, bias=False), nn.Sigmoid(), nn.Linear(10, 7, bias=False)
+            )
+            self.dtype = torch.float32
 
-    def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
-        return self.layers(pixel_values.flatten(1))
+        def get_image_features(self, pixel_values: torch.Tensor) -> torch.Tensor:
+            return self.layers(pixel_values.flatten(1))
+
+    return Chain()
 
 
 def test_activations_are_what_autograd_keeps() -> None:
-    model: Any = Chain()
+    model = chain()
     found = activation_bytes(model, torch.zeros(2, 3, 4, 4), None)
     # Of a pair: the picture, the sigmoid's 10 numbers, the 7 before and after normalising them,
     # with their length and what it is clamped to.

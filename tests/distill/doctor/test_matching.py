@@ -6,8 +6,11 @@ from typing import Any
 import numpy as np
 import pytest
 
-from distill.doctor._matching import examine_pairs, match
 from distill.doctor.finding import Finding
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.doctor._matching import examine_pairs, match
 
 
 def levels(findings: Sequence[Finding]) -> list[str]:

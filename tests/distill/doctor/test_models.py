@@ -8,31 +8,41 @@ from typing import Any, cast
 
 import numpy as np
 import pytest
-import torch
-from transformers import (
-    BertTokenizer,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-)
 
-from distill.doctor._models import (
-    examine_cut,
-    examine_embeddings,
-    examine_padding,
-    examine_statistics,
-)
 from distill.doctor.finding import Finding
-from distill.doctor.student import examine_difference
-from distill.doctor.teacher import examine_family, examine_scale
-from distill.evaluate.encoder import StudentEncoder, TeacherEncoder
-from distill.teacher.hf import load_hf_teacher
 from export.runtime.preprocess import Preprocessing
-from students.loading import load_parts
-from tests.distill.teacher.cache.cache_pieces import CountingTeacher
+from tests.lazy import lazy_imports
 
-PREPROCESSING = replace(
-    CountingTeacher.preprocessing, mean=(0.481, 0.458, 0.408), std=(0.269, 0.261, 0.276)
+with lazy_imports():
+    import torch
+    from transformers import (
+        BertTokenizer,
+        SiglipConfig,
+        SiglipImageProcessorPil,
+        SiglipModel,
+    )
+
+    from distill.doctor._models import (
+        examine_cut,
+        examine_embeddings,
+        examine_padding,
+        examine_statistics,
+    )
+    from distill.doctor.student import examine_difference
+    from distill.doctor.teacher import examine_family, examine_scale
+    from distill.evaluate.encoder import StudentEncoder, TeacherEncoder
+    from distill.teacher.hf import load_hf_teacher
+    from students.loading import load_parts
+
+PREPROCESSING = Preprocessing(
+    size=(8, 8),
+    resize="square",
+    resize_to=None,
+    crop=False,
+    crop_offset="floor",
+    resample="bicubic",
+    mean=(0.481, 0.458, 0.408),
+    std=(0.269, 0.261, 0.276),
 )
 
 

@@ -20,7 +20,10 @@ from PIL import Image
 from distill.cli.app import main
 from distill.data.scenes import render_scenes
 from distill.recipe.load import load_recipe
-from distill.run.pipeline import build_cache
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.run.pipeline import build_cache
 
 ROOT = Path(__file__).parents[3]
 TEACHER = Path(str(resources.files("distill.demo"))) / "teacher"

@@ -3,13 +3,16 @@
 import numpy as np
 import pytest
 
-from distill.evaluate.agreement import SHOWN
-from distill.evaluate.compare import check_set, compare, headline, measure
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.metrics import metrics_of
-from distill.evaluate.pictures import Options
 from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError, RecipeError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.agreement import SHOWN
+    from distill.evaluate.compare import check_set, compare, headline, measure
+    from distill.evaluate.pictures import Options
 
 LABELS = LabelSet(("cat", "dog", "owl"), ("{}",))
 TEXTS = {"cat": (1, 0, 0), "dog": (0, 1, 0), "owl": (0, 0, 1)}

@@ -4,11 +4,14 @@ import json
 
 import pytest
 
-from distill.evaluate.compare import check_set, compare, headline, measure
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.metrics import metrics_of
-from distill.evaluate.pictures import Options
 from export.runtime.errors import DataError, RecipeError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.compare import check_set, compare, headline, measure
+    from distill.evaluate.pictures import Options
 
 TEXTS = {"a cat.": [1, 0], "a dog.": [0, 1], "first": [1, 0], "second": [0, 1]}
 ENTRIES = [(("first",), "cat"), (("second",), "dog")]

@@ -5,24 +5,28 @@ from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 from tokenizers import Tokenizer, models, pre_tokenizers
-from transformers import (
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    PreTrainedTokenizerFast,
-)
 
-from distill.evaluate.encoder import (
-    BundleEncoder,
-    StudentEncoder,
-    TeacherEncoder,
-    encode_many,
-)
 from export.runtime.preprocess import Preprocessing
-from students.encoder import Student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import (
+        CLIPConfig,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        PreTrainedTokenizerFast,
+    )
+
+    from distill.evaluate.encoder import (
+        BundleEncoder,
+        StudentEncoder,
+        TeacherEncoder,
+        encode_many,
+    )
+    from students.encoder import Student
 
 WORDS = ["[PAD]", "[UNK]", "[END]", "a", "photo", "of", "red", "cat"]
 TEXTS = ["a photo of a cat", "red cat", "a", "unheard of"]

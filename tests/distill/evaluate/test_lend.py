@@ -4,11 +4,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from distill.evaluate.compare import measure
 from distill.evaluate.evaluation_set import EvaluationSet
-from distill.evaluate.lend import Remembered
-from distill.evaluate.pictures import Options
 from export.runtime.errors import TeacherError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.compare import measure
+    from distill.evaluate.lend import Remembered
+    from distill.evaluate.pictures import Options
 
 ROWS = [(1, 0, 0), (0, 1, 0), (0, 0, 1)]
 CAPTIONS = {"a": (1, 0, 0.1), "b": (0, 1, 0.1), "c": (0, 0.1, 1)}

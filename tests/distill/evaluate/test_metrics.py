@@ -21,7 +21,10 @@ from distill.evaluate.metrics import (
     share_equal,
     share_in_top,
 )
-from distill.evaluate.tasks import TASKS
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.tasks import TASKS
 
 
 def rank_scores(scores, query_ids, candidate_ids):

@@ -3,10 +3,13 @@
 import numpy as np
 import pytest
 
-from distill.evaluate.compare import measure
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.metrics import metrics_of
 from export.runtime.errors import DataError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.compare import measure
 
 NAMES = [metric.name for metric in metrics_of("retrieval")]
 IMAGES = [[1, 0, 0], [0, 1, 0], [0, 0, 1]]

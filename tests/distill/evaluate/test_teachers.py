@@ -5,11 +5,14 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image
 
-from distill.evaluate.encoder import TeacherEncoder, Vectors
-from distill.evaluate.teachers import EnsembleEncoder
-from distill.teacher.ensemble import Ensemble
-from tests.distill.teacher.cache.cache_pieces import CountingTeacher
-from tests.distill.teacher.ensemble_pieces import WideTeacher
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.encoder import TeacherEncoder, Vectors
+    from distill.evaluate.teachers import EnsembleEncoder
+    from distill.teacher.ensemble import Ensemble
+    from tests.distill.teacher.cache.cache_pieces import CountingTeacher
+    from tests.distill.teacher.ensemble_pieces import WideTeacher
 
 
 def pictures(count: int) -> list[Image.Image]:

@@ -5,12 +5,15 @@ import math
 import numpy as np
 import pytest
 
-from distill.evaluate.compare import measure
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.metrics import metrics_of
-from distill.evaluate.pictures import Options
 from distill.labels.label_set import LabelSet
 from export.runtime.errors import DataError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.compare import measure
+    from distill.evaluate.pictures import Options
 
 TEXTS = {"a cat.": [1, 0, 0], "a dog.": [0, 1, 0], "a red fox.": [0, 0, 1]}
 ENTRIES = [((), "cat"), ((), "cat"), ((), "dog"), ((), "red_fox")]

@@ -4,19 +4,22 @@ from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-import torch
-
 from distill.losses.catalogue import TERMS
-from distill.losses.weighted import term_function
 from tests.distill.losses import references
 from tests.distill.losses.references import ARGUMENTS, GROUPS, make
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.losses.weighted import term_function
 
 # Rows of the batch and of the corpus that belong together; rows 1 and 5 have no partner.
 IMAGE_PARTNERS = ((0, 1), (0, 6), (2, 3), (3, 9), (4, 0), (4, 5), (6, 6))
 TEXT_PARTNERS = ((0, 2), (2, 10), (3, 0), (4, 7), (6, 7))
 
 
-def banks(*, dtype=torch.float64, grad=False):
+def banks(*, dtype=None, grad=False):
     """Return the teacher's pictures and texts of a small corpus; it is no batch's size."""
     corpus = make(7, rows=11, dtype=dtype)
     return corpus.image.requires_grad_(grad), corpus.text[:10].requires_grad_(grad)

@@ -7,17 +7,22 @@ plain torch, with whole matrices and torch's own losses.
 import math
 
 import numpy as np
-import torch
-import torch.nn.functional as F
 
-from distill.losses.embeddings import Embeddings
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    import torch.nn.functional as F
+
+    from distill.losses.embeddings import Embeddings
 
 GROUPS = [3, 5, 3, -1, 7, 5, 3]
 ROWS = len(GROUPS)
 
 
-def make(seed, *, rows=ROWS, width=6, scale=8.0, bias=None, dtype=torch.float64, grad=False):
-    """Return random unit vectors and a scale."""
+def make(seed, *, rows=ROWS, width=6, scale=8.0, bias=None, dtype=None, grad=False):
+    """Return random unit vectors and a scale, in float64 unless told otherwise."""
+    dtype = dtype or torch.float64
     generator = torch.Generator().manual_seed(seed)
     image, text = (
         torch.nn.functional.normalize(

@@ -2,18 +2,25 @@
 
 import numpy as np
 import pytest
-import torch
-import torch.nn.functional as F
 
-from distill.losses.alignment import embedding_alignment
-from distill.losses.embeddings import Embeddings, split
-from distill.losses.prompts import prompt_kl
-from distill.losses.weighted import Banks, Term, WeightedLoss
-from distill.teacher.shares import Share, join, mean_scale
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    import torch.nn.functional as F
+
+    from distill.losses.alignment import embedding_alignment
+    from distill.losses.embeddings import Embeddings, split
+    from distill.losses.prompts import prompt_kl
+    from distill.losses.weighted import Banks, Term, WeightedLoss
+    from distill.teacher.shares import Share, join, mean_scale
 
 WIDTHS, WEIGHTS = (6, 10), (0.3, 0.7)
-SHARES = (Share(0.3, 6, 20.0, 0.0), Share(0.7, 10, 55.0, -3.0))
 ROWS = 7
+
+
+def shares():
+    return Share(0.3, 6, 20.0, 0.0), Share(0.7, 10, 55.0, -3.0)
 
 
 def vectors(width, seed):
@@ -29,16 +36,16 @@ def teachers():
             torch.tensor(share.scale, dtype=torch.float64),
             torch.tensor(share.bias, dtype=torch.float64),
         )
-        for number, share in enumerate(SHARES)
+        for number, share in enumerate(shares())
     ]
 
 
 def joined():
     members = teachers()
-    scale, bias = mean_scale(SHARES)
+    scale, bias = mean_scale(shares())
     return Embeddings(
-        join([member.image for member in members], SHARES),
-        join([member.text for member in members], SHARES),
+        join([member.image for member in members], shares()),
+        join([member.text for member in members], shares()),
         torch.tensor(scale, dtype=torch.float64),
         torch.tensor(bias, dtype=torch.float64),
     )
@@ -70,14 +77,14 @@ def test_a_cosine_of_the_whole_is_the_weighted_mean_of_the_teachers_cosines():
 
 
 def test_splitting_gives_each_teacher_back_at_its_own_scale():
-    for found, member in zip(split(joined(), SHARES), teachers(), strict=True):
+    for found, member in zip(split(joined(), shares()), teachers(), strict=True):
         for name in ("image", "text", "scale", "bias"):
             torch.testing.assert_close(getattr(found, name), getattr(member, name))
 
 
 def test_kl_is_the_weighted_sum_of_the_kls_to_each_teacher():
     model = student()
-    loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=SHARES)
+    loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=shares())
     value, _ = loss(model, joined(), groups=None, progress=0.0)
     expected = 0.0
     for weight, member in zip(WEIGHTS, teachers(), strict=True):
@@ -91,7 +98,7 @@ def test_kl_is_the_weighted_sum_of_the_kls_to_each_teacher():
 
 def test_its_gradient_is_that_of_the_kl_to_the_mean_distribution():
     model = student()
-    loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=SHARES)
+    loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=shares())
     loss(model, joined(), groups=None, progress=0.0)[0].backward()
     found = [model.image.grad, model.text.grad, model.scale.grad]
     other = student()
@@ -112,7 +119,7 @@ def test_its_gradient_is_that_of_the_kl_to_the_mean_distribution():
 
 def test_relational_is_the_weighted_sum_too():
     model, term = student(), {"relational": Term(1.0)}
-    whole, _ = WeightedLoss(term, shares=SHARES)(model, joined(), groups=None, progress=0.0)
+    whole, _ = WeightedLoss(term, shares=shares())(model, joined(), groups=None, progress=0.0)
     each = [
         WeightedLoss(term)(model, member, groups=None, progress=0.0)[0] for member in teachers()
     ]
@@ -122,7 +129,7 @@ def test_relational_is_the_weighted_sum_too():
 def test_tinyclip_takes_each_teachers_own_scale_on_both_sides():
     model = student()
     term = {"kl_divergence": Term(1.0, options={"scale": "teacher"})}
-    whole, _ = WeightedLoss(term, shares=SHARES)(model, joined(), groups=None, progress=0.0)
+    whole, _ = WeightedLoss(term, shares=shares())(model, joined(), groups=None, progress=0.0)
     each = [
         WeightedLoss(term)(model, member, groups=None, progress=0.0)[0] for member in teachers()
     ]
@@ -132,8 +139,8 @@ def test_tinyclip_takes_each_teachers_own_scale_on_both_sides():
 def test_alignment_and_prompts_go_to_the_whole():
     model, whole = student(), joined()
     terms = {"embedding_alignment": Term(1.0), "prompt_kl": Term(1.0)}
-    bank = join([vectors(share.width, 30) for share in SHARES], SHARES)
-    loss = WeightedLoss(terms, shares=SHARES)
+    bank = join([vectors(share.width, 30) for share in shares()], shares())
+    loss = WeightedLoss(terms, shares=shares())
     _, values = loss(model, whole, groups=None, progress=0.0, banks=Banks(prompts=bank))
     assert values["embedding_alignment"].item() == embedding_alignment(model, whole).item()
     expected = prompt_kl(model.image, whole.image, bank, model.scale, whole.scale)
@@ -143,4 +150,4 @@ def test_alignment_and_prompts_go_to_the_whole():
 
 def test_one_teacher_is_joined_to_itself():
     member = teachers()[0]
-    assert join([member.image], SHARES[:1]) is member.image
+    assert join([member.image], shares()[:1]) is member.image

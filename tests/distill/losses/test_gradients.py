@@ -1,15 +1,19 @@
 """Gradients: whom they reach, that they are right, and in which precision they are computed."""
 
 import pytest
-import torch
 
-from distill.losses.contrastive import soft_target
-from distill.losses.embeddings import Embeddings
-from distill.losses.tiled.softmax import distribution_loss
-from distill.losses.tiled.tiles import Product, tiling
-from distill.losses.weighted import Banks, Term, WeightedLoss
 from tests.distill.losses.cases import CASES, NAMES, banks
 from tests.distill.losses.references import make
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.losses.contrastive import soft_target
+    from distill.losses.embeddings import Embeddings
+    from distill.losses.tiled.softmax import distribution_loss
+    from distill.losses.tiled.tiles import Product, tiling
+    from distill.losses.weighted import Banks, Term, WeightedLoss
 
 
 @pytest.mark.parametrize("rows", [None, 2])
@@ -72,9 +76,11 @@ def test_a_second_backward_pass_gives_the_same(case):
     assert torch.equal(torch.autograd.grad(value, student.image)[0], first)
 
 
-@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_half_precision_is_raised_to_float32_under_autocast_too(case, dtype):
+def test_half_precision_is_raised_to_float32_under_autocast_too(case, precision):
+    dtype = getattr(torch, precision)
+
     def run(lift, autocast):
         student, teacher = make(0, dtype=dtype, grad=True), make(1, dtype=dtype)
         if lift:

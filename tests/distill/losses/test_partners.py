@@ -2,19 +2,29 @@
 
 import numpy as np
 import pytest
-import torch
 
-from distill.losses.corpus import corpus_contrastive
-from distill.losses.embeddings import Embeddings
-from distill.losses.tiled.tiles import tiling
-from distill.losses.weighted import Banks, Term, WeightedLoss
+from tests.lazy import lazy_imports
 
-IMAGE_PARTNERS = torch.tensor([[0, 1], [0, 6], [2, 3], [4, 0], [4, 5]])
-TEXT_PARTNERS = torch.tensor([[1, 2], [3, 0]])
+with lazy_imports():
+    import torch
+
+    from distill.losses.corpus import corpus_contrastive
+    from distill.losses.embeddings import Embeddings
+    from distill.losses.tiled.tiles import tiling
+    from distill.losses.weighted import Banks, Term, WeightedLoss
 
 
-def unit(rows: int, *, seed: int, dtype: torch.dtype = torch.float64) -> torch.Tensor:
-    drawn = torch.randn(rows, 6, generator=torch.Generator().manual_seed(seed), dtype=dtype)
+def partners() -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the pairs of pictures, and of texts, that belong together."""
+    return (
+        torch.tensor([[0, 1], [0, 6], [2, 3], [4, 0], [4, 5]]),
+        torch.tensor([[1, 2], [3, 0]]),
+    )
+
+
+def unit(rows: int, *, seed: int, dtype: torch.dtype | None = None) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    drawn = torch.randn(rows, 6, generator=generator, dtype=dtype or torch.float64)
     return torch.nn.functional.normalize(drawn, dim=-1)
 
 
@@ -41,10 +51,10 @@ def reference(rows: torch.Tensor, bank: torch.Tensor, partners: torch.Tensor) ->
 def test_each_row_is_told_from_all_but_its_partners() -> None:
     model, (pictures, texts) = student(), banks()
     expected = (
-        reference(model.image, texts, IMAGE_PARTNERS)
-        + reference(model.text, pictures, TEXT_PARTNERS)
+        reference(model.image, texts, partners()[0])
+        + reference(model.text, pictures, partners()[1])
     ) / 2
-    value = corpus_contrastive(model, pictures, texts, IMAGE_PARTNERS, TEXT_PARTNERS)
+    value = corpus_contrastive(model, pictures, texts, *partners())
     assert value.item() == pytest.approx(expected, abs=1e-12)
 
 
@@ -64,16 +74,14 @@ def test_gradients_in_tiles(rows: int) -> None:
 
     def value(image: torch.Tensor, text: torch.Tensor, scale: torch.Tensor) -> torch.Tensor:
         with tiling(rows=rows):
-            return corpus_contrastive(
-                Embeddings(image, text, scale), pictures, texts, IMAGE_PARTNERS, TEXT_PARTNERS
-            )
+            return corpus_contrastive(Embeddings(image, text, scale), pictures, texts, *partners())
 
     assert torch.autograd.gradcheck(value, (model.image, model.text, model.scale))
 
 
 def test_no_gradient_reaches_the_corpus() -> None:
     model, found = student(grad=True), [bank.requires_grad_() for bank in banks()]
-    corpus_contrastive(model, *found, IMAGE_PARTNERS, TEXT_PARTNERS).backward()
+    corpus_contrastive(model, *found, *partners()).backward()
     assert model.image.grad.abs().max() > 0
     assert all(bank.grad is None for bank in found)
     # A row without a partner learns nothing.
@@ -92,21 +100,21 @@ def test_without_any_partner_it_is_zero_with_zero_gradients() -> None:
 def test_what_is_missing_is_named() -> None:
     model, (pictures, texts) = student(), banks()
     with pytest.raises(ValueError, match="corpus_contrastive: the image tower needs a bank and"):
-        corpus_contrastive(model, pictures, None, IMAGE_PARTNERS, TEXT_PARTNERS)
+        corpus_contrastive(model, pictures, None, *partners())
     with pytest.raises(ValueError, match="the text tower needs a bank and partners"):
-        corpus_contrastive(model, pictures, texts, IMAGE_PARTNERS, None)
+        corpus_contrastive(model, pictures, texts, partners()[0], None)
     with pytest.raises(ValueError, match="width"):
-        corpus_contrastive(model, pictures, texts[:, :4], IMAGE_PARTNERS, TEXT_PARTNERS)
+        corpus_contrastive(model, pictures, texts[:, :4], *partners())
     nothing = Embeddings(None, None, model.scale)
     with pytest.raises(ValueError, match="no tower"):
-        corpus_contrastive(nothing, pictures, texts, IMAGE_PARTNERS, TEXT_PARTNERS)
+        corpus_contrastive(nothing, pictures, texts, *partners())
 
 
 def test_in_the_weighted_sum_at_a_multiple_of_the_teachers_scale() -> None:
     model, (pictures, texts) = student(), banks()
     teacher = Embeddings(unit(5, seed=4), unit(5, seed=5), torch.tensor(14.0, dtype=torch.float64))
     loss = WeightedLoss({"corpus_contrastive": Term(2.0, options={"scale": 0.5})})
-    given = Banks(None, pictures, texts, IMAGE_PARTNERS, TEXT_PARTNERS)
+    given = Banks(None, pictures, texts, *partners())
     total, _ = loss(model, teacher, groups=None, progress=0.0, banks=given)
-    expected = corpus_contrastive(model, pictures, texts, IMAGE_PARTNERS, TEXT_PARTNERS)
+    expected = corpus_contrastive(model, pictures, texts, *partners())
     torch.testing.assert_close(total, 2 * expected)

@@ -5,14 +5,18 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
-from torch.utils.flop_counter import FlopCounterMode
 
-from distill.losses.contrastive import contrastive
-from distill.losses.distributions import kl_divergence
-from distill.losses.tiled.tiles import tiling
 from tests.distill.losses.cases import CASES, NAMES
 from tests.distill.losses.references import ONE_PASS_TERMS, ROWS, make
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch.utils.flop_counter import FlopCounterMode
+
+    from distill.losses.contrastive import contrastive
+    from distill.losses.distributions import kl_divergence
+    from distill.losses.tiled.tiles import tiling
 
 MEMORY = """
 import resource, sys, torch
@@ -55,10 +59,12 @@ def gradients(function, *, dtype, **arguments):
     return [torch.zeros(()) if tensor is None else tensor for tensor in found]
 
 
-@pytest.mark.parametrize(("dtype", "tolerance"), [(torch.float64, 1e-9), (torch.float32, 1e-6)])
+@pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
 @pytest.mark.parametrize("rows", [1, 2, 3, ROWS, 100])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_tiles_of_any_size_are_plain_torch(case, rows, dtype, tolerance):
+def test_tiles_of_any_size_are_plain_torch(case, rows, precision, tolerance):
+    dtype = getattr(torch, precision)
+
     def tiled(student, teacher):
         with tiling(rows=rows):
             return case(student, teacher)

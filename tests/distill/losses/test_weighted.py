@@ -4,17 +4,21 @@ import math
 from dataclasses import replace
 
 import pytest
-import torch
 
-from distill.losses.alignment import embedding_alignment
-from distill.losses.contrastive import contrastive, interactive_contrastive
-from distill.losses.corpus import corpus_kl, corpus_relational
-from distill.losses.distributions import kl_divergence
-from distill.losses.embeddings import Embeddings
-from distill.losses.prompts import prompt_kl
-from distill.losses.weighted import Banks, Mask, Term, WeightedLoss
 from tests.distill.losses.cases import banks
 from tests.distill.losses.references import GROUPS, make
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.losses.alignment import embedding_alignment
+    from distill.losses.contrastive import contrastive, interactive_contrastive
+    from distill.losses.corpus import corpus_kl, corpus_relational
+    from distill.losses.distributions import kl_divergence
+    from distill.losses.embeddings import Embeddings
+    from distill.losses.prompts import prompt_kl
+    from distill.losses.weighted import Banks, Mask, Term, WeightedLoss
 
 
 def only_value(term, student, teacher, **arguments):

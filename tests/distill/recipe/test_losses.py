@@ -7,9 +7,12 @@ import pytest
 
 from distill.losses.catalogue import TERMS
 from distill.losses.presets import PRESETS
-from distill.losses.weighted import term_function
 from distill.recipe.losses import ENTRIES, PresetName, expand
 from tests.distill.recipe.config_pieces import config, mistakes
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.losses.weighted import term_function
 
 
 def test_tables_of_terms_name_the_same_terms() -> None:

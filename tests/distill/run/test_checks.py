@@ -7,9 +7,12 @@ from typing import Any
 import pytest
 
 from distill.recipe.config import RunConfig
-from distill.run.checks import check_student
-from distill.run.project import Project
 from export.runtime.errors import DataError, StudentError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.run.checks import check_student
+    from distill.run.project import Project
 
 Configure = Callable[..., RunConfig]
 

@@ -13,26 +13,29 @@ import pytest
 
 from distill.cli.app import main
 from distill.recipe.load import load_recipe
-from distill.run.estimate import (
-    Estimate,
-    Speeds,
-    Workload,
-    overlapped,
-    stored_bytes,
-)
-from distill.run.pipeline import build_cache as build_by_recipe
-from distill.teacher.cache.build import build_cache
-from tests.distill.teacher.cache.cache_pieces import (
-    CAPTIONS,
-    KEYS,
-    SETTINGS,
-    CountingTeacher,
-    Pictures,
-    make_world,
-    silent,
-    write_pictures,
-    write_recipe,
-)
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.run.estimate import (
+        Estimate,
+        Speeds,
+        Workload,
+        overlapped,
+        stored_bytes,
+    )
+    from distill.run.pipeline import build_cache as build_by_recipe
+    from distill.teacher.cache.build import build_cache
+    from tests.distill.teacher.cache.cache_pieces import (
+        CAPTIONS,
+        KEYS,
+        SETTINGS,
+        CountingTeacher,
+        Pictures,
+        make_world,
+        silent,
+        write_pictures,
+        write_recipe,
+    )
 
 
 @pytest.fixture(scope="module")

@@ -7,9 +7,12 @@ import pytest
 
 from distill.recipe.config import RunConfig
 from distill.run.folder import RunFolder
-from distill.run.opening import open_existing, open_run, results_folder, student_folder
-from distill.run.project import Project
 from export.runtime.errors import ClipDistillError, DataError, RunError, StudentError, TeacherError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.run.opening import open_existing, open_run, results_folder, student_folder
+    from distill.run.project import Project
 
 Configure = Callable[..., RunConfig]
 

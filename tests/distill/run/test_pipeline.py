@@ -9,12 +9,15 @@ from typing import Any
 import pytest
 
 from distill.recipe.config import RunConfig
-from distill.run import pipeline
-from distill.run import project as project_module
 from distill.run.folder import RunFolder
-from distill.run.pipeline import build_cache, evaluate, export, run, train
-from distill.run.project import Project
 from export.runtime.errors import RecipeError, RunError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.run import pipeline
+    from distill.run import project as project_module
+    from distill.run.pipeline import build_cache, evaluate, export, run, train
+    from distill.run.project import Project
 
 Configure = Callable[..., RunConfig]
 

@@ -5,14 +5,18 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from distill.recipe.config import RunConfig
-from distill.run import project as project_module
-from distill.run.project import Project
 from distill.train.towers import BOTH, Towers
 from export.runtime.errors import DataError, RecipeError, StudentError
-from students.encoder import logit_scale
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.run import project as project_module
+    from distill.run.project import Project
+    from students.encoder import logit_scale
 
 Configure = Callable[..., RunConfig]
 WORDS = ["red circle", "blue square", "green star"]

@@ -7,17 +7,21 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from accelerate import Accelerator
 
 from distill.recipe.config import RunConfig
-from distill.run import train_stage as train_module
-from distill.run.opening import open_run
-from distill.run.project import Project
 from distill.run.settings import fill
-from distill.run.train_stage import train_stage
-from distill.train.loop import LoopSettings, Trainer
-from distill.train.optimizer import OptimizerSettings
 from export.runtime.errors import RecipeError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from accelerate import Accelerator
+
+    from distill.run import train_stage as train_module
+    from distill.run.opening import open_run
+    from distill.run.project import Project
+    from distill.run.train_stage import train_stage
+    from distill.train.loop import LoopSettings, Trainer
+    from distill.train.optimizer import OptimizerSettings
 
 Configure = Callable[..., RunConfig]
 

@@ -6,19 +6,23 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from distill.data.sample import Sample, Skip
-from distill.evaluate.encoder import StudentEncoder
-from distill.losses.contrastive import contrastive
-from distill.losses.distributions import kl_divergence
-from distill.losses.embeddings import Embeddings
-from distill.losses.weighted import Term, WeightedLoss
 from distill.recipe.config import RunConfig
-from distill.run.cache_stage import teacher_encoder
-from distill.run.project import Project
-from distill.run.validation import StudentValidator
-from students.encoder import logit_scale
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.evaluate.encoder import StudentEncoder
+    from distill.losses.contrastive import contrastive
+    from distill.losses.distributions import kl_divergence
+    from distill.losses.embeddings import Embeddings
+    from distill.losses.weighted import Term, WeightedLoss
+    from distill.run.cache_stage import teacher_encoder
+    from distill.run.project import Project
+    from distill.run.validation import StudentValidator
+    from students.encoder import logit_scale
 
 Configure = Callable[..., RunConfig]
 

@@ -4,29 +4,33 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from transformers import (
-    AltCLIPConfig,
-    AltCLIPModel,
-    BertConfig,
-    BertModel,
-    BertTokenizer,
-    ChineseCLIPConfig,
-    ChineseCLIPImageProcessorPil,
-    ChineseCLIPModel,
-    CLIPConfig,
-    CLIPImageProcessorPil,
-    CLIPModel,
-    CLIPTokenizer,
-    SiglipConfig,
-    SiglipImageProcessorPil,
-    SiglipModel,
-    VisionTextDualEncoderConfig,
-    VisionTextDualEncoderModel,
-    ViTConfig,
-    ViTImageProcessorPil,
-    ViTModel,
-)
+
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from transformers import (
+        AltCLIPConfig,
+        AltCLIPModel,
+        BertConfig,
+        BertModel,
+        BertTokenizer,
+        ChineseCLIPConfig,
+        ChineseCLIPImageProcessorPil,
+        ChineseCLIPModel,
+        CLIPConfig,
+        CLIPImageProcessorPil,
+        CLIPModel,
+        CLIPTokenizer,
+        SiglipConfig,
+        SiglipImageProcessorPil,
+        SiglipModel,
+        VisionTextDualEncoderConfig,
+        VisionTextDualEncoderModel,
+        ViTConfig,
+        ViTImageProcessorPil,
+        ViTModel,
+    )
 
 TEXT = {
     "hidden_size": 32,
@@ -46,7 +50,7 @@ VISION = {
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 
 
-def save_clip(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
+def save_clip(folder: Path, *, dtype: str = "float32") -> Path:
     pieces = [*LETTERS, *(f"{letter}</w>" for letter in LETTERS)]
     pieces += ["<|startoftext|>", "<|endoftext|>"]
     tokenizer = CLIPTokenizer(vocab={piece: i for i, piece in enumerate(pieces)}, merges=[])
@@ -58,7 +62,7 @@ def save_clip(folder: Path, *, dtype: torch.dtype = torch.float32) -> Path:
     ids |= {"eos_token_id": tokenizer.eos_token_id, "pad_token_id": tokenizer.pad_token_id}
     config = CLIPConfig(text_config={**TEXT, **ids}, vision_config=VISION, projection_dim=24)
     torch.manual_seed(1)
-    CLIPModel(config).to(dtype).save_pretrained(folder)
+    CLIPModel(config).to(getattr(torch, dtype)).save_pretrained(folder)
     return folder
 
 
@@ -140,7 +144,7 @@ def clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture(scope="session")
 def half_clip_folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return save_clip(tmp_path_factory.mktemp("half"), dtype=torch.float16)
+    return save_clip(tmp_path_factory.mktemp("half"), dtype="float16")
 
 
 @pytest.fixture(scope="session")

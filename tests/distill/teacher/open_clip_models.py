@@ -4,11 +4,14 @@ import json
 from pathlib import Path
 from typing import Any
 
-import open_clip
-import torch
-from transformers import BertConfig, BertTokenizer
+from tests.lazy import lazy_imports
 
-from distill.teacher._open_clip_towers import silent
+with lazy_imports():
+    import open_clip
+    import torch
+    from transformers import BertConfig, BertTokenizer
+
+    from distill.teacher._open_clip_towers import silent
 
 LETTERS = [chr(code) for code in range(ord("a"), ord("z") + 1)]
 VISION = {"image_size": 32, "layers": 2, "width": 64, "head_width": 32, "patch_size": 8}

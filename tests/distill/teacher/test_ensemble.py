@@ -4,14 +4,18 @@ import math
 
 import numpy as np
 import pytest
-import torch
 
 from distill.recipe.teachers import HfTeacherSection
-from distill.teacher import load
-from distill.teacher.ensemble import Ensemble
 from export.runtime.errors import TeacherError
-from tests.distill.teacher.cache.cache_pieces import CountingTeacher
-from tests.distill.teacher.ensemble_pieces import WideTeacher
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.teacher import load
+    from distill.teacher.ensemble import Ensemble
+    from tests.distill.teacher.cache.cache_pieces import CountingTeacher
+    from tests.distill.teacher.ensemble_pieces import WideTeacher
 
 TEXTS = ["a", "cab", "dd"]
 

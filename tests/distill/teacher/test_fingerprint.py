@@ -5,10 +5,14 @@ import shutil
 from pathlib import Path
 
 import pytest
-import safetensors.torch
 
-from distill.teacher._fingerprint import fingerprint, weight_files
-from distill.teacher.hf import load_hf_teacher
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import safetensors.torch
+
+    from distill.teacher._fingerprint import fingerprint, weight_files
+    from distill.teacher.hf import load_hf_teacher
 
 
 @pytest.fixture

@@ -5,13 +5,17 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from distill.teacher.ensemble import Ensemble
-from distill.teacher.hf import load_hf_teacher, load_student_teacher
-from distill.teacher.open_clip import load_open_clip_teacher
 from tests.distill.teacher.open_clip_models import save_open_clip
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from distill.teacher.ensemble import Ensemble
+    from distill.teacher.hf import load_hf_teacher, load_student_teacher
+    from distill.teacher.open_clip import load_open_clip_teacher
 
 TEXTS = ["a cat", "the dog sat on a mat"]
 # Devices that this machine has.

@@ -7,17 +7,21 @@ from pathlib import Path
 
 import huggingface_hub.constants
 import numpy as np
-import open_clip
 import pytest
-import torch
 from PIL import Image
-from torch import Tensor
 
-from distill.teacher._open_clip_towers import read_preprocessing, silent
-from distill.teacher.open_clip import load_open_clip_teacher
 from export.runtime.errors import BundleError, TeacherError
 from tests.distill.teacher.open_clip_models import CLIP, MODELS, random_weights, save_open_clip
-from tests.distill.teacher.openai_format import save_torchscript
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import open_clip
+    import torch
+    from torch import Tensor
+
+    from distill.teacher._open_clip_towers import read_preprocessing, silent
+    from distill.teacher.open_clip import load_open_clip_teacher
+    from tests.distill.teacher.openai_format import save_torchscript
 
 TEXTS = ["a cat", "The dog, sat on a mat!", "x", "a b c d e f g h i j k l m n o p q r s t u v"]
 SIZES = [(60, 45), (50, 50), (33, 80), (32, 32), (97, 41), (20, 31), (7, 90)]

@@ -4,30 +4,34 @@ import math
 from pathlib import Path
 
 import numpy as np
-import open_clip
 import pytest
-import torch
-from open_clip.model import CLIP
-from torch import Tensor
-from transformers import CLIPModel
 
-from distill.teacher.hf import load_hf_teacher
-from distill.teacher.openai import load_openai_teacher
 from distill.teacher.openai_names import OPENAI_MODELS
 from export.runtime.errors import TeacherError
-from tests.distill.teacher.openai_format import (
-    CONTEXT,
-    EMBEDDING,
-    IMAGE,
-    NUMBERS,
-    random_state,
-    save_as_clip_model,
-    save_openai,
-)
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import open_clip
+    import torch
+    from open_clip.model import CLIP
+    from torch import Tensor
+    from transformers import CLIPModel
+
+    from distill.teacher.hf import load_hf_teacher
+    from distill.teacher.openai import load_openai_teacher
+    from tests.distill.teacher.openai_format import (
+        CONTEXT,
+        EMBEDDING,
+        IMAGE,
+        NUMBERS,
+        random_state,
+        save_as_clip_model,
+        save_openai,
+    )
 
 WORDS = ["a", "photo", "of", "two", "small", "red", "bicycles", "under", "an", "old", "tree"]
 # One text for each length that fits, with start and end tokens.
-TEXTS = [" ".join((WORDS * 7)[:count]) for count in range(CONTEXT - 1)]
+TEXTS = [" ".join((WORDS * 7)[:count]) for count in range(76)]
 FORMS = ("state_dict", "torchscript")
 
 

@@ -4,14 +4,18 @@ import shutil
 from pathlib import Path
 
 import pytest
-import torch
 
 from distill.recipe.teachers import HfTeacherSection, StudentTeacherSection
-from distill.teacher.hf import load_student_teacher
-from distill.teacher.load import load_teacher
 from export.runtime.errors import TeacherError
-from students.build import build_towers
-from students.encoder import embed_texts, tokenize
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.teacher.hf import load_student_teacher
+    from distill.teacher.load import load_teacher
+    from students.build import build_towers
+    from students.encoder import embed_texts, tokenize
 
 TEXTS = ["a cat", "the dog sat on a mat", "x"]
 

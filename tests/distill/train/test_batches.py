@@ -3,8 +3,11 @@
 import numpy as np
 import pytest
 
-from distill.losses.weighted import Mask
-from distill.train.batches import cut, hide_patches
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.losses.weighted import Mask
+    from distill.train.batches import cut, hide_patches
 
 
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 5, 7, 16, 40])

@@ -4,20 +4,24 @@ import io
 from pathlib import Path
 
 import pytest
-import torch
-from torch import nn
 
-from distill.train.checkpoint import (
-    Resumable,
-    TrainingState,
-    latest_checkpoint,
-    load_checkpoint,
-    save_checkpoint,
-)
 from export.runtime.errors import RunError
-from students.config import StudentConfig
-from students.encoder import Student
-from students.model import StudentModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import nn
+
+    from distill.train.checkpoint import (
+        Resumable,
+        TrainingState,
+        latest_checkpoint,
+        load_checkpoint,
+        save_checkpoint,
+    )
+    from students.config import StudentConfig
+    from students.encoder import Student
+    from students.model import StudentModel
 
 
 def make() -> tuple[Student, Resumable]:

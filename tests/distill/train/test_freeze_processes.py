@@ -6,7 +6,11 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
+
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
 
 SCRIPT = Path(__file__).with_name("locks.py")
 

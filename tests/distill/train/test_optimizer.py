@@ -4,21 +4,25 @@ import math
 from typing import Any
 
 import pytest
-import timm
-import torch
-from torch import nn
-from transformers import CLIPConfig, CLIPModel
 
-from distill.train.optimizer import (
-    OptimizerSettings,
-    build_optimizers,
-    build_schedules,
-    layer_matrices,
-    learning_rates,
-)
-from distill.train.step import TrainableStudent
-from students.config import StudentConfig
-from students.model import StudentModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import timm
+    import torch
+    from torch import nn
+    from transformers import CLIPConfig, CLIPModel
+
+    from distill.train.optimizer import (
+        OptimizerSettings,
+        build_optimizers,
+        build_schedules,
+        layer_matrices,
+        learning_rates,
+    )
+    from distill.train.step import TrainableStudent
+    from students.config import StudentConfig
+    from students.model import StudentModel
 
 BERT = {
     "vocab_size": 30,
@@ -30,15 +34,14 @@ BERT = {
 }
 
 
-class Small(nn.Module):
-    """Embedding, two layers, a projection and a scale."""
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.embedding = nn.Embedding(10, 4)
-        self.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in "ab")
-        self.projection = nn.Linear(4, 2)
-        self.logit_scale = nn.Parameter(torch.tensor(2.0))
+def small() -> nn.Module:
+    """Return an embedding, two layers, a projection and a scale."""
+    model = nn.Module()
+    model.embedding = nn.Embedding(10, 4)
+    model.layers = nn.ModuleList(nn.Sequential(nn.Linear(4, 4), nn.LayerNorm(4)) for _ in "ab")
+    model.projection = nn.Linear(4, 2)
+    model.logit_scale = nn.Parameter(torch.tensor(2.0))
+    return model
 
 
 def student(backbone: str, *, kind: str = "linear") -> nn.Module:
@@ -100,7 +103,7 @@ def groups_by_name(
 
 
 def test_norms_biases_and_scales_are_not_decayed() -> None:
-    model = Small()
+    model = small()
     (adamw,) = build_optimizers(model, settings("adamw"))
     matrices = {id(weight) for weight in model.parameters() if weight.ndim == 2}
     others = {id(weight) for weight in model.parameters() if weight.ndim < 2}
@@ -128,7 +131,7 @@ def test_biases_scales_and_positions_of_more_dimensions_are_not_decayed_either(
 
 
 def test_muon_takes_the_layers_matrices_and_adamw_the_rest() -> None:
-    model = Small()
+    model = small()
     assert set(layer_matrices(model)) == {"layers.0.0.weight", "layers.1.0.weight"}
     adamw, muon = build_optimizers(model, settings("muon"))
     ours = {id(weight) for group in muon.param_groups for weight in group["params"]}
@@ -250,7 +253,7 @@ def test_muon_keeps_the_proportions() -> None:
 
 def test_cosine_and_constant_after_the_warmup() -> None:
     for kind in ("cosine", "constant"):
-        optimizers = build_optimizers(Small(), settings("muon", kind))
+        optimizers = build_optimizers(small(), settings("muon", kind))
         schedules = build_schedules(optimizers, settings("muon", kind), steps=20)
         rates = []
         for _ in range(20):

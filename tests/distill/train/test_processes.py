@@ -2,8 +2,11 @@
 
 import pytest
 
-from distill.train.processes import check_processes, start_accelerator
 from export.runtime.errors import RunError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.train.processes import check_processes, start_accelerator
 
 
 def test_one_process_without_a_launcher_is_fine() -> None:

@@ -4,13 +4,15 @@ import json
 from pathlib import Path
 
 import pytest
-from accelerate import Accelerator
 
-from distill.train import run_log
-from distill.train.run_log import RunLog, drop_lines_after, flatten
-from distill.train.step import StepResult
+from tests.lazy import lazy_imports
 
-RESULT = StepResult(loss=1.0, terms={}, cosines={}, gradient_norm=1.0, logit_scale=10.0)
+with lazy_imports():
+    from accelerate import Accelerator
+
+    from distill.train import run_log
+    from distill.train.run_log import RunLog, drop_lines_after, flatten
+    from distill.train.step import StepResult
 
 
 def test_validating_and_saving_are_no_part_of_the_speed(
@@ -30,7 +32,8 @@ def test_validating_and_saving_are_no_part_of_the_speed(
         if number % 4 == 3:
             with log.aside():
                 now[0] += 100.0
-    line = log.training(10, RESULT, batch_size=8, learning_rates={"rest": 0.1})
+    result = StepResult(loss=1.0, terms={}, cosines={}, gradient_norm=1.0, logit_scale=10.0)
+    line = log.training(10, result, batch_size=8, learning_rates={"rest": 0.1})
     # Ten steps of two seconds each, a quarter of them spent waiting.
     assert line["samples_per_second"] == pytest.approx(10 * 8 / 20)
     assert line["data_wait_share"] == pytest.approx(0.25)

@@ -6,9 +6,12 @@ import sys
 from pathlib import Path
 
 import pytest
-import torch
 
 from distill.losses.catalogue import TERMS
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
 
 SCRIPT = Path(__file__).with_name("gradients.py")
 Found = dict[str, dict[str, torch.Tensor]]

@@ -4,9 +4,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import onnx
-from onnx import TensorProto, helper, numpy_helper
 from tokenizers import Tokenizer, models, pre_tokenizers, processors
+
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
 
 WORDS = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "a", "photo", "of", "red", "green", "blue", "."]
 HEIGHT, WIDTH, EMBEDDING = 4, 6, 5

@@ -4,10 +4,13 @@ import json
 
 import pytest
 
-from export.runtime import EdgeModel
 from export.runtime.errors import BundleError
 from export.runtime.manifest import read, write
 from tests.export.runtime.hand_made import MANIFEST, write_text_graph
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from export.runtime import EdgeModel
 
 
 def refused(folder) -> str:

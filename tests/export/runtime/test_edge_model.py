@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from export.runtime import EdgeModel
 from export.runtime.errors import BundleError, DataError, RecipeError
 from tests.export.runtime.hand_made import MANIFEST, WORD_VECTORS, image_reference, text_reference
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from export.runtime import EdgeModel
 
 PIXELS = np.random.default_rng(1).integers(0, 256, (7, 4, 6, 3), np.uint8)
 RED = np.full((9, 9, 3), (255, 0, 0), np.uint8)

@@ -9,10 +9,13 @@ from typing import Any
 import numpy as np
 import pytest
 
-from export.runtime import EdgeModel
 from export.runtime.errors import BundleError
 from export.runtime.manifest import read, write
 from tests.export.runtime.hand_made import EMBEDDING, HEIGHT, MANIFEST, WIDTH, image_reference
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from export.runtime import EdgeModel
 
 NAMES = ["red", "green", "blue"]
 RED = np.full((HEIGHT, WIDTH, 3), (255, 0, 0), np.uint8)

@@ -5,66 +5,71 @@ import json
 import numpy as np
 import pytest
 from PIL import Image
-from torchvision import transforms
-from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
-from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
-from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
-from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
-from transformers.models.efficientnet.image_processing_pil_efficientnet import (
-    EfficientNetImageProcessorPil,
-)
-from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
-from transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2 import (
-    MobileNetV2ImageProcessorPil,
-)
-from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
-from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 from export.runtime.errors import BundleError, DataError
 from export.runtime.preprocess import Preprocessing
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from torchvision import transforms
+    from transformers.models.beit.image_processing_pil_beit import BeitImageProcessorPil
+    from transformers.models.clip.image_processing_pil_clip import CLIPImageProcessorPil
+    from transformers.models.convnext.image_processing_pil_convnext import ConvNextImageProcessorPil
+    from transformers.models.deit.image_processing_pil_deit import DeiTImageProcessorPil
+    from transformers.models.efficientnet.image_processing_pil_efficientnet import (
+        EfficientNetImageProcessorPil,
+    )
+    from transformers.models.levit.image_processing_pil_levit import LevitImageProcessorPil
+    from transformers.models.mobilenet_v2.image_processing_pil_mobilenet_v2 import (
+        MobileNetV2ImageProcessorPil,
+    )
+    from transformers.models.siglip.image_processing_pil_siglip import SiglipImageProcessorPil
+    from transformers.models.vit.image_processing_pil_vit import ViTImageProcessorPil
 
 # Width and height: even, odd, tall, wide, exact, tiny, and one pixel off.
 SIZES = [(50, 50), (97, 61), (33, 128), (201, 40), (48, 48), (1, 1), (3, 2), (49, 48), (47, 71)]
 
 PROCESSORS = {
-    "clip": CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48),
-    "clip odd crop": CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=45),
-    "clip oblong crop": CLIPImageProcessorPil(
+    "clip": lambda: CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=48),
+    "clip odd crop": lambda: CLIPImageProcessorPil(size={"shortest_edge": 48}, crop_size=45),
+    "clip oblong crop": lambda: CLIPImageProcessorPil(
         size={"shortest_edge": 48}, crop_size={"height": 31, "width": 44}
     ),
-    "clip crop beyond": CLIPImageProcessorPil(size={"shortest_edge": 37}, crop_size=48),
-    "clip square": CLIPImageProcessorPil(
+    "clip crop beyond": lambda: CLIPImageProcessorPil(size={"shortest_edge": 37}, crop_size=48),
+    "clip square": lambda: CLIPImageProcessorPil(
         size={"height": 48, "width": 48}, do_center_crop=False, resample=2
     ),
-    "clip oblong": CLIPImageProcessorPil(size={"height": 30, "width": 52}, do_center_crop=False),
-    "clip square and crop": CLIPImageProcessorPil(
+    "clip oblong": lambda: CLIPImageProcessorPil(
+        size={"height": 30, "width": 52}, do_center_crop=False
+    ),
+    "clip square and crop": lambda: CLIPImageProcessorPil(
         size={"height": 51, "width": 51}, crop_size={"height": 48, "width": 40}
     ),
-    "clip no resize": CLIPImageProcessorPil(do_resize=False, crop_size=45),
-    "clip no scaling": CLIPImageProcessorPil(
+    "clip no resize": lambda: CLIPImageProcessorPil(do_resize=False, crop_size=45),
+    "clip no scaling": lambda: CLIPImageProcessorPil(
         size={"shortest_edge": 48}, crop_size=48, do_rescale=False, image_mean=[120.0] * 3
     ),
-    "clip no normalisation": CLIPImageProcessorPil(
+    "clip no normalisation": lambda: CLIPImageProcessorPil(
         size={"shortest_edge": 48}, crop_size=48, do_normalize=False
     ),
-    "siglip": SiglipImageProcessorPil(size={"height": 48, "width": 48}),
-    "vit": ViTImageProcessorPil(size={"height": 48, "width": 48}),
-    "vit nearest": ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=0),
-    "vit lanczos": ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=1),
-    "vit box": ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=4),
-    "vit hamming": ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=5),
-    "vit odd factor": ViTImageProcessorPil(
+    "siglip": lambda: SiglipImageProcessorPil(size={"height": 48, "width": 48}),
+    "vit": lambda: ViTImageProcessorPil(size={"height": 48, "width": 48}),
+    "vit nearest": lambda: ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=0),
+    "vit lanczos": lambda: ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=1),
+    "vit box": lambda: ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=4),
+    "vit hamming": lambda: ViTImageProcessorPil(size={"height": 48, "width": 48}, resample=5),
+    "vit odd factor": lambda: ViTImageProcessorPil(
         size={"height": 48, "width": 48}, rescale_factor=1 / 127.5, image_mean=[1.0, 0.9, 0.7]
     ),
-    "deit": DeiTImageProcessorPil(
+    "deit": lambda: DeiTImageProcessorPil(
         size={"height": 55, "width": 55}, crop_size={"height": 48, "width": 48}
     ),
-    "beit": BeitImageProcessorPil(size={"height": 48, "width": 48}),
-    "levit": LevitImageProcessorPil(size={"shortest_edge": 49}, crop_size=49),
-    "convnext": ConvNextImageProcessorPil(size={"shortest_edge": 48}),
-    "convnext large": ConvNextImageProcessorPil(size={"shortest_edge": 384}),
-    "mobilenet v2": MobileNetV2ImageProcessorPil(size={"shortest_edge": 50}, crop_size=48),
-    "align": EfficientNetImageProcessorPil(
+    "beit": lambda: BeitImageProcessorPil(size={"height": 48, "width": 48}),
+    "levit": lambda: LevitImageProcessorPil(size={"shortest_edge": 49}, crop_size=49),
+    "convnext": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 48}),
+    "convnext large": lambda: ConvNextImageProcessorPil(size={"shortest_edge": 384}),
+    "mobilenet v2": lambda: MobileNetV2ImageProcessorPil(size={"shortest_edge": 50}, crop_size=48),
+    "align": lambda: EfficientNetImageProcessorPil(
         size={"height": 50, "width": 50}, do_center_crop=True, crop_size=43, include_top=False
     ),
 }
@@ -78,7 +83,7 @@ def picture(width: int, height: int) -> Image.Image:
 @pytest.mark.parametrize("name", PROCESSORS)
 @pytest.mark.parametrize("size", SIZES)
 def test_equal_to_transformers_to_the_bit(name, size):
-    processor = PROCESSORS[name]
+    processor = PROCESSORS[name]()
     image = picture(*size)
     preprocessing = Preprocessing.from_processor(processor.to_dict())
     expected = processor(image, return_tensors="np")["pixel_values"]
@@ -89,7 +94,7 @@ def test_equal_to_transformers_to_the_bit(name, size):
 
 
 def test_a_batch_is_its_pictures():
-    preprocessing = Preprocessing.from_processor(PROCESSORS["clip"].to_dict())
+    preprocessing = Preprocessing.from_processor(PROCESSORS["clip"]().to_dict())
     pixels = np.stack([preprocessing.pixels(picture(*size)) for size in SIZES])
     one_by_one = [preprocessing.normalise(row[None])[0] for row in pixels]
     np.testing.assert_array_equal(preprocessing.normalise(pixels), np.stack(one_by_one))
@@ -119,7 +124,7 @@ def test_equal_to_torchvision_on_pillow_images(size, resize_to, crop):
 
 
 def test_a_box_over_everything_is_the_square():
-    square = Preprocessing.from_processor(PROCESSORS["siglip"].to_dict())
+    square = Preprocessing.from_processor(PROCESSORS["siglip"]().to_dict())
     image = picture(97, 61)
     np.testing.assert_array_equal(
         square.resize_box(image, (0, 0, 97, 61)), np.asarray(square.pixels(image))
@@ -129,48 +134,48 @@ def test_a_box_over_everything_is_the_square():
 def test_a_box_of_one_colour_gives_that_colour():
     image = Image.new("RGB", (40, 30), "white")
     image.paste((10, 20, 30), (10, 0, 30, 30))
-    clip = Preprocessing.from_processor(PROCESSORS["clip oblong crop"].to_dict())
+    clip = Preprocessing.from_processor(PROCESSORS["clip oblong crop"]().to_dict())
     result = clip.resize_box(image, (14.5, 3.0, 25.5, 29.0))
     assert result.shape == (31, 44, 3)
     assert (result == (10, 20, 30)).all()
 
 
 def test_json_round_trip():
-    for processor in PROCESSORS.values():
+    for processor in (make() for make in PROCESSORS.values()):
         preprocessing = Preprocessing.from_processor(processor.to_dict())
         text = json.dumps(preprocessing.to_dict())
         assert Preprocessing.from_dict(json.loads(text)) == preprocessing
 
 
 def plain(**changes: object) -> dict[str, object]:
-    return {**Preprocessing.from_processor(PROCESSORS["clip"].to_dict()).to_dict(), **changes}
+    return {**Preprocessing.from_processor(PROCESSORS["clip"]().to_dict()).to_dict(), **changes}
 
 
 @pytest.mark.parametrize(
     ("values", "message"),
     [
-        (plain(colour="red"), "'colour' is unknown"),
-        ({"size": [3, 3]}, "'resize' is missing"),
-        ([], "expected an object"),
-        (plain(size=[48]), r"preprocessing\.size: expected a list of 2"),
-        (plain(size=[48, 0]), r"size: expected a whole number of at least 1, found 0"),
-        (plain(size=[True, 48]), r"size: expected a whole number"),
-        (plain(resize="longest"), "expected shortest or square or none, found 'longest'"),
-        (plain(resize_to=None), "'shortest' needs resize_to"),
-        (plain(crop=False), "'shortest' needs resize_to and crop"),
-        (plain(resize="square", crop=False), "expected null, found 48"),
-        (plain(resize="none"), "expected null, found 48"),
-        (plain(crop=1), "crop: expected true or false, found 1"),
-        (plain(resample=3), "resample: expected nearest or"),
-        (plain(mean=[0.5, 0.5]), "mean: expected a list of 3"),
-        (plain(mean=[0.5, 0.5, float("nan")]), "mean: expected a number, found nan"),
-        (plain(std=[0.5, 0.5, 0]), "std: expected a number above 0, found 0"),
-        (plain(rescale="1/255"), "rescale: expected a number above 0, found '1/255'"),
+        (lambda: plain(colour="red"), "'colour' is unknown"),
+        (lambda: {"size": [3, 3]}, "'resize' is missing"),
+        (list, "expected an object"),
+        (lambda: plain(size=[48]), r"preprocessing\.size: expected a list of 2"),
+        (lambda: plain(size=[48, 0]), r"size: expected a whole number of at least 1, found 0"),
+        (lambda: plain(size=[True, 48]), r"size: expected a whole number"),
+        (lambda: plain(resize="longest"), "expected shortest or square or none, found 'longest'"),
+        (lambda: plain(resize_to=None), "'shortest' needs resize_to"),
+        (lambda: plain(crop=False), "'shortest' needs resize_to and crop"),
+        (lambda: plain(resize="square", crop=False), "expected null, found 48"),
+        (lambda: plain(resize="none"), "expected null, found 48"),
+        (lambda: plain(crop=1), "crop: expected true or false, found 1"),
+        (lambda: plain(resample=3), "resample: expected nearest or"),
+        (lambda: plain(mean=[0.5, 0.5]), "mean: expected a list of 3"),
+        (lambda: plain(mean=[0.5, 0.5, float("nan")]), "mean: expected a number, found nan"),
+        (lambda: plain(std=[0.5, 0.5, 0]), "std: expected a number above 0, found 0"),
+        (lambda: plain(rescale="1/255"), "rescale: expected a number above 0, found '1/255'"),
     ],
 )
 def test_invalid_values_are_refused_by_field(values, message):
     with pytest.raises(BundleError, match=message) as caught:
-        Preprocessing.from_dict(values)
+        Preprocessing.from_dict(values())
     assert "\n" not in str(caught.value)
 
 
@@ -195,7 +200,7 @@ def test_invalid_values_are_refused_by_field(values, message):
     ],
 )
 def test_a_processor_that_cannot_be_expressed_is_refused(changes, message):
-    values = {**PROCESSORS["clip"].to_dict(), **changes}
+    values = {**PROCESSORS["clip"]().to_dict(), **changes}
     with pytest.raises(BundleError, match=message) as caught:
         Preprocessing.from_processor(values)
     assert "\n" not in str(caught.value)

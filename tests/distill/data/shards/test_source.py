@@ -6,7 +6,6 @@ import tarfile
 from pathlib import Path
 
 import pytest
-import torch
 
 from distill.data.sample import extras_of, open_image, split_by_hash
 from distill.data.shards._pictures import MOST_OPEN
@@ -22,6 +21,10 @@ from tests.distill.data.shards.tars import (
     write_tar,
     write_tars,
 )
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
 
 pytestmark = pytest.mark.usefixtures("cache_folder")
 
@@ -142,7 +145,7 @@ def test_workers_read_for_themselves(tmp_path: Path) -> None:
     assert list(loader) == list(range(60)) * 3
 
 
-class Colours(torch.utils.data.Dataset[int]):
+class Colours:
     def __init__(self, source: ShardsSource) -> None:
         self.source = source
 

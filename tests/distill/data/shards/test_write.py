@@ -10,6 +10,7 @@ import tarfile
 import time
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pytest
 from PIL import Image
@@ -19,12 +20,19 @@ from distill.data.guess import guess_source
 from distill.data.sample import Sample, Skip, Source, open_image
 from distill.data.shards._indexing import find_indices
 from distill.data.shards.source import open_shards
-from distill.data.shards.write import ShardSettings, write_shards
 from distill.data.tables.table import open_table
-from distill.run.shards_stage import write_data
 from export.runtime.errors import DataError, RecipeError, RunError
+from tests.lazy import lazy_imports
 
-SETTINGS = ShardSettings(size=None, per_shard=4, workers=0, max_skipped=0.1)
+with lazy_imports():
+    from distill.data.shards.write import ShardSettings, write_shards
+    from distill.run.shards_stage import write_data
+
+
+def four_per_shard(**changes: Any) -> ShardSettings:
+    return ShardSettings(
+        **{"size": None, "per_shard": 4, "workers": 0, "max_skipped": 0.1, **changes}
+    )
 
 
 class Samples:
@@ -74,7 +82,7 @@ def test_written_shards_hold_the_same_data(tmp_path: Path) -> None:
         Sample(f"k/{number}", saved(number), captions, label)
         for number, (captions, label) in enumerate(texts)
     ]
-    written = write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    written = write_shards(Samples(samples), tmp_path / "out", four_per_shard())
     assert (written.shards, written.samples, written.skipped) == (3, 9, [])
     source = open_shards(str(tmp_path / "out"))
     assert [(one.captions, one.label) for one in source] == texts
@@ -92,7 +100,7 @@ def test_members_are_what_other_readers_expect(tmp_path: Path) -> None:
         Sample("b", saved(2, "WEBP"), ("one", "two"), "cat"),
         Sample("c", saved(3, "BMP"), ("three",), "dog"),
     ]
-    write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    write_shards(Samples(samples), tmp_path / "out", four_per_shard())
     with tarfile.open(tmp_path / "out/000000.tar") as tar:
         members = {member.name: tar.extractfile(member) for member in tar}
         read = {name: file.read() for name, file in members.items() if file is not None}
@@ -148,7 +156,7 @@ def test_large_pictures_are_shrunk(tmp_path: Path) -> None:
 
 
 def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
-    write_shards(source_of(10), tmp_path / "whole", SETTINGS)
+    write_shards(source_of(10), tmp_path / "whole", four_per_shard())
     out = tmp_path / "out"
 
     class Interrupted(Samples):
@@ -177,12 +185,12 @@ def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
     with pytest.raises(
         KeyboardInterrupt, match=r"stopped; 2 of 3 shards are complete in .*out; the same"
     ):
-        write_shards(source, out, SETTINGS)
+        write_shards(source, out, four_per_shard())
     assert sorted(contents(out)) == sorted(
         {name for name in contents(tmp_path / "whole") if not name.startswith("000002")}
     )
     source.read, source.left = 0, 100
-    written = write_shards(source, out, SETTINGS)
+    written = write_shards(source, out, four_per_shard())
     assert source.read == 2
     assert (written.shards, written.samples) == (3, 10)
     tars = {name: data for name, data in contents(out).items() if name.endswith(".tar")}
@@ -190,7 +198,7 @@ def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
     # What is whole is not written again; what is lost is.
     (out / "000001.tar").unlink()
     source.read = 0
-    write_shards(source, out, SETTINGS)
+    write_shards(source, out, four_per_shard())
     assert source.read == 4
     assert (out / "000001.tar").read_bytes() == tars["000001.tar"]
 
@@ -199,7 +207,7 @@ def test_pictures_that_cannot_be_read_are_left_out_and_listed(tmp_path: Path) ->
     samples = [source_of(30)[number] for number in range(30)]
     samples[7] = Sample("gone", tmp_path / "gone.png", (), None)
     samples[20] = Sample("broken", b"no picture", (), None)
-    written = write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    written = write_shards(Samples(samples), tmp_path / "out", four_per_shard())
     assert [skip.where for skip in written.skipped] == ["gone", "broken"]
     assert written.samples == 28
     keys = [one.key for one in open_shards(str(tmp_path / "out"))]
@@ -226,7 +234,7 @@ def test_samples_of_one_group_stay_one(tmp_path: Path) -> None:
         Sample(str(number), saved(number), text, None, group)
         for number, (group, text) in enumerate(zip(groups, captions, strict=True))
     ]
-    write_shards(Samples(samples), tmp_path / "out", SETTINGS)
+    write_shards(Samples(samples), tmp_path / "out", four_per_shard())
     source = open_shards(str(tmp_path / "out"))
     assert [one.group for one in source] == groups
     assert [one.captions for one in source] == captions
@@ -268,39 +276,39 @@ def test_a_folder_of_something_else_is_refused(tmp_path: Path) -> None:
     (tmp_path / "photos").mkdir()
     (tmp_path / "photos/000000.tar").write_text("mine")
     with pytest.raises(RunError, match=r"photos: the folder is not empty \(000000\.tar\)"):
-        write_shards(source_of(3), tmp_path / "photos", SETTINGS)
+        write_shards(source_of(3), tmp_path / "photos", four_per_shard())
     assert (tmp_path / "photos/000000.tar").read_text() == "mine"
     (tmp_path / "file").touch()
     with pytest.raises(RunError, match="it is not a folder"):
-        write_shards(source_of(3), tmp_path / "file", SETTINGS)
+        write_shards(source_of(3), tmp_path / "file", four_per_shard())
 
 
 @pytest.mark.parametrize(
-    ("source", "settings", "found"),
+    ("source", "changes", "found"),
     [
-        (source_of(11), SETTINGS, "written with another samples"),
-        (Samples([*(source_of(9)), Sample("9", b"x", (), None)]), SETTINGS, "another data"),
-        (source_of(10), ShardSettings(32, 4, 0, 0.1), r"another --size \(None, now 32\)"),
-        (source_of(10), ShardSettings(None, 5, 0, 0.1), r"another --per-shard \(4, now 5\)"),
+        (source_of(11), {}, "written with another samples"),
+        (Samples([*(source_of(9)), Sample("9", b"x", (), None)]), {}, "another data"),
+        (source_of(10), {"size": 32}, r"another --size \(None, now 32\)"),
+        (source_of(10), {"per_shard": 5}, r"another --per-shard \(4, now 5\)"),
     ],
 )
 def test_shards_of_other_data_or_settings_are_refused(
-    tmp_path: Path, source: Source, settings: ShardSettings, found: str
+    tmp_path: Path, source: Source, changes: dict[str, Any], found: str
 ) -> None:
-    write_shards(source_of(10), tmp_path / "out", SETTINGS)
+    write_shards(source_of(10), tmp_path / "out", four_per_shard())
     before = contents(tmp_path / "out")
     with pytest.raises(RunError, match=found):
-        write_shards(source, tmp_path / "out", settings)
+        write_shards(source, tmp_path / "out", four_per_shard(**changes))
     assert contents(tmp_path / "out") == before
     (tmp_path / "out/shards.json").write_text("{")
     with pytest.raises(RunError, match="it is damaged"):
-        write_shards(source_of(10), tmp_path / "out", SETTINGS)
+        write_shards(source_of(10), tmp_path / "out", four_per_shard())
 
 
 def test_the_index_is_written_next_to_the_tar(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    write_shards(source_of(10), tmp_path / "out", SETTINGS)
+    write_shards(source_of(10), tmp_path / "out", four_per_shard())
 
     def never(*_: object, **__: object) -> None:
         raise AssertionError("the index is there")

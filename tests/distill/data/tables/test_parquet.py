@@ -3,7 +3,6 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import datasets
 import numpy as np
 import pytest
 from PIL import Image
@@ -11,6 +10,10 @@ from PIL import Image
 from distill.data.sample import open_image
 from distill.data.tables.table import open_table
 from export.runtime.errors import DataError
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import datasets
 
 
 @pytest.fixture(autouse=True)

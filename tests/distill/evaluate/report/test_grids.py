@@ -5,10 +5,13 @@ import io
 
 from PIL import Image
 
-from distill.evaluate.compare import compare
 from distill.evaluate.evaluation_set import EvaluationSet
 from distill.evaluate.report.grids import SIDE, disagreement_grids
-from distill.evaluate.report.write import render_page
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.compare import compare
+    from distill.evaluate.report.write import render_page
 
 TEXTS = {"cat": (1, 0), "dog": (0, 1)}
 

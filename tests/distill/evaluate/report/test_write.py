@@ -10,14 +10,17 @@ import pytest
 from rich.console import Console
 
 from distill.evaluate.metrics import metrics_of
-from distill.evaluate.report.columns import (
-    format_bytes,
-    format_count,
-    format_percent,
-    meaning_of,
-)
 from distill.evaluate.report.curves import draw_curves, read_history, thin
-from distill.evaluate.report.write import print_report, render_page, write_report
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    from distill.evaluate.report.columns import (
+        format_bytes,
+        format_count,
+        format_percent,
+        meaning_of,
+    )
+    from distill.evaluate.report.write import print_report, render_page, write_report
 
 MODELS = ["teacher", "student", "student_alone"]
 ZERO_SHOT, RETRIEVAL = metrics_of("zero_shot"), metrics_of("retrieval")

@@ -6,24 +6,28 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from distill.data.views import draw_view, render_view
-from distill.teacher.cache.build import BuildSettings, Sharing, build_cache
-from distill.teacher.cache.cache import Cache, CachedTeacher, caption_ids, picture_ids
-from distill.teacher.cache.rows import draw_rows
 from export.runtime.errors import CacheError, DataError
-from tests.distill.teacher.cache.cache_pieces import (
-    CAPTIONS,
-    KEYS,
-    SETTINGS,
-    VIEWS,
-    CountingTeacher,
-    Pictures,
-    silent,
-    write_pictures,
-)
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.teacher.cache.build import BuildSettings, Sharing, build_cache
+    from distill.teacher.cache.cache import Cache, CachedTeacher, caption_ids, picture_ids
+    from distill.teacher.cache.rows import draw_rows
+    from tests.distill.teacher.cache.cache_pieces import (
+        CAPTIONS,
+        KEYS,
+        SETTINGS,
+        VIEWS,
+        CountingTeacher,
+        Pictures,
+        silent,
+        write_pictures,
+    )
 
 
 @pytest.fixture
@@ -36,8 +40,9 @@ def build(
     source: Pictures,
     teacher: CountingTeacher,
     *,
-    settings: BuildSettings = SETTINGS,
+    settings: BuildSettings | None = None,
 ) -> Cache:
+    settings = settings or SETTINGS
     cache, _ = build_cache(folder / "cache", source, teacher, settings=settings, progress=silent)
     return cache
 
@@ -115,7 +120,7 @@ def test_a_killed_build_continues_after_the_last_whole_shard(folder: Path) -> No
     ("change", "named"),
     [
         ({"fingerprint": "other"}, "fingerprint"),
-        ({"views": dataclasses.replace(VIEWS, scale=(0.5, 1.0))}, "views.scale"),
+        ({"scale": (0.5, 1.0)}, "views.scale"),
         ({"view_count": 2}, "cache.views"),
         ({"dtype": "float32"}, "cache.dtype"),
     ],
@@ -126,6 +131,8 @@ def test_a_cache_of_something_else_is_refused_by_name(
     source = Pictures(folder, KEYS, CAPTIONS)
     build(folder, source, CountingTeacher())
     teacher = CountingTeacher(str(change.pop("fingerprint", "f")))
+    if "scale" in change:
+        change = {"views": dataclasses.replace(VIEWS, **change)}
     with pytest.raises(CacheError, match=rf"{named}.*cache\.folder"):
         build(folder, source, teacher, settings=dataclasses.replace(SETTINGS, **change))
 

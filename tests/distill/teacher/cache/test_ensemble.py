@@ -6,27 +6,31 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 from PIL import Image
 
 from distill.data.views import draw_view, render_view
-from distill.run.cache_stage import cache_folders
-from distill.teacher.cache.build import build_cache, open_cache
-from distill.teacher.cache.cache import Cache, CachedTeacher, caption_ids
-from distill.teacher.cache.ensemble import CachedEnsemble
-from distill.teacher.ensemble import Ensemble
 from export.runtime.errors import CacheError
-from tests.distill.teacher.cache.cache_pieces import (
-    CAPTIONS,
-    KEYS,
-    SETTINGS,
-    VIEWS,
-    CountingTeacher,
-    Pictures,
-    silent,
-    write_pictures,
-)
-from tests.distill.teacher.ensemble_pieces import WideTeacher
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.run.cache_stage import cache_folders
+    from distill.teacher.cache.build import build_cache, open_cache
+    from distill.teacher.cache.cache import Cache, CachedTeacher, caption_ids
+    from distill.teacher.cache.ensemble import CachedEnsemble
+    from distill.teacher.ensemble import Ensemble
+    from tests.distill.teacher.cache.cache_pieces import (
+        CAPTIONS,
+        KEYS,
+        SETTINGS,
+        VIEWS,
+        CountingTeacher,
+        Pictures,
+        silent,
+        write_pictures,
+    )
+    from tests.distill.teacher.ensemble_pieces import WideTeacher
 
 
 @pytest.fixture

@@ -1,20 +1,27 @@
 """A cache of tars: its shards end where the tars end."""
 
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
 
 from distill.data.shards.source import ShardsSource, open_shards
 from distill.teacher.cache._order import shard_ends, share_pictures
-from distill.teacher.cache.build import NOTHING_SHARED, Sharing, build_cache
-from distill.teacher.cache.cache import CachedTeacher
-from distill.teacher.cache.rows import row_digests
 from tests.distill.data.shards.tars import samples, write_tar, write_tars
-from tests.distill.teacher.cache.cache_pieces import SETTINGS, CountingTeacher, Pictures, silent
+from tests.lazy import lazy_imports
 
-SIX_ROWS = SETTINGS.__class__(**{**vars(SETTINGS), "shard_rows": 6, "batch_size": 3})
+with lazy_imports():
+    import torch
+
+    from distill.teacher.cache.build import NOTHING_SHARED, BuildSettings, Sharing, build_cache
+    from distill.teacher.cache.cache import CachedTeacher
+    from distill.teacher.cache.rows import row_digests
+    from tests.distill.teacher.cache.cache_pieces import SETTINGS, CountingTeacher, Pictures, silent
+
+
+def six_rows() -> BuildSettings:
+    return replace(SETTINGS, shard_rows=6, batch_size=3)
 
 
 @pytest.fixture
@@ -36,7 +43,7 @@ def tars_of_cache(folder: Path, source: ShardsSource) -> list[list[str]]:
 def test_a_shard_of_the_cache_holds_whole_tars(tmp_path: Path, source: ShardsSource) -> None:
     teacher = CountingTeacher()
     folder = tmp_path / "cache"
-    cache, skips = build_cache(folder, source, teacher, settings=SIX_ROWS, progress=silent)
+    cache, skips = build_cache(folder, source, teacher, settings=six_rows(), progress=silent)
     assert skips == []
     assert tars_of_cache(folder, source) == [
         ["000"] * 3 + ["001"] * 2,
@@ -63,11 +70,11 @@ def test_a_killed_build_continues(tmp_path: Path, source: ShardsSource) -> None:
             return super().encode_images(pixels)
 
     with pytest.raises(KeyboardInterrupt):
-        build_cache(folder, source, Killed(), settings=SIX_ROWS, progress=silent)
+        build_cache(folder, source, Killed(), settings=six_rows(), progress=silent)
     begun = len(tars_of_cache(folder, source))
     assert begun == 2
     teacher = CountingTeacher()
-    cache, _ = build_cache(folder, source, teacher, settings=SIX_ROWS, progress=silent)
+    cache, _ = build_cache(folder, source, teacher, settings=six_rows(), progress=silent)
     assert teacher.pictures == 3 * 10
     assert not cache.missing(source)
     assert tars_of_cache(folder, source)[begun:] == [["003"] * 6, ["003"] * 3, ["004"]]
@@ -79,7 +86,7 @@ def test_unreadable_pictures_do_not_move_the_ends(tmp_path: Path) -> None:
     write_tar(tmp_path / "s/000.tar", members)
     write_tar(tmp_path / "s/001.tar", samples(range(5, 8)))
     source = open_shards(str(tmp_path / "s"))
-    settings = SETTINGS.__class__(**{**vars(SIX_ROWS), "max_skipped": 0.5})
+    settings = replace(six_rows(), max_skipped=0.5)
     folder = tmp_path / "cache"
     _, skips = build_cache(folder, source, CountingTeacher(), settings=settings, progress=silent)
     assert [skip.where for skip in skips] == ["000/0001"]
@@ -99,7 +106,7 @@ def test_processes_embed_whole_tars(source: ShardsSource, tmp_path: Path) -> Non
             folder,
             source,
             CountingTeacher(),
-            settings=SIX_ROWS,
+            settings=six_rows(),
             progress=silent,
             sharing=Sharing(rank=rank, count=2),
         )
@@ -107,7 +114,7 @@ def test_processes_embed_whole_tars(source: ShardsSource, tmp_path: Path) -> Non
         folder,
         source,
         CountingTeacher(),
-        settings=SIX_ROWS,
+        settings=six_rows(),
         progress=silent,
         sharing=NOTHING_SHARED,
     )

@@ -16,26 +16,30 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
 
 from distill.data.sample import Skip
 from distill.recipe.load import load_recipe
-from distill.run.pipeline import build_cache as build_by_recipe
-from distill.teacher.cache.build import BuildSettings, Sharing, build_cache
-from distill.teacher.cache.cache import Cache
-from distill.teacher.cache.rows import row_digests
 from export.runtime.errors import DataError
-from tests.distill.teacher.cache.cache_pieces import (
-    CAPTIONS,
-    KEYS,
-    SETTINGS,
-    CountingTeacher,
-    Pictures,
-    make_world,
-    silent,
-    write_pictures,
-    write_recipe,
-)
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+
+    from distill.run.pipeline import build_cache as build_by_recipe
+    from distill.teacher.cache.build import BuildSettings, Sharing, build_cache
+    from distill.teacher.cache.cache import Cache
+    from distill.teacher.cache.rows import row_digests
+    from tests.distill.teacher.cache.cache_pieces import (
+        CAPTIONS,
+        KEYS,
+        SETTINGS,
+        CountingTeacher,
+        Pictures,
+        make_world,
+        silent,
+        write_pictures,
+        write_recipe,
+    )
 
 TORCHRUN = ("-m", "torch.distributed.run", "--standalone", "--nproc_per_node", "2")
 
