@@ -1,19 +1,23 @@
 """A bundle gives the same results as its student, for every kind of student."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import numpy as np
-import onnx
-import onnxruntime
 import pytest
-import torch
 from PIL import Image
 
-from export.bundle import ExportReport
-from export.runtime import EdgeModel
-from students.encoder import embed_images, embed_texts, tokenize
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import onnx
+    import onnxruntime
+    import torch
+
+    from export.bundle import ExportReport
+    from export.runtime import EdgeModel
+    from students.encoder import embed_images, embed_texts, tokenize
+    from students.model import load_student
 
 pytestmark = pytest.mark.slow
 
@@ -27,6 +31,12 @@ Exported = Callable[[str], ExportReport]
 Folder = Callable[[str], Path]
 
 
+@pytest.fixture
+def no_grad() -> Iterator[None]:
+    with torch.no_grad():
+        yield
+
+
 def pictures() -> list[Image.Image]:
     generator = np.random.default_rng(4)
     sizes = [(32, 32), (61, 40), (35, 90), (7, 5), (200, 33)]
@@ -37,7 +47,7 @@ def pictures() -> list[Image.Image]:
 
 
 @pytest.mark.parametrize("name", WITH_IMAGE)
-@torch.no_grad()
+@pytest.mark.usefixtures("no_grad")
 def test_pictures_are_embedded_like_by_the_student(
     name: str, exported: Exported, student_folder: Folder
 ):
@@ -54,7 +64,7 @@ def test_pictures_are_embedded_like_by_the_student(
 
 
 @pytest.mark.parametrize("name", WITH_TEXT)
-@torch.no_grad()
+@pytest.mark.usefixtures("no_grad")
 def test_texts_are_embedded_like_by_the_student(
     name: str, exported: Exported, student_folder: Folder
 ):
@@ -71,7 +81,7 @@ def test_texts_are_embedded_like_by_the_student(
 
 
 @pytest.mark.parametrize("name", WITH_TEXT)
-@torch.no_grad()
+@pytest.mark.usefixtures("no_grad")
 def test_the_text_graph_takes_every_length(name: str, exported: Exported, student_folder: Folder):
     student = load_student(student_folder(name))
     session = onnxruntime.InferenceSession(str(exported(name).folder / "text.onnx"))
@@ -146,7 +156,7 @@ def test_the_manifest_describes_the_inputs(exported: Exported):
     assert siglip.logit_bias == -3
 
 
-@torch.no_grad()
+@pytest.mark.usefixtures("no_grad")
 def test_classify_gives_the_probabilities_of_transformers(
     exported: Exported, student_folder: Folder
 ):

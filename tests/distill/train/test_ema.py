@@ -5,13 +5,17 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
 
-from distill.train._ema import MovingAverage
-from students.build import build_towers
-from students.encoder import Student, embed_images
-from students.model import load_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import nn
+
+    from distill.train._ema import MovingAverage
+    from students.build import build_towers
+    from students.encoder import Student, embed_images
+    from students.model import load_student
 
 
 def build() -> Student:

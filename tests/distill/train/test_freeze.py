@@ -4,15 +4,19 @@ import copy
 from typing import Any
 
 import pytest
-import torch
-from torch import Tensor, nn
 
-from distill.train._freeze import locked_towers
-from distill.train.optimizer import OptimizerSettings, build_optimizers
-from distill.train.step import TrainableStudent
-from students.config import StudentConfig
-from students.model import StudentModel
-from students.parts import backbone_of
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from torch import Tensor, nn
+
+    from distill.train._freeze import locked_towers
+    from distill.train.optimizer import OptimizerSettings, build_optimizers
+    from distill.train.step import TrainableStudent
+    from students.config import StudentConfig
+    from students.model import StudentModel
+    from students.parts import backbone_of
 
 BERT = {
     "vocab_size": 30,
@@ -22,7 +26,6 @@ BERT = {
     "intermediate_size": 64,
     "max_position_embeddings": 40,
 }
-IDS = torch.arange(5, 25).view(4, 5)
 
 
 def build() -> StudentModel:
@@ -52,7 +55,7 @@ def optimizers_of(model: nn.Module, kind: str) -> list[torch.optim.Optimizer]:
 def loss_of(model: StudentModel, step: int) -> Tensor:
     pixels = torch.randn(4, 3, 32, 32, generator=torch.Generator().manual_seed(step))
     image = model.get_image_features(pixels).pooler_output
-    text = model.get_text_features(IDS).pooler_output
+    text = model.get_text_features(torch.arange(5, 25).view(4, 5)).pooler_output
     return (image * text).sum() * model.logit_scale
 
 

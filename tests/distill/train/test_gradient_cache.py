@@ -7,18 +7,22 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
-from torch import nn
 
-from distill.train._gradient_cache import backward_in_pieces, running_statistics_kept
-from distill.train.piece import Piece
-from distill.train.processes import start_accelerator
-from distill.train.step import TrainableStudent, check_finite, training_step
-from students.config import StudentConfig
-from students.model import StudentModel
-from tests.distill.train.pieces import ROWS, make_loss, make_pieces, make_student
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from accelerate import Accelerator
+    from accelerate.state import AcceleratorState
+    from torch import nn
+
+    from distill.train._gradient_cache import backward_in_pieces, running_statistics_kept
+    from distill.train.piece import Piece
+    from distill.train.processes import start_accelerator
+    from distill.train.step import TrainableStudent, check_finite, training_step
+    from students.config import StudentConfig
+    from students.model import StudentModel
+    from tests.distill.train.pieces import ROWS, make_loss, make_pieces, make_student
 
 SCRIPT = Path(__file__).with_name("pieces.py")
 

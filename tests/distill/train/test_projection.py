@@ -9,18 +9,27 @@ from typing import Any
 
 import numpy as np
 import pytest
-import torch
-from sklearn.linear_model import Ridge
-from torch import Tensor, nn
-from torch.nn.modules.batchnorm import _BatchNorm
 
-from distill.train.projection import GRID, StartBatch, solve_projection, start_projections
 from export.runtime.errors import RunError
-from students.config import StudentConfig
-from students.model import StudentModel
+from tests.lazy import lazy_imports
+
+with lazy_imports():
+    import torch
+    from sklearn.linear_model import Ridge
+    from torch import Tensor, nn
+    from torch.nn.modules.batchnorm import _BatchNorm
+
+    from distill.train.projection import GRID, StartBatch, solve_projection, start_projections
+    from students.config import StudentConfig
+    from students.model import StudentModel
 
 SCRIPT = Path(__file__).with_name("starts.py")
-CPU = torch.device("cpu")
+
+
+def cpu() -> torch.device:
+    return torch.device("cpu")
+
+
 WIDTH = 12
 BERT = {
     "vocab_size": 30,
@@ -133,7 +142,7 @@ def pooled(model: StudentModel, batches: list[StartBatch], tower: str) -> Tensor
 def test_the_student_gets_the_solution() -> None:
     model, batches = build(), sample()
     before = copy.deepcopy(model)
-    solutions = start_projections(model, batches, device=CPU)
+    solutions = start_projections(model, batches, device=cpu())
     assert set(solutions) == {"image", "text"}
     targets = torch.cat([batch.teacher_text for batch in batches if batch.teacher_text is not None])
     features = pooled(before, batches, "text").double().numpy()
@@ -146,7 +155,7 @@ def test_the_student_gets_the_solution() -> None:
 def test_it_brings_the_student_closer_to_the_teacher() -> None:
     model, batches = build(), sample(batches=12, rows=32)
     random = copy.deepcopy(model)
-    start_projections(model, batches[:-2], device=CPU)
+    start_projections(model, batches[:-2], device=cpu())
     for tower in ("image", "text"):
         target = torch.cat([getattr(batch, f"teacher_{tower}") for batch in batches[-2:]]).numpy()
         found = {}
@@ -162,7 +171,7 @@ def test_nothing_else_of_the_student_changes() -> None:
     model.train()
     model.image_tower.backbone.layer1.eval()
     before, modes = copy.deepcopy(model.state_dict()), [part.training for part in model.modules()]
-    start_projections(model, sample(), device=CPU)
+    start_projections(model, sample(), device=cpu())
     changed = {
         name for name, now in model.state_dict().items() if not torch.equal(now, before[name])
     }
@@ -181,7 +190,7 @@ def test_new_batch_norms_get_the_average_statistics_of_the_sample() -> None:
     seen: list[Tensor] = []
     first = model.image_tower.backbone.bn1
     hook = first.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].double()))
-    start_projections(model, batches, device=CPU)
+    start_projections(model, batches, device=cpu())
     hook.remove()
     mean = torch.stack([part.mean(dim=(0, 2, 3)) for part in seen]).mean(dim=0)
     var = torch.stack([part.var(dim=(0, 2, 3)) for part in seen]).mean(dim=0)
@@ -194,18 +203,18 @@ def test_batch_norms_that_have_learned_keep_their_statistics() -> None:
     model.train()
     model.get_image_features(torch.randn(8, 3, 32, 32))
     before = copy.deepcopy(model.state_dict())
-    start_projections(model, sample(), device=CPU)
+    start_projections(model, sample(), device=cpu())
     after = model.state_dict()
     assert all(torch.equal(after[name], before[name]) for name in before if "running_" in name)
 
 
 def test_a_tower_or_a_teachers_side_may_be_missing() -> None:
     batches = sample()
-    assert set(start_projections(build(image=False), batches, device=CPU)) == {"text"}
+    assert set(start_projections(build(image=False), batches, device=cpu())) == {"text"}
     blind = [StartBatch(batch.pixels, batch.tokens, None, batch.teacher_text) for batch in batches]
     model = build()
     before = model.image_tower.projection.layers[0].weight.clone()
-    assert set(start_projections(model, blind, device=CPU)) == {"text"}
+    assert set(start_projections(model, blind, device=cpu())) == {"text"}
     assert torch.equal(model.image_tower.projection.layers[0].weight, before)
 
 
@@ -213,9 +222,9 @@ def test_what_cannot_be_solved_is_refused_in_one_line() -> None:
     with pytest.raises(
         RunError, match=r"student\.width: the image projection has width 12, but .* 7;"
     ):
-        start_projections(build(), sample(width=7), device=CPU)
+        start_projections(build(), sample(width=7), device=cpu())
     with pytest.raises(RunError, match=r"student\.image\.projection: .* linear"):
-        start_projections(build(projection="mlp"), sample(), device=CPU)
+        start_projections(build(projection="mlp"), sample(), device=cpu())
 
 
 @pytest.mark.slow
