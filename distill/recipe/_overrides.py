@@ -12,8 +12,8 @@ def apply_override(values: dict[str, Any], override: str) -> str:
     """Set one value of a recipe in place, and return its dotted path.
 
     Raises:
-        RecipeError: it is no ``a.b=value``, or the path leads through a name, a number or a
-            missing entry of a list.
+        RecipeError: the override does not read ``a.b=value``, or its path leads through a plain
+            value or a missing entry of a list.
     """
     path, equals, text = override.partition("=")
     path = path.strip()
@@ -39,8 +39,8 @@ def _check_step(place: Any, part: int | str, *, path: str, done: str) -> None:
         case dict():
             if isinstance(part, int):
                 raise RecipeError(
-                    f"--set {path}: {done or 'the recipe'} is a single entry and no list; leave "
-                    f"the {part} out"
+                    f"--set {path}: {done or 'the recipe'} is a single entry, not a list; "
+                    f"remove the {part}"
                 )
         case list():
             if isinstance(part, str):
@@ -50,20 +50,20 @@ def _check_step(place: Any, part: int | str, *, path: str, done: str) -> None:
                 )
             if part >= len(place):
                 raise RecipeError(
-                    f"--set {path}: {done} has {len(place)} entries and no number {part}; the "
+                    f"--set {path}: {done} has no entry {part}; its list has {len(place)}, the "
                     f"first is 0, and --set {done}=[…] replaces the list"
                 )
         case _:
             raise RecipeError(
-                f"--set {path}: {done} is {inline(place)}, with nothing inside to set; replace "
-                f"it whole, --set {done}=…"
+                f"--set {path}: {done} is {inline(place)}, which has nothing inside to set; "
+                f"replace it whole, --set {done}=…"
             )
 
 
 def _inside_default(
     location: tuple[int | str, ...], part: int | str, values: Mapping[str, Any], *, path: str
 ) -> dict[str, Any] | list[Any]:
-    """Return the map or list that stands for what the recipe leaves to its defaults."""
+    """Return the map or list to start from, for a field that the recipe leaves at its default."""
     for model in models_at(location, values):
         field = model.model_fields.get(str(part))
         if field is None:
@@ -71,8 +71,8 @@ def _inside_default(
         if isinstance(field.default, str | int | float):
             done = ".".join(map(str, (*location, part)))
             raise RecipeError(
-                f"--set {path}: {done} is {inline(field.default)}, with nothing inside to set; "
-                f"replace it whole, --set {done}=…"
+                f"--set {path}: {done} is {inline(field.default)}, which has nothing inside to "
+                f"set; replace it whole, --set {done}=…"
             )
         if isinstance(field.default, tuple):
             return list(field.default)

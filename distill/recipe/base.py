@@ -1,4 +1,4 @@
-"""What the sections of a recipe have in common: their base class, ranges and choices by kind."""
+"""What all sections of a recipe share: their base class, ranges, and choices by kind."""
 
 from collections.abc import Iterable, Mapping
 from typing import Annotated, Any, TypeVar, get_args
@@ -16,7 +16,7 @@ from pydantic_core import InitErrorDetails
 
 
 class Section(BaseModel):
-    """A section of a recipe: never changed after it was checked, and closed to unknown keys.
+    """A section of a recipe: frozen, and closed to unknown keys.
 
     The sentence under each field is its description, in the JSON schema and in the comments that
     ``clip-distill recipe`` writes.
@@ -29,11 +29,11 @@ Row = TypeVar("Row", bound=Section)
 
 
 def whole(value: Any) -> Any:
-    """Return 1e5, a float in YAML, as the whole number that it is; anything else as it came."""
+    """Return a float such as 1e5, as YAML reads it, as an int; return other values unchanged."""
     return int(value) if isinstance(value, float) and value.is_integer() else value
 
 
-# Strict everywhere: a quoted number or `true` in the place of a number is a mistake.
+# Strict everywhere: a quoted number, or `true` for a number, is a mistake.
 Flag = Annotated[bool, Strict()]
 Text = Annotated[str, Strict(), Field(min_length=1)]
 Natural = Annotated[int, Strict(), Field(ge=0), BeforeValidator(whole)]
@@ -44,12 +44,12 @@ NonNegative = Annotated[float, Strict(), Field(ge=0, allow_inf_nan=False)]
 
 
 def later(default: Any) -> Any:
-    """Leave a field out of dumps at its default, so that recipes without it keep their digests."""
+    """Leave a field out of dumps at its default, so recipes older than it keep their digests."""
     return Field(exclude_if=lambda value: value == default)
 
 
 def kind_of(model: type[Section]) -> str | None:
-    """Return the kind of a section, None if it has none, or may be of several."""
+    """Return the kind of a section, None if it has none or allows several."""
     field = model.model_fields.get("kind")
     choices = get_args(field.annotation) if field is not None else ()
     return choices[0] if len(choices) == 1 else None
@@ -78,8 +78,8 @@ def kinds_of(models: Iterable[type[Row]]) -> dict[str, type[Row]]:
 def by_kind(*models: type[Section], default: str | None = None) -> BeforeValidator:
     """Let the ``kind`` of a map choose its model, before pydantic tries the branches of a union.
 
-    An unknown kind does not hide the errors beside it: a key that no model has, or a value that
-    none of the models which have the key takes, is reported together with it.
+    An unknown kind does not hide other errors of the map. A key that no model has is reported with
+    it, and so is a value that no model with that key accepts.
     """
     kinds = kinds_of(models)
     expected = ", ".join(kinds)
@@ -105,7 +105,7 @@ def by_kind(*models: type[Section], default: str | None = None) -> BeforeValidat
 def _common_errors(
     value: dict[str, Any], kinds: Mapping[str, type[Section]]
 ) -> list[InitErrorDetails]:
-    """Return the errors of a map that it has whichever kind it is."""
+    """Return the errors that a map has under every kind."""
     by_model: list[tuple[type[Section], dict[tuple[int | str, ...], InitErrorDetails]]] = []
     for kind, model in kinds.items():
         found = {}
@@ -133,11 +133,11 @@ def _common_errors(
 
 
 def by_type(expected: str, choices: Mapping[type, Any]) -> BeforeValidator:
-    """Let the YAML type of a value choose how it is read, so that one branch alone reports errors.
+    """Let the YAML type of a value choose how it is read, so only one branch reports errors.
 
     Args:
         expected: What is allowed, as the error says it.
-        choices: The type that each type of value is read as; None is always let through.
+        choices: What to read each type of value as; None always passes.
     """
     adapters = {kind: TypeAdapter(choice) for kind, choice in choices.items()}
 
@@ -155,13 +155,13 @@ def by_type(expected: str, choices: Mapping[type, Any]) -> BeforeValidator:
 
 
 def one_or_many(entry: Any, noun: str) -> BeforeValidator:
-    """Read one entry, or a list of at least one."""
+    """Read one entry, or a list of at least one entry."""
     entries = tuple[entry, ...]
     return by_type(f"{noun} or a list of them", {dict: entry, list: entries, tuple: entries})
 
 
 def as_tuple(value: Any) -> tuple[Any, ...]:
-    """Return an entry or a list of entries as a tuple, and nothing as an empty one."""
+    """Return an entry or several entries as a tuple, and None as an empty tuple."""
     if value is None:
         return ()
     return value if isinstance(value, tuple) else (value,)

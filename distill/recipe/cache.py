@@ -16,10 +16,10 @@ class CacheSection(Section):
     views: Annotated[_ViewCount, IN_CACHE] = 4
     """How many crops of each picture are embedded."""
     folder: Annotated[Text | None, IN_CACHE] = None
-    """Where the embeddings stand; null: inside the run folder."""
+    """Folder of the embeddings; null: inside the run folder."""
     dtype: Annotated[Literal["float16", "float32", "int8"], IN_CACHE] = "float16"
-    """Precision that they are stored in; int8 has a scale of its own for every vector."""
+    """Precision that they are stored in; int8 keeps a scale for each vector."""
     shard_rows: Annotated[Count, IN_NO_DIGEST] = 4096
-    """Rows of a file; a killed run goes on after the last whole file."""
+    """Rows in a file; a killed run resumes after the last whole file."""
     batch_size: Annotated[Count, IN_NO_DIGEST] = 64
     """Pictures or captions that the teacher embeds at once."""

@@ -1,6 +1,6 @@
-"""A run's configuration: checked once, never changed after.
+"""The configuration of a run, which is checked once and never changes.
 
-Each section has a file of its own. ``distill.recipe.load.load_recipe`` makes a recipe file one.
+Each section has its own file. :func:`distill.recipe.load.load_recipe` reads a recipe file.
 """
 
 from collections.abc import Mapping
@@ -39,7 +39,7 @@ class RunConfig(Section):
     """A whole recipe, with every value filled in."""
 
     seed: Annotated[Natural, IN_TRAIN] = 0
-    """What all random choices follow from."""
+    """Seed of all random choices."""
     output: Annotated[Text, IN_NO_DIGEST] = "runs/default"
     """The run folder: checkpoints, report, bundle."""
     teacher: Annotated[TeachersField | None, Changes("cache", resolved=True)] = None
@@ -64,7 +64,7 @@ class RunConfig(Section):
     @model_validator(mode="before")
     @classmethod
     def _depending_defaults(cls, values: Any) -> Any:
-        """Fill in what is not given and follows from another field."""
+        """Fill in defaults that follow from other fields."""
         if not isinstance(values, Mapping):
             return values
         filled = dict(values)
@@ -115,7 +115,7 @@ class RunConfig(Section):
 
     @property
     def teachers(self) -> tuple[TeacherSection, ...]:
-        """The teachers, none where it is absent."""
+        """The teachers; empty if the recipe has none."""
         return as_tuple(self.teacher)
 
     @property
@@ -142,12 +142,12 @@ class RunConfig(Section):
 
     @property
     def terms(self) -> dict[str, ResolvedTerm]:
-        """The loss terms with the preset merged in, those of weight 0 left out."""
+        """The loss terms with the preset merged in, without those of weight 0."""
         return resolve_terms(self.losses)
 
     @property
     def device(self) -> str:
-        """The device of ``train.device``, the best there is for ``auto``."""
+        """The device of ``train.device``, or the best available one for ``auto``."""
         if self.train.device != "auto":
             return self.train.device
         import torch

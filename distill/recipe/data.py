@@ -14,21 +14,21 @@ _PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidat
 
 
 class DataSection(Section):
-    """What is trained on, and what is looked at in between."""
+    """The data to train on, and to validate on in between."""
 
     train: Annotated[SourcesField, Changes("cache", resolved=True)] = ScenesSection()
     """The pictures to learn from: one source, or a list of them."""
     validation: Annotated[SourceField | None, Changes("evaluate", resolved=True)] = None
     """Where the loss terms are computed during training; null: see `evaluate`."""
     labels: Annotated[Lines, Changes("train", resolved=True)] = None
-    """What to tell apart: a list, a text file, JSON list or folder of them; null: nothing."""
+    """Labels to tell apart: a list, a text file, a JSON list or a folder of them; null: none."""
     templates: Annotated[TemplateLines, Changes("train", resolved=True)] = None
     """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
     max_skipped: Annotated[Share, IN_NO_DIGEST] = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
     max_pixels: Annotated[_PixelLimit, IN_CACHE, later(MAX_PIXELS)] = MAX_PIXELS
-    """A picture that says it has more is skipped before its pixels take memory."""
+    """Pictures with more pixels are skipped by their header, before they take memory."""
     workers: Annotated[Natural, IN_NO_DIGEST] = 2
-    """Processes that read pictures; 0: none beside the main process."""
+    """Processes that read pictures; 0: only the main process."""
     lanes: Annotated[Count | None, IN_TRAIN, later(None)] = None
-    """How many shards are read side by side; null: 64, or fewer where they do not fit."""
+    """How many shards are read side by side; null: 64, or fewer if they do not fit."""

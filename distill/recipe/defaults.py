@@ -1,4 +1,4 @@
-"""The default recipe, with what ``--teacher``, ``--student``, ``--data`` and ``--labels`` say."""
+"""The default recipe, changed by ``--teacher``, ``--student``, ``--data`` and ``--labels``."""
 
 import re
 from pathlib import Path
@@ -29,19 +29,19 @@ def default_values(
 
     Args:
         teacher: A name with its kind, as in ``hf:NAME_OR_FOLDER`` and
-            ``open_clip:MODEL:PRETRAINED``, or alone: one of OpenAI's names (``ViT-L/14``) or
-            ``.pt`` files, the folder of a run, else what ``hf`` takes; CLIP ViT-L/14 of the hub
-            unless given.
+            ``open_clip:MODEL:PRETRAINED``, or a name alone: one of OpenAI's (``ViT-L/14``), a
+            ``.pt`` file, the folder of a run, or else what ``hf`` takes. The default is CLIP
+            ViT-L/14 from the hub.
         student: Name of a timm backbone, or the folder of a dual encoder of transformers.
-        data: A table, a folder with one, a folder of class folders or of pictures; scenes unless
-            given.
-        labels: A file with the labels that pictures are told apart by: the student is an image
-            tower then, and learns from pictures alone.
+        data: A table, a folder with one, a folder of class folders or of pictures. The default
+            is scenes.
+        labels: A file with labels. With labels, the student is an image tower that learns from
+            pictures alone to tell them apart.
         output: The run folder.
 
     Raises:
         RecipeError: the teacher is of an unknown kind.
-        DataError: the data is nothing that can be read, or the labels are not.
+        DataError: data or labels cannot be read.
     """
     values: dict[str, Any] = {"teacher": _teacher_values(teacher or _DEFAULT_TEACHER)}
     if student is not None:
@@ -69,7 +69,7 @@ def _teacher_values(name: str) -> dict[str, Any]:
     if kind not in rows:
         raise RecipeError(
             f"--teacher {name}: found the kind {kind!r}, must be one of "
-            f"{', '.join(rows)}, as in hf:NAME_OR_FOLDER; a bare name is that too"
+            f"{', '.join(rows)}, as in hf:NAME_OR_FOLDER, or give the name alone"
         )
     return {"kind": kind, **rows[kind].named(model)}
 
@@ -85,8 +85,8 @@ def _of_pictures_alone(values: dict[str, Any], student: str | None) -> None:
     section = values.setdefault("student", {"kind": "towers"})
     if section["kind"] != "towers":
         raise RecipeError(
-            f"--student {student}: a dual encoder, but without captions the student is an image "
-            "tower alone; give the name of a timm backbone"
+            f"--student {student}: found a dual encoder, but without captions the student is an "
+            "image tower alone; give the name of a timm backbone"
         )
     section["text"] = None
     values["losses"] = dict(PICTURES_ALONE)

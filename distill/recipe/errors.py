@@ -1,4 +1,4 @@
-"""What is wrong with a recipe, one line for each mistake, as its writer wrote it."""
+"""Mistakes in a recipe: one line each, in the terms of the recipe."""
 
 import difflib
 from collections.abc import Mapping, Sequence
@@ -37,26 +37,26 @@ _EXPECTED = {
     "too_long": "a list of fewer entries",
 }
 _LONGEST_FOUND = 60
-# Teachers come in the default kind of students too, but students not in that of teachers.
+# The order matters: "hf", the default of teachers, is also a kind of student.
 _DEFAULT_KINDS = (DEFAULT_STUDENT_KIND, DEFAULT_TEACHER_KIND)
 
 
 def error_lines(
     error: ValidationError, values: Mapping[str, Any], *, where: str, overridden: Sequence[str]
 ) -> list[str]:
-    """Return one line for each mistake: where it stands, its path, what was found, what is allowed.
+    """Return one line for each mistake: its file and path, what was found, and what is allowed.
 
     Args:
         error: What pydantic found.
         values: The recipe as it was read, overrides applied.
         where: The recipe's file.
-        overridden: Paths that ``--set`` gave; mistakes there are the command line's.
+        overridden: The paths that ``--set`` gave; mistakes there are blamed on ``--set``.
     """
     lines = []
     for line in error.errors(include_url=False):
         location: _Location = tuple(line["loc"])
         if line["type"] == "too_short" and line["input"]:
-            continue  # Its entries are wrong one by one, and have their own lines.
+            continue  # Each of its entries is wrong and has its own line.
         path = " ".join(".".join(map(str, location)).split())
         place = f"--set {path}" if _touches(path, overridden) else f"{where}: {path}"
         lines.append(f"{place}: {_sentence(line, location, values)}")
@@ -64,9 +64,9 @@ def error_lines(
 
 
 def models_at(location: _Location, values: Any) -> list[type[Section]]:
-    """Return the models that the map at a place of a recipe may be of.
+    """Return the models that a map at a place in a recipe may have.
 
-    Where a ``kind`` decides, it is one; where that kind is unknown, all that could have been.
+    A known ``kind`` leaves one model; an unknown kind leaves all.
     """
     models: list[type[Section]] = [RunConfig]
     value = values
@@ -116,7 +116,7 @@ def _sentence(line: Any, location: _Location, values: Mapping[str, Any]) -> str:
         key, sign = _LIMITS[kind]
         return f"{_found(found)}, must be {sign} {context[key]:g}"
     if kind == "invalid_key":
-        return "keys are texts; put it in quotes"
+        return "a key must be a text; put it in quotes"
     quotes = "; put it in quotes" if kind == "string_type" and _is_scalar(found) else ""
     expected = _EXPECTED.get(kind)
     if expected is None:
@@ -163,7 +163,7 @@ def _unknown_key(location: _Location, values: Mapping[str, Any]) -> str:
 
 
 def _siblings(location: _Location) -> list[type[Section]]:
-    # Without values no kind decides, so that all models of the place come.
+    # Without values no kind is known, so all models of the place are returned.
     return models_at(location, None)
 
 

@@ -13,7 +13,7 @@ class EvaluationEntry(Section):
     """A set that teacher and student are both measured on."""
 
     name: Text
-    """What the report calls the set; no two alike."""
+    """Name of the set in the report; each is unique."""
     task: Literal["zero_shot", "retrieval", "agreement"]
     """Classes by prompts, captions and pictures, or how often student and teacher agree."""
     data: SourceField
@@ -27,14 +27,14 @@ class EvaluationEntry(Section):
 
     @property
     def template_list(self) -> tuple[str, ...] | None:
-        """The templates, read where they are named."""
+        """The templates, read from their file if a name is given."""
         if isinstance(self.templates, str):
             return read_templates(self.templates, field=f"evaluate {self.name}: templates")
         return self.templates
 
     @property
     def class_list(self) -> tuple[str, ...] | None:
-        """The names of the classes, read where they are named."""
+        """The names of the classes, read from their file if a name is given."""
         if isinstance(self.classes, str):
             return read_labels(self.classes, field=f"evaluate {self.name}: classes")
         return self.classes

@@ -13,7 +13,7 @@ _Tolerance = Annotated[float, Strict(), Field(gt=0, le=0.1)]
 
 
 class ExportSection(Section):
-    """The bundle that leaves the house."""
+    """The bundle to export."""
 
     labels: Annotated[Lines, later(None), Changes("export", resolved=True)] = None
     """Labels that the bundle classifies with, given as data.labels is; null: data.labels."""

@@ -1,4 +1,4 @@
-"""What a recipe says of labels and templates: lists, or the names of files with them."""
+"""Labels and templates in a recipe: lists, or names of files that hold them."""
 
 from typing import Annotated
 

@@ -17,7 +17,7 @@ from export.runtime.errors import RecipeError
 
 
 def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
-    """Read a recipe file, apply ``--set`` overrides, check it all.
+    """Read a recipe file, apply ``--set`` overrides, and check it.
 
     Raises:
         RecipeError: the file cannot be read or a field is wrong; one line for each mistake.
@@ -26,10 +26,10 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
 
 
 def read_recipe(path: Path) -> Any:
-    """Return what a recipe file holds, not checked yet.
+    """Return the unchecked contents of a recipe file.
 
     Raises:
-        RecipeError: the file cannot be read, is no YAML, or is empty.
+        RecipeError: the file cannot be read, is not YAML, or is empty.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -40,28 +40,28 @@ def read_recipe(path: Path) -> Any:
     except IsADirectoryError as error:
         raise RecipeError(f"{path}: a folder, not a recipe; name a YAML file") from error
     except (OSError, UnicodeDecodeError) as error:
-        raise RecipeError(f"{path}: it cannot be read as a text file; {error}") from error
+        raise RecipeError(f"{path}: cannot be read as a text file; {error}") from error
     values = read_yaml(text, where=str(path))
     if values is None:
         raise RecipeError(
-            f"{path}: the recipe is empty; `clip-distill recipe` prints one to begin with"
+            f"{path}: the recipe is empty; `clip-distill recipe` prints one to start from"
         )
     return values
 
 
 def resolve(values: Any, *, overrides: Sequence[str] = (), where: str) -> RunConfig:
-    """Apply overrides to a recipe's values and check them.
+    """Apply overrides to the values of a recipe, and check them.
 
     Args:
-        values: The map that the recipe is.
-        overrides: ``a.b=value`` each, the value read as YAML; later ones win.
-        where: What the errors name: the recipe's file, or ``command line``.
+        values: The recipe as a map.
+        overrides: Texts ``a.b=value`` with the value in YAML; later ones win.
+        where: What errors name: the recipe's file, or ``command line``.
 
     Raises:
         RecipeError: a field or an override is wrong; one line for each mistake.
     """
     if not isinstance(values, Mapping):
-        raise RecipeError(f"{where}: found a {type(values).__name__}, a recipe is a map of keys")
+        raise RecipeError(f"{where}: found a {type(values).__name__}, must be a map of keys")
     changed = unshared(values)
     overridden = [apply_override(changed, override) for override in overrides]
     try:

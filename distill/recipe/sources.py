@@ -65,30 +65,30 @@ class SourceRow(Section):
 
 
 class TableSection(SourceRow):
-    """A file of rows: one row a picture and caption, several rows make one sample."""
+    """A file of rows with a picture and a caption each; rows of one picture make one sample."""
 
     opener = "distill.data.tables.table:open_table"
 
     kind: Literal["table"] = "table"
     """CSV, TSV, Parquet, JSON lines, or the JSON of Karpathy's splits or of COCO's captions."""
     path: Text
-    """The file; pictures are looked for beside it, then in images/ or Images/ beside it."""
+    """The file; pictures are looked for next to it, then in images/ or Images/ next to it."""
     weight: Positive | None = None
     """Share of the samples drawn from this source, relative to the others; null: its size."""
     columns: Annotated[tuple[Text, ...] | None, Field(min_length=1), later(None)] = None
     """Names of the columns of a CSV or TSV without a header; null: its first line names them."""
     image_column: Text = "image"
-    """Column with the picture's file name; filepath where there is no image."""
+    """Column with the picture's file name; filepath if there is no image."""
     caption_column: Text | None = "caption"
-    """Column with the caption, title where there is none; null: no picture has a caption."""
+    """Column with the caption, title if there is none; null: no picture has a caption."""
     label_column: Text | None = "label"
-    """Column with the class, used where the table has it; null: pictures have no class."""
+    """Column with the class, if the table has it; null: pictures have no class."""
     id_column: Annotated[Text | None, later(None)] = None
-    """Column by which pictures are held out, those of one id together; null: the file name."""
+    """Column with an id; pictures of one id are held out together. null: the file name."""
     split: Annotated[Text | None, later(None)] = None
-    """Splits to read of a file with Karpathy's, such as train or train+restval; null: all."""
+    """Karpathy's splits to read, such as train or train+restval; null: all."""
     image_root: Text | None = None
-    """Folder that the file names start from; null: beside the table."""
+    """Folder that the file names start from; null: that of the table."""
 
 
 class FolderSection(SourceRow):
@@ -110,7 +110,7 @@ class FolderSection(SourceRow):
 
 
 class ImagesSection(SourceRow):
-    """A folder of pictures that nobody captioned or labelled."""
+    """A folder of pictures without captions and labels."""
 
     opener = "distill.data.images:open_images"
     has_captions = False
@@ -124,24 +124,24 @@ class ImagesSection(SourceRow):
 
 
 class Base64Section(SourceRow):
-    """A text file of lines with tabs, one field of which is a picture in base64, as EasyNLP has."""
+    """A text file with tab-separated fields, one of them a picture in base64, as in EasyNLP."""
 
     opener = "distill.data.tables.base64_lines:open_base64"
 
     kind: Literal["base64"] = "base64"
-    """A TSV without a header, the pictures in it in base64."""
+    """A TSV without a header that holds its pictures in base64."""
     path: Text
     """The file."""
     weight: Positive | None = None
     """Share of the samples drawn from this source, relative to the others; null: its size."""
     input_schema: Annotated[str, Strict(), AfterValidator(_schema)] = "text:str:1,image:str:1"
-    """The columns in their order, each name:type:length; image:str:1 alone for pictures only."""
+    """The columns in their order, as name:type:length; image:str:1 alone for pictures only."""
     image_column: Text = "image"
     """Column with the picture."""
     caption_column: Text | None = "text"
-    """Column with the caption, used where there is a text; null: no picture has a caption."""
+    """Column with the caption, if the schema has it; null: no picture has a caption."""
     label_column: Text | None = "label"
-    """Column with the class, used where there is a label; null: pictures have no class."""
+    """Column with the class, if the schema has it; null: pictures have no class."""
 
 
 class HubSection(SourceRow):
@@ -152,7 +152,7 @@ class HubSection(SourceRow):
     kind: Literal["hub"] = "hub"
     """A data set of the Hugging Face hub, or a local copy of one."""
     path: Text
-    """Name on the hub, a folder by save_to_disk, or a folder of Parquet or Arrow files."""
+    """Name on the hub, a folder written by save_to_disk, or one of Parquet or Arrow files."""
     weight: Positive | None = None
     """Share of the samples drawn from this source, relative to the others; null: its size."""
     config_name: Text | None = None
@@ -164,11 +164,11 @@ class HubSection(SourceRow):
     caption_column: Text | None = "caption"
     """Column with the caption or a list of them; null: no picture has a caption."""
     label_column: Text | None = "label"
-    """Column with the class, used where there is one; null: pictures have no class."""
+    """Column with the class, if there is one; null: pictures have no class."""
 
 
 class ScenesSection(SourceRow):
-    """Procedural pictures of coloured shapes, rendered when they are first asked for."""
+    """Procedural pictures of coloured shapes, rendered on first use."""
 
     opener = "distill.data.scene_source:open_scenes"
     preview: ClassVar[str | None] = "distill.data.scene_source:preview_scenes"
@@ -182,11 +182,11 @@ class ScenesSection(SourceRow):
     count: Count = 4000
     """Number of pictures."""
     seed: Natural = 0
-    """What the pictures follow from."""
+    """Seed of the pictures."""
     image_size: _PixelSize = 48
     """Height and width in pixels."""
     split: Literal["train", "held_out", "all"] = "train"
-    """Which colour-shape pairs: those to train on, those that training never shows, or all."""
+    """Pairs of colour and shape: those to train on, those that training never shows, or all."""
     captioned: Natural | None = None
     """How many of the pictures have a caption; null: all."""
 
@@ -218,13 +218,13 @@ class ShardsSection(SourceRow):
     kind: Literal["shards"] = "shards"
     """WebDataset tars."""
     path: Text
-    """A tar, a folder of tars, or a pattern ({000..099}, *); local, or an address of fsspec."""
+    """A tar, a folder of tars, or a pattern ({000..099}, *); local, or an fsspec address."""
     weight: Positive | None = None
     """Share of the samples drawn from this source, relative to the others; null: its size."""
     caption_key: Text | None = None
     """Key of a json member with a caption or a list; null: captions, else txt, else caption."""
     classnames: Text | None = None
-    """File with a class a line, for the numbers of cls members; null: classnames.txt near them."""
+    """File with one class a line, to name the numbers of cls members; null: classnames.txt."""
 
     def arguments(self, *, output: Path, index_folder: Path | None) -> dict[str, Any]:
         """Return the opener's arguments, with the folder for indices."""

@@ -14,7 +14,7 @@ from distill.recipe.base import (
     whole,
 )
 
-# What CLIP's similarities start with (https://arxiv.org/abs/2103.00020).
+# The initial scale of CLIP's similarities (https://arxiv.org/abs/2103.00020).
 LOGIT_SCALE = 1 / 0.07
 _LogitScale = Annotated[float, Strict(), Field(gt=0, le=100, allow_inf_nan=False)]
 _PixelSize = Annotated[int, Strict(), Field(ge=8, le=4096), BeforeValidator(whole)]
@@ -33,7 +33,7 @@ class ImageTowerSection(Section):
     image_size: _PixelSize | None = None
     """Height and width in pixels; null: the backbone's own."""
     projection: Literal["linear", "mlp"] = "linear"
-    """What leads to the embedding: one layer, or two with a nonlinearity between them."""
+    """Projection into the embedding: one layer, or two with a nonlinearity between them."""
     arguments: dict[str, Any] = Field(default_factory=dict)
     """Further arguments of timm's create_model."""
 
@@ -46,7 +46,7 @@ class TextTowerSection(Section):
     pretrained: Flag = True
     """Whether the tower starts from that model's weights."""
     keep_every: Count = 1
-    """Keep layers 0, k, 2k, … of that model (1: all), as DistilBERT takes every second."""
+    """Keep layers 0, k, 2k, … of that model (1: all), as DistilBERT keeps every second."""
     config: dict[str, Any] | None = None
     """Fields of a BertConfig to build a new tower from; null: the model's own."""
     tokenizer: Text | None = None
@@ -54,9 +54,9 @@ class TextTowerSection(Section):
     pooling: Literal["mean", "cls"] = "mean"
     """How tokens become one vector: mean over the text, or the first token."""
     projection: Literal["linear", "mlp"] = "linear"
-    """What leads to the embedding: one layer, or two with a nonlinearity between them."""
+    """Projection into the embedding: one layer, or two with a nonlinearity between them."""
     context_length: _ContextLength = 64
-    """Most tokens that a text keeps; the rest is cut off."""
+    """Most tokens of a text; the rest is cut off."""
 
 
 class StudentTowers(Section):
@@ -69,11 +69,11 @@ class StudentTowers(Section):
     width: Count | None = None
     """Width of the embeddings; null: the teacher's."""
     logit_scale: _LogitScale | None = None
-    """Factor of similarities at the start; null: 14.3, or the teacher's where one tower is null."""
+    """Initial scale of similarities; null: 14.3, or the teacher's if a tower is null."""
     projection_start: Literal["random", "ridge"] = "random"
     """How linear projections start: at random, or regressed onto the cached teacher."""
     projection_samples: Count = 4096
-    """How many pictures and captions that regression sees."""
+    """Pictures and captions in that regression."""
     image: ImageTowerSection | None = ImageTowerSection()
     """The image tower; null: a student without one."""
     text: TextTowerSection | None = TextTowerSection()
@@ -81,11 +81,11 @@ class StudentTowers(Section):
 
     @property
     def single(self) -> bool:
-        """Whether it has one tower, which is compared with the teacher's other one."""
+        """Whether it has only one tower, which works with the teacher's other tower."""
         return self.image is None or self.text is None
 
     def build_arguments(self) -> dict[str, Any]:
-        """Return what ``students.build.build_towers`` takes beside width and logit scale."""
+        """Return what ``students.build.build_towers`` takes besides width and logit scale."""
         return self.model_dump(include={"image", "text"})
 
 
@@ -113,7 +113,7 @@ class StudentHf(Section):
     image_processor: Text | None = None
     """Name or folder of the image processor; null: the model's."""
     logit_scale: _LogitScale | None = None
-    """Factor of the similarities at the start of a new model; null: the configuration's."""
+    """Initial scale of similarities of a new model; null: the configuration's."""
 
     def build_arguments(self) -> dict[str, Any]:
         """Return what ``students.build.build_hf`` takes."""

@@ -11,7 +11,7 @@ from distill.recipe.base import Section
 from distill.recipe.config import RunConfig
 from export.runtime.errors import RecipeError
 
-# PyYAML follows YAML 1.1, where 3e-4 is a text for want of a point.
+# PyYAML follows YAML 1.1, which reads 3e-4 as a text because it has no point.
 _EXPONENT = re.compile(r"[-+]?(?:[0-9][0-9_]*\.?[0-9_]*|\.[0-9][0-9_]*)[eE][-+]?[0-9]+$")
 _COMMENT_WIDTH = 96
 
@@ -20,7 +20,7 @@ _TIMESTAMP = "tag:yaml.org,2002:timestamp"
 
 
 class _Loader(yaml.SafeLoader):
-    """YAML's plain types, a number such as 3e-4 a float, a date a text, and no key twice."""
+    """Reads plain YAML: 3e-4 is a float, a date is a text, and no key may be given twice."""
 
     def construct_mapping(self, node: yaml.MappingNode, deep: bool = False) -> dict[Any, Any]:
         seen: dict[str, int] = {}
@@ -29,7 +29,7 @@ class _Loader(yaml.SafeLoader):
                 continue
             if key.value in seen:
                 raise yaml.MarkedYAMLError(
-                    problem=f"the key {key.value!r} stands twice, here and in line "
+                    problem=f"the key {key.value!r} is given twice, here and in line "
                     f"{seen[key.value]}; keep one of them",
                     problem_mark=key.start_mark,
                 )
@@ -38,7 +38,7 @@ class _Loader(yaml.SafeLoader):
 
 
 class _Dumper(yaml.SafeDumper):
-    """Writes what `_Loader` reads back as the same value, a text always on one line."""
+    """Writes what `_Loader` reads back as the same value, with each text on one line."""
 
     def represent_str(self, data: str) -> yaml.ScalarNode:
         style = None if data.isprintable() else '"'
@@ -59,7 +59,7 @@ def read_yaml(text: str, *, where: str) -> Any:
     """Return the value of one YAML document.
 
     Raises:
-        RecipeError: it is no YAML; the message names ``where`` and the line.
+        RecipeError: it is not YAML; the message names ``where`` and the line.
     """
     try:
         loader = _Loader(text)
@@ -73,11 +73,11 @@ def read_yaml(text: str, *, where: str) -> Any:
         problem = " ".join(str(error.problem or error.context).split())
         raise RecipeError(f"{where}:{place} {problem}") from error
     except (yaml.YAMLError, ValueError, TypeError, RecursionError) as error:
-        raise RecipeError(f"{where}: no YAML: {' '.join(str(error).split())}") from error
+        raise RecipeError(f"{where}: not YAML: {' '.join(str(error).split())}") from error
 
 
 def unshared(value: Any) -> Any:
-    """Return a copy in which an alias is a value of its own, to be changed alone."""
+    """Return a copy in which each alias is its own value, so it can be changed alone."""
     if isinstance(value, Mapping):
         return {key: unshared(entry) for key, entry in value.items()}
     return [unshared(entry) for entry in value] if isinstance(value, list) else value
@@ -98,11 +98,11 @@ def inline(value: Any) -> str:
 
 
 def to_yaml(config: RunConfig, *, comments: bool) -> str:
-    """Return a recipe that loads as the same configuration again.
+    """Return a recipe in YAML that loads as the same configuration.
 
     Args:
         config: What to write, defaults included.
-        comments: Whether each field's sentence and range stand above it.
+        comments: Whether to write the description and range of each field above it.
     """
     blocks = _fields(config, comments=comments)
     return ("\n\n" if comments else "\n").join("\n".join(block) for block in blocks) + "\n"
@@ -148,7 +148,7 @@ def _indented(section: Section, *, comments: bool) -> list[str]:
 
 
 def _allowed_values(schema: Mapping[str, Any]) -> str:
-    """Return in a few characters which values the JSON schema of a field allows."""
+    """Return the values that the JSON schema of a field allows, in a few characters."""
     branches = [branch for branch in schema.get("anyOf", ()) if branch.get("type") != "null"]
     if len(branches) == 1:
         return _allowed_values(branches[0])

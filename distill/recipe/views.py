@@ -9,7 +9,7 @@ from distill.recipe.base import Flag, Natural, Positive, Section, Share, later
 
 _AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 
-# timm skips over what it does not know, so that a slip of the pen would change nothing.
+# timm ignores parts that it does not know, so a typo would go unnoticed.
 _RAND_AUGMENT = {
     "m": r"\d+",
     "n": r"[1-9]|1[0-4]",
@@ -22,7 +22,7 @@ _RAND_AUGMENT = {
 
 
 def _rand_augment(value: str) -> str:
-    """Refuse a text that is no configuration of timm's RandAugment."""
+    """Refuse a text that is not a configuration of timm's RandAugment."""
     first, *parts = value.split("-")
     names = [
         name
@@ -33,7 +33,7 @@ def _rand_augment(value: str) -> str:
     if first != "rand" or len(names) < len(parts) or len(set(names)) < len(names):
         raise ValueError(
             "must be rand and any of m9 (magnitude), n2 (operations), p0.5, mstd0.5, mmax10, inc1 "
-            "and tweights, t3a or t3aw, each once with - between, such as rand-m9-n2-mstd0.5"
+            "and tweights, t3a or t3aw, each once and joined by -, such as rand-m9-n2-mstd0.5"
         )
     return value
 
@@ -45,7 +45,7 @@ class ViewsSection(Section):
     """How a picture is cropped for training; teacher and student see the same crop."""
 
     seed: Natural | None = None
-    """What the crops follow from; null: the run's seed."""
+    """Seed of the crops; null: the run's seed."""
     kind: Literal["random", "center"] = "random"
     """Random crops, or the centre crop that evaluation uses."""
     scale: tuple[_AreaShare, _AreaShare] = (0.7, 1.0)
@@ -53,10 +53,10 @@ class ViewsSection(Section):
     ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
     """Smallest and largest width over height of a crop."""
     flip: Flag = False
-    """Whether half of the crops are mirrored; captions that say left or right speak against it."""
+    """Whether half of the crops are mirrored; leave it off if captions say left or right."""
     color_jitter: Share = 0.0
     """Largest relative change of brightness, contrast and saturation."""
     rand_augment: _RandAugment | None = None
-    """timm's RandAugment after all that, such as rand-m9-n2-mstd0.5; null: none."""
+    """timm's RandAugment, applied last, such as rand-m9-n2-mstd0.5; null: none."""
     draft: Annotated[Flag, later(False)] = False
-    """Whether JPEGs are decoded at a half, quarter or eighth where the crops need no more."""
+    """Whether JPEGs are decoded at a half, quarter or eighth if the crops need no more."""

@@ -79,7 +79,7 @@ def test_recipe_prints_one_that_loads(tmp_path: Path, capsys: pytest.CaptureFixt
     config = load_recipe(path)
     assert config.teachers[0].model == "a/b"
     assert config.student.image.backbone == "fastvit_t8"
-    assert out.startswith("# What all random choices follow from. [≥ 0]\nseed: 0\n")
+    assert out.startswith("# Seed of all random choices. [≥ 0]\nseed: 0\n")
 
 
 def test_recipe_prints_the_schema(capsys: pytest.CaptureFixture[str]) -> None:

@@ -152,7 +152,7 @@ def test_checks_across_fields_come_second(recipe: Any) -> None:
 @pytest.mark.parametrize("text", ["", "# nothing\n", "---\n"])
 def test_an_empty_recipe(recipe: Any, text: str) -> None:
     assert mistakes(recipe(text)) == [
-        "r.yaml: the recipe is empty; `clip-distill recipe` prints one to begin with"
+        "r.yaml: the recipe is empty; `clip-distill recipe` prints one to start from"
     ]
 
 
@@ -163,7 +163,7 @@ def test_files_that_are_no_recipe(recipe: Any, tmp_path: Path) -> None:
     binary = tmp_path / "b.yaml"
     binary.write_bytes(b"\xff\xfe\x00\x80")
     assert len(mistakes(binary)) == 1
-    assert mistakes(recipe("- a\n- b")) == ["r.yaml: found a list, a recipe is a map of keys"]
+    assert mistakes(recipe("- a\n- b")) == ["r.yaml: found a list, must be a map of keys"]
     assert mistakes(recipe("a: [1,\nb: 2"))[0].startswith("r.yaml: line 2, column 5:")
     assert len(mistakes(recipe("a: 1\n---\nb: 2"))) == 1
     assert len(mistakes(recipe("a: !!python/object:os.system {}"))) == 1
@@ -172,11 +172,11 @@ def test_files_that_are_no_recipe(recipe: Any, tmp_path: Path) -> None:
 def test_a_key_twice_is_a_mistake(recipe: Any) -> None:
     assert mistakes(recipe("seed: 1\ntrain: {steps: 3}\nseed: 2\n")) == [
         (
-            "r.yaml: line 3, column 1: the key 'seed' stands twice, here and in line 1; keep one "
+            "r.yaml: line 3, column 1: the key 'seed' is given twice, here and in line 1; keep one "
             "of them"
         )
     ]
-    assert "stands twice" in mistakes(recipe("train: {steps: 3, steps: 4}"))[0]
+    assert "is given twice" in mistakes(recipe("train: {steps: 3, steps: 4}"))[0]
 
 
 @pytest.mark.parametrize("number", ["3e-4", "3E-4", "3.0e-4", "+3e-4", ".3e-3", "0.0003"])

@@ -63,18 +63,21 @@ def test_the_last_set_wins(recipe: Any) -> None:
         ("train.batch_size=-3", "--set train.batch_size: found -3, must be ≥ 1"),
         (
             "seed.x=1",
-            "--set seed.x: seed is 0, with nothing inside to set; replace it whole, --set seed=…",
+            (
+                "--set seed.x: seed is 0, which has nothing inside to set; replace it whole, "
+                "--set seed=…"
+            ),
         ),
         (
             "losses.kl_divergence=1",
             (
-                "--set losses.kl_divergence: losses is default, with nothing inside to set; "
+                "--set losses.kl_divergence: losses is default, which has nothing inside to set; "
                 "replace it whole, --set losses=…"
             ),
         ),
         (
             "data.train.0.path=x",
-            "--set data.train.0.path: data.train is a single entry and no list; leave the 0 out",
+            "--set data.train.0.path: data.train is a single entry, not a list; remove the 0",
         ),
         (
             "teacher.model=x",
@@ -86,15 +89,15 @@ def test_the_last_set_wins(recipe: Any) -> None:
         (
             "teacher.1.model=x",
             (
-                "--set teacher.1.model: teacher has 1 entries and no number 1; the first is 0, and "
-                "--set teacher=[…] replaces the list"
+                "--set teacher.1.model: teacher has no entry 1; its list has 1, the first is 0, "
+                "and --set teacher=[…] replaces the list"
             ),
         ),
         (
             "data.validation.path=x",
             (
-                "--set data.validation.path: data.validation is null, with nothing inside to set; "
-                "replace it whole, --set data.validation=…"
+                "--set data.validation.path: data.validation is null, which has nothing inside to "
+                "set; replace it whole, --set data.validation=…"
             ),
         ),
     ],
