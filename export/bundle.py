@@ -74,7 +74,7 @@ def export_student(
     """Export a student as a bundle that ``EdgeModel`` loads.
 
     The bundle is built in a temporary folder next to ``out``. Once its graphs agree with the
-    student, it is renamed to ``out`` and replaces a bundle that was there.
+    student, the folder is renamed to ``out`` and replaces any bundle that is already there.
 
     Args:
         folder: A student, or any other dual encoder of transformers.
@@ -113,7 +113,7 @@ def export_student(
         bank = None if labels is None else write_labels(build, labels, image or text)
         description = _describe(student.model, image, text, templates=prompts, labels=bank)
         manifest.write(build, description)
-        # Load the result, so that a contradiction shows here and not on the device.
+        # Load the result, so that a contradiction shows up here and not on the device.
         EdgeModel.load(build)
         sizes = {name: (build / name).stat().st_size for name in description.files}
     return ExportReport(out, sizes, differences, tolerance)

@@ -158,11 +158,11 @@ def check_difference(difference: float, *, file: str, tolerance: float) -> None:
 
 
 def check_preprocessing(student: Student, preprocessing: Preprocessing) -> None:
-    """Refuse an image processor that the runtime does not reproduce bit by bit.
+    """Refuse an image processor that the runtime cannot reproduce bit by bit.
 
     Args:
         student: The student, which has an image processor.
-        preprocessing: The same preprocessing, as the runtime does it.
+        preprocessing: The runtime's version of the same preprocessing.
 
     Raises:
         ExportError: The results differ.
@@ -184,7 +184,7 @@ def check_preprocessing(student: Student, preprocessing: Preprocessing) -> None:
 
 
 def check_tokenizer(student: Student, part: TextPart, path: Path) -> None:
-    """Refuse a tokenizer that the runtime does not reproduce.
+    """Refuse a tokenizer that the runtime cannot reproduce.
 
     Args:
         student: The student, which has a tokenizer.

@@ -150,7 +150,7 @@ def _export(
 def _tidy(graph: onnx.ModelProto, axes: tuple[str, ...]) -> None:
     """Name the dynamic axes, and drop what only helps to debug the exporter.
 
-    In a small graph that is most of the file, and it contains paths of this machine.
+    In a small graph, the debugging data is most of the file, and it contains paths on this machine.
     """
     main = graph.graph
     for value in (*main.input, *main.output):

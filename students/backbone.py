@@ -126,8 +126,9 @@ def image_processor_for(backbone: nn.Module, size: int | None) -> BaseImageProce
     """Return the preprocessing that timm evaluates a backbone with, as a ``CLIPImageProcessor``.
 
     The shorter side is resized so that the centre crop keeps timm's ``crop_pct`` of it. In timm's
-    crop mode ``squash`` both sides are resized so. A ``CLIPImageProcessor`` cannot express the
-    mode ``border`` or pictures that are not square: those are stretched to the whole size.
+    crop mode ``squash``, both sides are resized in this way. A ``CLIPImageProcessor`` cannot
+    express the mode ``border`` or pictures that are not square; they are stretched to the full
+    size instead.
 
     Args:
         backbone: The timm model.

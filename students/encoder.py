@@ -1,4 +1,4 @@
-"""Feeding and embedding with any dual encoder of transformers, students included."""
+"""Tokenize and embed with any dual encoder of transformers, students included."""
 
 import math
 from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Find the local folder of a model that is named by a folder or by a hub name.
+"""Find the local folder of a model, given as a folder or by its name on the hub.
 
 A folder is used as it is, without network access. A hub name is downloaded to the hub's cache, or
 found there. If the hub cannot be reached and nothing is cached, the error names the missing files

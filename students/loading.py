@@ -34,7 +34,7 @@ def load_parts(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -
 
     Args:
         folder: The folder with ``config.json`` and the other files.
-        name: What messages call the model.
+        name: The model's name in messages.
         dtype: The weights are converted to this type.
 
     Raises:
@@ -62,7 +62,7 @@ def assemble(
         model: The dual encoder.
         tokenizer: Its tokenizer; ``None`` without a text tower.
         image_processor: Its image processor; ``None`` without an image tower.
-        name: What messages call the model.
+        name: The model's name in messages.
 
     Raises:
         ValueError: The tokenizer does not fit the text tower. The message is one line.
@@ -103,7 +103,7 @@ def load_model(folder: Path, *, name: str, dtype: torch.dtype = torch.float32) -
 
     Args:
         folder: The folder with the configuration and the weights.
-        name: What messages call the model.
+        name: The model's name in messages.
         dtype: The weights are converted to this type.
 
     Returns:

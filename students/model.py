@@ -134,8 +134,8 @@ class StudentModel(PreTrainedModel):
             attention_mask: See ``get_text_features``.
             position_ids: See ``get_text_features``.
             token_type_ids: See ``get_text_features``.
-            return_loss: Whether to compute CLIP's symmetric contrastive loss, for which picture
-                and text of each row are a pair (Radford et al. 2021,
+            return_loss: Whether to compute CLIP's symmetric contrastive loss, which treats the
+                picture and the text of each row as a pair (Radford et al. 2021,
                 https://arxiv.org/abs/2103.00020).
 
         Returns:
@@ -171,7 +171,7 @@ class StudentModel(PreTrainedModel):
         )
 
     def _find_shared(self) -> dict[str, str]:
-        # Some backbones use one layer in several places. Files store it once.
+        # Some backbones use one layer in several places. Files store that layer once.
         first: dict[int, str] = {}
         named = self.named_parameters(remove_duplicate=False)
         owners = [(name, first.setdefault(id(parameter), name)) for name, parameter in named]

@@ -14,7 +14,7 @@ from students.parts import TOWERS, backbone_of
 
 
 def checkpoint_gradients(model: PreTrainedModel) -> None:
-    """Keep few activations of both towers, and recompute the others in the backward pass.
+    """Keep only a few activations of both towers, and recompute the rest in the backward pass.
 
     Gradients stay the same, dropout included. A batch norm that runs twice uses the statistics of
     its batch both times, but adds them to its running statistics once.
@@ -46,9 +46,9 @@ def checkpoint_gradients(model: PreTrainedModel) -> None:
 def compile_towers(model: PreTrainedModel, *, backend: str = "inductor") -> None:
     """Compile both towers in place with ``torch.compile``.
 
-    A tower compiles when it sees its first input. At the first input of another size, such as
-    longer texts, it compiles once more, then for all sizes. Parameters keep their names, so
-    weights are saved and loaded as before.
+    A tower compiles when it sees its first input. If a later input has another size, such as a
+    longer text, the tower compiles once more, this time for all sizes. Parameters keep their
+    names, so weights are saved and loaded as before.
 
     Args:
         model: A dual encoder.

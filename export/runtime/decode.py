@@ -33,7 +33,7 @@ def decode(
 
     Args:
         source: A path, the bytes of a file, a Pillow image, or RGB pixels as uint8 ``[H, W, 3]``.
-        name: What messages call the picture; ``None`` takes the path.
+        name: The picture's name in messages; ``None`` takes the path.
         max_pixels: A file with more pixels is refused before they are decoded.
         draft: Let the JPEG decoder halve the picture up to three times, as long as both sides
             keep this many pixels; ``None`` decodes at full size.
@@ -62,7 +62,7 @@ def decode(
 
 
 def describe(source: object) -> str:
-    """Return what messages call a picture that has no name."""
+    """Return the name in messages of a picture that was given none."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, bytes | bytearray | memoryview):

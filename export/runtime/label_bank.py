@@ -57,13 +57,13 @@ class LabelBank:
         self._rows = {name: row for row, name in enumerate(part.names)}
 
     def rows(self, labels: Sequence[str]) -> np.ndarray | None:
-        """Return the embeddings of some labels, or ``None`` if one of them is unknown."""
+        """Return the embeddings of these labels, or ``None`` if any of them is unknown."""
         if any(label not in self._rows for label in labels):
             return None
         return np.asarray(self.embeddings[[self._rows[label] for label in labels]])
 
     def explain(self, labels: Sequence[str]) -> str:
-        """Say which of some labels are unknown, and suggest the nearest known one."""
+        """Say which of these labels are unknown, and suggest the nearest known label."""
         absent = [label for label in labels if label not in self._rows]
         more = f" and {len(absent) - 1} more" if len(absent) > 1 else ""
         near = difflib.get_close_matches(absent[0], self.names, n=1)

@@ -51,8 +51,8 @@ def check_graph(
     Args:
         session: The loaded graph.
         path: The graph's file.
-        inputs: Type and shape of each input by name. The shape omits the batch, and is empty if
-            it is not fixed.
+        inputs: Type and shape of each input by name. The shape leaves out the batch; an empty
+            shape is not checked.
         output: Name of the output, and width of the embeddings.
 
     Raises:
