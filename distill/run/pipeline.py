@@ -79,25 +79,7 @@ def run(
     if folder.finished("train") and not all(folder.finished(stage) for stage in stages):
         # The folder's recipe is what `eval` and `export` read later.
         folder.open()
-    project = Project(config)
-    for number, stage in enumerate(stages):
-        if stage in ("evaluate", "export") and not is_main_process():
-            # One process measures and exports; the others are done.
-            continue
-        if folder.finished(stage):
-            make_console().print(f"{stage}: finished before, skipped")
-            continue
-        match stage:
-            case "cache":
-                if config.train.teacher == "cached" and config.teachers:
-                    _cache(project)
-            case "train":
-                later = {"evaluate", "export"}.intersection(stages[number + 1 :])
-                _train(project, keep_teacher=bool(later) and is_main_process())
-            case "evaluate":
-                evaluate_stage(project, folder, checkpoint="last")
-            case "export":
-                export_stage(project, folder, out=None, checkpoint="last")
+    _run_stages(Project(config), folder, stages)
     return folder
 
 
@@ -170,6 +152,29 @@ def export(
     folder, project = open_existing(Path(run_folder), overrides=overrides)
     place = None if out is None else Path(out)
     return export_stage(project, folder, out=place, checkpoint=checkpoint)
+
+
+def _run_stages(project: Project, folder: RunFolder, stages: Sequence[Stage]) -> None:
+    """Run the stages that are not finished yet, all of them on one project."""
+    config = project.config
+    for number, stage in enumerate(stages):
+        if stage in ("evaluate", "export") and not is_main_process():
+            # One process measures and exports; the others are done.
+            continue
+        if folder.finished(stage):
+            make_console().print(f"{stage}: finished before, skipped")
+            continue
+        match stage:
+            case "cache":
+                if config.train.teacher == "cached" and config.teachers:
+                    _cache(project)
+            case "train":
+                later = {"evaluate", "export"}.intersection(stages[number + 1 :])
+                _train(project, keep_teacher=bool(later) and is_main_process())
+            case "evaluate":
+                evaluate_stage(project, folder, checkpoint="last")
+            case "export":
+                export_stage(project, folder, out=None, checkpoint="last")
 
 
 def _resolve(

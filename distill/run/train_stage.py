@@ -12,7 +12,7 @@ from distill.run.project import Project
 from distill.run.ridge_start import solve_projections
 from distill.run.settings import fill
 from distill.run.student import student_preprocessing
-from distill.run.validation import StudentValidator
+from distill.run.validation import StudentValidator, ValidationSettings
 from distill.teacher.cache.cache import CachedTeacher
 from distill.teacher.cache.ensemble import CachedEnsemble
 from distill.teacher.teaching import Teaching
@@ -43,7 +43,6 @@ def train_stage(
     """
     teacher = _who_teaches(project, folder, accelerator)
     work = _work(project, teacher, accelerator)
-    console = make_console()
     if latest_checkpoint(folder.path / "checkpoints") is None:
         solve_projections(project, work, accelerator)
     if project.config.train.compile:
@@ -52,23 +51,44 @@ def train_stage(
         project.release_teacher()
     elif project.config.train.teacher == "cached":
         project.rest_teacher()
-    trainer = Trainer(
-        work,
-        fill(
-            LoopSettings,
-            project.config.train,
-            seed=project.config.seed,
-            steps=project.steps,
-            workers=project.config.data.workers,
-            max_skipped=project.config.data.max_skipped,
-        ),
-        folder=folder.path,
-        accelerator=accelerator,
-    )
-    cut_norms = not trainer.frozen_norms and _cuts_batch_norms(project, accelerator)
+    trainer = Trainer(work, _loop_settings(project), folder=folder.path, accelerator=accelerator)
+    _announce(project, trainer)
     start_trackers(
         accelerator, folder=folder.path, values=flatten(project.config.model_dump(mode="json"))
     )
+    try:
+        trainer.run()
+    finally:
+        if accelerator.is_main_process:
+            unread = [] if work.validate is None else work.validate.skipped
+            folder.add_skips([*trainer.skipped.values(), *unread])
+    if teacher is not None:
+        _tell_truncated(teacher)
+    if accelerator.is_main_process:
+        folder.finish("train")
+    accelerator.wait_for_everyone()
+
+
+def _loop_settings(project: Project) -> LoopSettings:
+    config = project.config
+    return fill(
+        LoopSettings,
+        config.train,
+        seed=config.seed,
+        steps=project.steps,
+        workers=config.data.workers,
+        max_skipped=config.data.max_skipped,
+    )
+
+
+def _announce(project: Project, trainer: Trainer) -> None:
+    """Print where the run is, and what about it may surprise.
+
+    Raises:
+        RecipeError: batch norm would see a single picture.
+    """
+    console, accelerator = make_console(), trainer.accelerator
+    cut_norms = not trainer.frozen_norms and _cuts_batch_norms(project, accelerator)
     console.print(
         f"train: step {trainer.state.step} of {project.steps}, "
         f"{project.config.train.batch_size} pairs a step on "
@@ -87,17 +107,6 @@ def train_stage(
             "train: batch norm uses the statistics of a micro-batch, and updates its running "
             "statistics once a step"
         )
-    try:
-        trainer.run()
-    finally:
-        if accelerator.is_main_process:
-            unread = [] if work.validate is None else work.validate.skipped
-            folder.add_skips([*trainer.skipped.values(), *unread])
-    if teacher is not None:
-        _tell_truncated(teacher)
-    if accelerator.is_main_process:
-        folder.finish("train")
-    accelerator.wait_for_everyone()
 
 
 def _tell_truncated(teacher: Teaching) -> None:
@@ -173,10 +182,12 @@ def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) 
         teacher=None if teacher is None else teacher_encoder(project, config.folder),
         loss=project.loss,
         banks=banks,
-        samples=config.train.validation_samples,
-        batch_size=config.train.batch_size,
-        max_skipped=config.data.max_skipped,
-        device=accelerator.device,
+        settings=ValidationSettings(
+            samples=config.train.validation_samples,
+            batch_size=config.train.batch_size,
+            max_skipped=config.data.max_skipped,
+            device=accelerator.device,
+        ),
     )
     return Work(
         student=student,

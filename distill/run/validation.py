@@ -1,6 +1,6 @@
 """Validation during training: the loss terms on held-out data, and one headline."""
 
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import Any
 
 import torch
@@ -23,6 +23,23 @@ from export.runtime.errors import DataError
 from students.encoder import Student, logit_bias, logit_scale
 
 
+@dataclass(frozen=True)
+class ValidationSettings:
+    """How much is validated, and where.
+
+    Attributes:
+        samples: The largest number of pictures.
+        batch_size: Rows that the loss compares with each other.
+        max_skipped: Share of unreadable pictures above which validation is an error.
+        device: Where the student is.
+    """
+
+    samples: int
+    batch_size: int
+    max_skipped: float
+    device: torch.device
+
+
 class StudentValidator:
     """Computes the loss terms on a validation source and the headline of an evaluation set.
 
@@ -41,23 +58,18 @@ class StudentValidator:
         teacher: EnsembleEncoder | None,
         loss: WeightedLoss,
         banks: TeacherBanks | None,
-        samples: int,
-        batch_size: int,
-        max_skipped: float,
-        device: torch.device,
+        settings: ValidationSettings,
     ) -> None:
         """Read the validation rows, and embed them with the teacher if there is one."""
         self._headline_set = headline_set
         # Held-out rows have no true partners in the training corpus.
         self._loss = loss.held_out
         self._banks = None if banks is None else replace(banks, device=torch.device("cpu"))
-        self._batch_size = batch_size
-        self._max_skipped = max_skipped
-        self._device = device
+        self._settings = settings
         towers = Towers(
             image=student.image_processor is not None, text=student.tokenizer is not None
         )
-        self._rows = None if source is None else _Rows(source, captions, samples, towers)
+        self._rows = None if source is None else _Rows(source, captions, settings.samples, towers)
         self.skipped = [] if self._rows is None else self._rows.skipped
         self._teacher: Embeddings | None = None
         self._lender: Remembered | None = None
@@ -77,7 +89,7 @@ class StudentValidator:
     def __call__(self, student: Student) -> dict[str, Any]:
         """Return loss, terms and headline as ``metrics.jsonl`` lists them."""
         line: dict[str, Any] = {}
-        encoder = StudentEncoder(student, device=str(self._device))
+        encoder = StudentEncoder(student, device=str(self._settings.device))
         if self._rows is not None and self._rows.keys and self._loss is not None:
             line = self._terms(student, encoder, self._rows, self._loss)
         found = self._headline(student)
@@ -88,8 +100,8 @@ class StudentValidator:
         # Agreement needs a teacher to agree with.
         if entry is None or (entry.task == "agreement" and self._lender is None):
             return None
-        encoder = StudentEncoder(student, device=str(self._device))
-        options = Options(max_skipped=self._max_skipped, lender=self._lender)
+        encoder = StudentEncoder(student, device=str(self._settings.device))
+        options = Options(max_skipped=self._settings.max_skipped, lender=self._lender)
         measured = measure([encoder], entry, options=options)
         name, value = headline(entry.task, measured.results[encoder.name])
         return None if value is None else {"set": entry.name, "metric": name, "value": value}
@@ -106,8 +118,8 @@ class StudentValidator:
         )
         banks = None if self._banks is None else self._banks.at(0)
         totals: dict[str, float] = {}
-        for first in range(0, len(rows.keys), self._batch_size):
-            part = slice(first, first + self._batch_size)
+        for first in range(0, len(rows.keys), self._settings.batch_size):
+            part = slice(first, first + self._settings.batch_size)
             count = len(rows.keys[part])
             total, terms = loss(
                 _part(mine, part),

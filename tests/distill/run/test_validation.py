@@ -21,7 +21,7 @@ with lazy_imports():
     from distill.losses.weighted import Term, WeightedLoss
     from distill.run.cache_stage import teacher_encoder
     from distill.run.project import Project
-    from distill.run.validation import StudentValidator
+    from distill.run.validation import StudentValidator, ValidationSettings
     from students.encoder import logit_scale
 
 Configure = Callable[..., RunConfig]
@@ -38,10 +38,9 @@ def make(
         "teacher": teacher_encoder(project, project.config.folder) if taught else None,
         "loss": project.loss,
         "banks": None,
-        "samples": 100,
-        "batch_size": batch_size,
-        "max_skipped": 0.5,
-        "device": torch.device("cpu"),
+        "settings": ValidationSettings(
+            samples=100, batch_size=batch_size, max_skipped=0.5, device=torch.device("cpu")
+        ),
         **changes,
     }
     return StudentValidator(**values)
