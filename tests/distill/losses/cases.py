@@ -1,4 +1,4 @@
-"""Every term as a function of student and teacher alone, beside its reference."""
+"""Test cases: every term as a function of student and teacher alone, with its references."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -20,7 +20,7 @@ TEXT_PARTNERS = ((0, 2), (2, 10), (3, 0), (4, 7), (6, 7))
 
 
 def banks(*, dtype=None, grad=False):
-    """Return the teacher's pictures and texts of a small corpus; it is no batch's size."""
+    """Return the teacher's images and texts of a corpus that differs in size from the batch."""
     corpus = make(7, rows=11, dtype=dtype)
     return corpus.image.requires_grad_(grad), corpus.text[:10].requires_grad_(grad)
 
@@ -33,7 +33,7 @@ def partners(pairs, *, rows):
 
 @dataclass(frozen=True)
 class Case:
-    """A term with some arguments. ``groups`` are cut to the batch."""
+    """A term with arguments; ``groups`` are cut to the size of the batch."""
 
     term: str
     arguments: dict[str, Any]

@@ -24,7 +24,7 @@ _NO_FAMILY = {"__init__", "catalogue", "embeddings", "presets", "weighted"}
 
 
 def faults(row: TermRow) -> Iterator[str]:
-    """Yield what is missing of a term, or contradicts its row."""
+    """Yield what a term lacks, and what contradicts its row."""
     yield from function_faults(row)
     yield from row_faults(row)
     yield from page_faults(row)
@@ -93,7 +93,7 @@ def page_faults(row: TermRow) -> Iterator[str]:
 
 
 def signature(row: TermRow) -> str:
-    """Return a term's call as the page writes it."""
+    """Return a term's call as in the headings of the page."""
     defaults = [
         f"{field.name}={field.default!r}".replace("'", '"')
         for field in row.fields
@@ -104,7 +104,7 @@ def signature(row: TermRow) -> str:
 
 
 def case_faults(row: TermRow) -> Iterator[str]:
-    """Look for a term's formulas and arguments among what the tests of losses go through."""
+    """Look for a term's formulas and arguments in the test cases."""
     from tests.distill.losses import references
 
     file = "tests/distill/losses/references.py"
@@ -120,7 +120,7 @@ def case_faults(row: TermRow) -> Iterator[str]:
 
 
 @pytest.mark.parametrize("row", TERMS.values(), ids=TERMS)
-def test_a_term_is_added_whole(row: TermRow) -> None:
+def test_a_term_is_complete(row: TermRow) -> None:
     assert list(faults(row)) == []
 
 
@@ -134,7 +134,7 @@ def test_every_function_of_a_family_has_a_row() -> None:
     assert found - {f"{row.family}.{row.name}" for row in TERMS.values()} == set()
 
 
-def test_names_of_formulas_and_cases_are_those_of_rows() -> None:
+def test_formulas_and_cases_belong_to_rows() -> None:
     from tests.distill.losses.references import ARGUMENTS, ONE_PASS_TERMS
 
     assert set(ARGUMENTS) - set(TERMS) == set()
@@ -209,7 +209,7 @@ TEMPERATURE = TermField("temperature", "…", Number(above=0), default=2.0, argu
         (replace(ALIGNMENT, masked=False), "the row has no use for the field mask_ratio"),
     ],
 )
-def test_what_is_missing_is_said(row: TermRow, fault: str) -> None:
+def test_faults_say_what_is_missing(row: TermRow, fault: str) -> None:
     assert fault in list(faults(row))
 
 
@@ -256,7 +256,7 @@ def test_what_a_term_needs(name: str) -> None:
     assert row.needs_captions == (row.needs_texts or name in CAPTIONS)
 
 
-def test_what_single_terms_are_for() -> None:
+def test_flags_of_single_terms() -> None:
     def named(flag: str) -> set[str]:
         return {name for name in NEEDS if getattr(TERMS[name], flag)}
 

@@ -1,4 +1,4 @@
-"""Several teachers: joined embeddings, and terms to each of them."""
+"""Several teachers: joined embeddings, and terms that are applied to each teacher."""
 
 import numpy as np
 import pytest
@@ -66,7 +66,7 @@ def logits_of(model, a, b):
     return float(model.scale.detach()) * rows @ columns.T
 
 
-def test_a_cosine_of_the_whole_is_the_weighted_mean_of_the_teachers_cosines():
+def test_a_cosine_of_joined_rows_is_the_weighted_mean_of_cosines():
     whole = joined()
     torch.testing.assert_close(whole.image.norm(dim=1), torch.ones(ROWS, dtype=torch.float64))
     expected = sum(
@@ -76,13 +76,13 @@ def test_a_cosine_of_the_whole_is_the_weighted_mean_of_the_teachers_cosines():
     torch.testing.assert_close(whole.image @ whole.text.T, expected)
 
 
-def test_splitting_gives_each_teacher_back_at_its_own_scale():
+def test_split_returns_each_teacher_at_its_own_scale():
     for found, member in zip(split(joined(), shares()), teachers(), strict=True):
         for name in ("image", "text", "scale", "bias"):
             torch.testing.assert_close(getattr(found, name), getattr(member, name))
 
 
-def test_kl_is_the_weighted_sum_of_the_kls_to_each_teacher():
+def test_kl_divergence_is_the_weighted_sum_over_teachers():
     model = student()
     loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=shares())
     value, _ = loss(model, joined(), groups=None, progress=0.0)
@@ -96,7 +96,7 @@ def test_kl_is_the_weighted_sum_of_the_kls_to_each_teacher():
     assert value.item() == pytest.approx(expected, rel=1e-9)
 
 
-def test_its_gradient_is_that_of_the_kl_to_the_mean_distribution():
+def test_the_gradient_is_that_of_kl_to_the_mean_distribution():
     model = student()
     loss = WeightedLoss({"kl_divergence": Term(1.0)}, shares=shares())
     loss(model, joined(), groups=None, progress=0.0)[0].backward()
@@ -117,7 +117,7 @@ def test_its_gradient_is_that_of_the_kl_to_the_mean_distribution():
         torch.testing.assert_close(mine, expected.grad)
 
 
-def test_relational_is_the_weighted_sum_too():
+def test_relational_is_the_weighted_sum_over_teachers():
     model, term = student(), {"relational": Term(1.0)}
     whole, _ = WeightedLoss(term, shares=shares())(model, joined(), groups=None, progress=0.0)
     each = [
@@ -126,7 +126,7 @@ def test_relational_is_the_weighted_sum_too():
     assert whole.item() == pytest.approx(0.3 * each[0].item() + 0.7 * each[1].item())
 
 
-def test_tinyclip_takes_each_teachers_own_scale_on_both_sides():
+def test_scale_teacher_uses_the_scale_of_each_teacher():
     model = student()
     term = {"kl_divergence": Term(1.0, options={"scale": "teacher"})}
     whole, _ = WeightedLoss(term, shares=shares())(model, joined(), groups=None, progress=0.0)
@@ -136,7 +136,7 @@ def test_tinyclip_takes_each_teachers_own_scale_on_both_sides():
     assert whole.item() == pytest.approx(0.3 * each[0].item() + 0.7 * each[1].item())
 
 
-def test_alignment_and_prompts_go_to_the_whole():
+def test_alignment_and_prompts_use_the_joined_embeddings():
     model, whole = student(), joined()
     terms = {"embedding_alignment": Term(1.0), "prompt_kl": Term(1.0)}
     bank = join([vectors(share.width, 30) for share in shares()], shares())
@@ -148,6 +148,6 @@ def test_alignment_and_prompts_go_to_the_whole():
     assert whole.scale.item() == pytest.approx(0.3 * 20 + 0.7 * 55)
 
 
-def test_one_teacher_is_joined_to_itself():
+def test_joining_a_single_teacher_changes_nothing():
     member = teachers()[0]
     assert join([member.image], shares()[:1]) is member.image

@@ -1,4 +1,4 @@
-"""What does not fit together is a ValueError that says so."""
+"""Inputs that do not fit raise a ValueError that says why."""
 
 import math
 from dataclasses import replace
@@ -48,7 +48,7 @@ def without(tower):
         (lambda model: sigmoid_contrastive(model), "sigmoid_contrastive.*student"),
     ],
 )
-def test_a_term_of_both_towers_says_which_is_missing(call, model, tower):
+def test_terms_that_need_both_towers_name_the_missing_one(call, model, tower):
     with pytest.raises(ValueError, match=f"{model}") as caught:
         call(without(tower))
     assert f"needs both towers, but the {model.split('.*')[1]} has no {tower} tower" in str(
@@ -57,13 +57,13 @@ def test_a_term_of_both_towers_says_which_is_missing(call, model, tower):
 
 
 @pytest.mark.parametrize("term", ["embedding_alignment", "relational"])
-def test_no_tower_in_common(term):
+def test_models_without_a_common_tower_are_refused(term):
     with pytest.raises(ValueError, match=f"{term}.*no tower in common"):
         term_function(term)(without("image"), without("text"))
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_the_corpus_needs_a_teacher_and_a_bank_for_each_tower(tower):
+def test_corpus_terms_need_a_teacher_and_a_bank_for_each_tower(tower):
     with pytest.raises(
         ValueError, match=f"the student has an? {tower} tower, but the teacher has none"
     ):
@@ -81,7 +81,7 @@ def test_the_corpus_needs_a_teacher_and_a_bank_for_each_tower(tower):
         corpus_kl(replace(whole(), image=None, text=None), whole(), *banks())
 
 
-def test_sizes_that_do_not_fit_are_named():
+def test_errors_name_sizes_that_do_not_fit():
     for call, message in [
         (lambda: embedding_alignment(whole(), make(1, width=9)), r"image width is 6, but .* 9"),
         (lambda: interactive_contrastive(whole(), make(1, width=9)), r"width is 6, but .* 9"),
@@ -96,7 +96,7 @@ def test_sizes_that_do_not_fit_are_named():
             call()
 
 
-def test_a_bank_has_rows_of_the_models_width():
+def test_a_bank_must_have_rows_of_the_same_width():
     image, scale = whole().image, whole().scale
     with pytest.raises(ValueError, match=r"student's width is 6, but the bank's is 9"):
         prompt_kl(image, image, make(1, width=9).text, scale, scale)
@@ -116,13 +116,13 @@ def test_a_bank_has_rows_of_the_models_width():
         lambda model, groups: interactive_contrastive(model, model, groups),
     ],
 )
-def test_groups_are_one_id_a_row(term):
+def test_groups_must_have_one_id_for_each_row(term):
     with pytest.raises(ValueError, match=r"groups is \[2\].*\[7\]"):
         term(whole(), groups=torch.tensor([1, 2]))
 
 
 @pytest.mark.parametrize("temperature", [0.0, -1.0, math.nan, math.inf])
-def test_a_temperature_is_above_zero(temperature):
+def test_a_temperature_must_be_finite_and_above_zero(temperature):
     image, scale = whole().image, whole().scale
     for call in (
         lambda: kl_divergence(whole(), whole(), temperature),
@@ -135,6 +135,6 @@ def test_a_temperature_is_above_zero(temperature):
             call()
 
 
-def test_an_unknown_kind_lists_the_known_ones():
+def test_an_unknown_kind_lists_the_valid_ones():
     with pytest.raises(ValueError, match="cosine, mse, smooth_l1"):
         embedding_alignment(whole(), whole(), kind="l1")

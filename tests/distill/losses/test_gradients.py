@@ -1,4 +1,4 @@
-"""Gradients: whom they reach, that they are right, and in which precision they are computed."""
+"""Gradients: which tensors they reach, their values, and their precision."""
 
 import pytest
 
@@ -30,7 +30,7 @@ def test_gradcheck(case, rows):
 
 
 @pytest.mark.parametrize("rows", [None, 2])
-def test_gradcheck_of_a_soft_target_that_stays_where_it_is(rows):
+def test_gradcheck_of_a_fixed_soft_target(rows):
     student = make(0, grad=True)
     both = torch.cat([student.image, student.text], dim=1).detach()
     target = Product(both, both, student.scale.detach() / 4)
@@ -47,7 +47,7 @@ def test_gradcheck_of_a_soft_target_that_stays_where_it_is(rows):
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_no_gradient_reaches_the_teacher_even_where_it_asks_for_one(case):
+def test_no_gradient_reaches_a_teacher_that_requires_one(case):
     student, teacher = make(0, bias=1.0, grad=True), make(1, bias=2.0, grad=True)
     corpus = banks(grad=True)
     case(student, teacher, corpus=corpus).backward()
@@ -57,7 +57,7 @@ def test_no_gradient_reaches_the_teacher_even_where_it_asks_for_one(case):
     assert all(bank.grad is None for bank in corpus)
 
 
-def test_only_what_asks_for_a_gradient_gets_one():
+def test_only_tensors_that_require_a_gradient_get_one():
     student = make(0, grad=True)
     image_only = Embeddings(student.image, student.text.detach(), student.scale.detach())
     for case in CASES:
@@ -69,7 +69,7 @@ def test_only_what_asks_for_a_gradient_gets_one():
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_a_second_backward_pass_gives_the_same(case):
+def test_a_second_backward_pass_gives_the_same_gradient(case):
     student = make(0, grad=True)
     value = case(student, make(1))
     first = torch.autograd.grad(value, student.image, retain_graph=True)[0].clone()
@@ -78,7 +78,7 @@ def test_a_second_backward_pass_gives_the_same(case):
 
 @pytest.mark.parametrize("precision", ["float16", "bfloat16"])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_half_precision_is_raised_to_float32_under_autocast_too(case, precision):
+def test_half_precision_is_raised_to_float32_even_under_autocast(case, precision):
     dtype = getattr(torch, precision)
 
     def run(lift, autocast):
@@ -112,7 +112,7 @@ def test_student_and_teacher_may_differ_in_precision(case):
     assert student.image.grad.dtype == torch.float32
 
 
-def test_scale_and_bias_have_a_gradient_where_no_term_asks_for_one():
+def test_scale_and_bias_get_a_gradient_of_zero_if_no_term_depends_on_them():
     student = make(0, bias=1.0, grad=True)
     loss = WeightedLoss({"embedding_alignment": Term(1.0)})
     loss(student, make(1), groups=None, progress=0.0)[0].backward()

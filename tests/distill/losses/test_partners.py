@@ -1,4 +1,4 @@
-"""Contrast with the corpus: against NumPy, row by row, and what its callers rely on."""
+"""corpus_contrastive, compared with NumPy row by row."""
 
 import numpy as np
 import pytest
@@ -48,7 +48,7 @@ def reference(rows: torch.Tensor, bank: torch.Tensor, partners: torch.Tensor) ->
     return float(np.mean(found))
 
 
-def test_each_row_is_told_from_all_but_its_partners() -> None:
+def test_each_row_is_contrasted_with_everything_except_its_partners() -> None:
     model, (pictures, texts) = student(), banks()
     expected = (
         reference(model.image, texts, partners()[0])
@@ -58,7 +58,7 @@ def test_each_row_is_told_from_all_but_its_partners() -> None:
     assert value.item() == pytest.approx(expected, abs=1e-12)
 
 
-def test_one_partner_for_each_row_is_cross_entropy() -> None:
+def test_with_one_partner_for_each_row_it_is_cross_entropy() -> None:
     model, (_, texts) = student(), banks()
     partners = torch.tensor([[row, column] for row, column in enumerate([3, 3, 0, 8, 1])])
     logits = 7.0 * model.image @ texts.T
@@ -88,7 +88,7 @@ def test_no_gradient_reaches_the_corpus() -> None:
     assert not model.image.grad[[1, 3]].any()
 
 
-def test_without_any_partner_it_is_zero_with_zero_gradients() -> None:
+def test_without_partners_value_and_gradients_are_zero() -> None:
     model, nobody = student(grad=True), torch.zeros(0, 2, dtype=torch.int64)
     value = corpus_contrastive(model, *banks(), nobody, nobody)
     value.backward()
@@ -97,7 +97,7 @@ def test_without_any_partner_it_is_zero_with_zero_gradients() -> None:
     assert model.scale.grad == 0
 
 
-def test_what_is_missing_is_named() -> None:
+def test_errors_name_what_is_missing() -> None:
     model, (pictures, texts) = student(), banks()
     with pytest.raises(ValueError, match="corpus_contrastive: the image tower needs a bank and"):
         corpus_contrastive(model, pictures, None, *partners())
@@ -110,7 +110,7 @@ def test_what_is_missing_is_named() -> None:
         corpus_contrastive(nothing, pictures, texts, *partners())
 
 
-def test_in_the_weighted_sum_at_a_multiple_of_the_teachers_scale() -> None:
+def test_the_weighted_sum_applies_a_factor_of_the_teachers_scale() -> None:
     model, (pictures, texts) = student(), banks()
     teacher = Embeddings(unit(5, seed=4), unit(5, seed=5), torch.tensor(14.0, dtype=torch.float64))
     loss = WeightedLoss({"corpus_contrastive": Term(2.0, options={"scale": 0.5})})

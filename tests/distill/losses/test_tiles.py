@@ -1,4 +1,4 @@
-"""Tiles of any size give what whole matrices give, in linear memory."""
+"""Tiles of any size give the same as whole matrices, in linear memory."""
 
 import subprocess
 import sys
@@ -62,7 +62,7 @@ def gradients(function, *, dtype, **arguments):
 @pytest.mark.parametrize(("precision", "tolerance"), [("float64", 1e-9), ("float32", 1e-6)])
 @pytest.mark.parametrize("rows", [1, 2, 3, ROWS, 100])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_tiles_of_any_size_are_plain_torch(case, rows, precision, tolerance):
+def test_tiles_of_any_size_equal_plain_torch(case, rows, precision, tolerance):
     dtype = getattr(torch, precision)
 
     def tiled(student, teacher):
@@ -77,7 +77,7 @@ def test_tiles_of_any_size_are_plain_torch(case, rows, precision, tolerance):
 
 @pytest.mark.parametrize("scale", [100.0, 1e4])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_rows_far_apart_take_an_exponential_of_their_own(case, scale):
+def test_rows_with_distant_logits_keep_their_accuracy(case, scale):
     def tiled(student, teacher):
         with tiling(rows=3):
             return case(student, teacher)
@@ -99,7 +99,7 @@ def operations(function):
 
 @pytest.mark.parametrize("rows", [2, None])
 @pytest.mark.parametrize("case", ONE_PASS, ids=str)
-def test_rows_alone_take_no_more_products_than_whole_matrices(case, rows):
+def test_one_pass_terms_compute_no_more_products_than_whole_matrices(case, rows):
     def step(function):
         student, teacher = make(0, grad=True), make(1)
         with tiling(rows=rows):
@@ -110,7 +110,7 @@ def test_rows_alone_take_no_more_products_than_whole_matrices(case, rows):
 
 @pytest.mark.parametrize("rows", [2, None])
 @pytest.mark.parametrize("case", ONE_PASS, ids=str)
-def test_nothing_is_done_for_a_gradient_that_nobody_asks_for(case, rows):
+def test_nothing_is_computed_for_a_gradient_that_is_not_needed(case, rows):
     def forward(*, grad):
         student, teacher = make(0, grad=grad), make(1, grad=True)
         with tiling(rows=rows):
@@ -122,7 +122,7 @@ def test_nothing_is_done_for_a_gradient_that_nobody_asks_for(case, rows):
     assert 0 < forward(grad=False) <= expected
 
 
-def test_the_setting_holds_where_the_loss_is_computed():
+def test_the_setting_of_the_forward_pass_holds_in_the_backward_pass():
     student, teacher = make(0, grad=True), make(1)
     with tiling(rows=2):
         value = kl_divergence(student, teacher)
@@ -133,7 +133,7 @@ def test_the_setting_holds_where_the_loss_is_computed():
     torch.testing.assert_close(inside, student.image.grad)
 
 
-def test_spreading_changes_nothing_without_other_processes():
+def test_spreading_over_a_single_process_changes_nothing():
     student = make(0)
     with tiling(spread=True):
         spread = contrastive(student)
@@ -141,7 +141,7 @@ def test_spreading_changes_nothing_without_other_processes():
 
 
 @pytest.mark.parametrize("rows", [0, -1])
-def test_a_tile_has_rows(rows):
+def test_a_tile_needs_at_least_one_row(rows):
     with pytest.raises(ValueError, match="must be at least 1"), tiling(rows=rows):
         pass
 
@@ -149,7 +149,7 @@ def test_a_tile_has_rows(rows):
 @pytest.mark.slow
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the size is read from /proc")
 @pytest.mark.parametrize("term", sorted({case.term for case in CASES}))
-def test_no_whole_matrix_is_ever_held(term):
+def test_no_whole_matrix_is_held(term):
     done = _with_half_a_matrix(term)
     assert done.returncode == 0, done.stderr
 
@@ -163,7 +163,7 @@ def test_a_whole_matrix_would_not_fit():
 
 
 def _with_half_a_matrix(name):
-    """Run a step of 8,192 rows in a process that may take half of a matrix's bytes beside them."""
+    """Run a step of 8,192 rows in a process that may take only half of a matrix more."""
     half = 8192 * 8192 * 4 // 2
     return subprocess.run(
         [sys.executable, "-c", MEMORY, name, str(half)], capture_output=True, text=True

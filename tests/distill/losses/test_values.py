@@ -1,4 +1,4 @@
-"""The terms against formulas written out in NumPy, and against numbers known beforehand."""
+"""The values of terms, compared with formulas in NumPy and with known numbers."""
 
 import math
 from dataclasses import replace
@@ -38,7 +38,7 @@ GROUPED = {
 
 @pytest.mark.parametrize("rows", [1, 2, ROWS])
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_a_term_is_the_written_out_formula(case, rows):
+def test_a_term_equals_its_formula_in_numpy(case, rows):
     student, teacher = make(0, rows=rows, bias=-2.0), make(1, rows=rows, scale=20.0, bias=1.0)
     value = case(student, teacher)
     assert value.shape == ()
@@ -63,7 +63,7 @@ def test_widths_may_differ(term):
 
 @pytest.mark.parametrize("groups", [[-1] * ROWS, [-1] * (ROWS - 1) + [4], [2] * ROWS])
 @pytest.mark.parametrize("name", GROUPED)
-def test_groups_of_all_rows_of_one_and_of_none(name, groups):
+def test_groups_with_no_one_and_all_rows(name, groups):
     student = make(0, bias=-2.0)
     value = GROUPED[name](student, torch.tensor(groups))
     arguments = (student, make(1)) if name == "interactive_contrastive" else (student,)
@@ -90,7 +90,7 @@ def test_the_teachers_rows_of_group_minus_one_are_left_out():
 
 
 @pytest.mark.parametrize("name", GROUPED)
-def test_where_no_row_has_a_partner_the_term_is_zero_and_so_are_its_gradients(name):
+def test_without_partners_the_term_and_its_gradients_are_zero(name):
     student = make(0, bias=1.0, grad=True)
     value = GROUPED[name](student, torch.full((ROWS,), -1))
     value.backward()
@@ -100,7 +100,7 @@ def test_where_no_row_has_a_partner_the_term_is_zero_and_so_are_its_gradients(na
 
 
 @pytest.mark.parametrize("name", ["contrastive", "sigmoid_contrastive"])
-def test_within_a_group_every_image_and_caption_is_a_true_pair(name):
+def test_within_a_group_every_image_and_caption_form_a_true_pair(name):
     student, ids = make(0), torch.tensor(GROUPS)
     swapped = student.text[[2, 1, 0, 3, 4, 5, 6]]  # rows 0 and 2 are of one group
     other = Embeddings(student.image, swapped, student.scale)
@@ -109,7 +109,7 @@ def test_within_a_group_every_image_and_caption_is_a_true_pair(name):
     assert abs(term(student) - term(other)) > 0.01
 
 
-def test_contrastive_without_groups_is_the_loss_of_clip():
+def test_contrastive_without_groups_is_the_loss_of_transformers_clip():
     student = make(0, scale=14.3)
     logits_per_text = student.scale * student.text @ student.image.T
     torch.testing.assert_close(contrastive(student), image_text_contrastive_loss(logits_per_text))
@@ -170,7 +170,7 @@ def test_golden_number_of_three_related_rows():
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_rows_that_are_all_equal(case):
+def test_equal_rows(case):
     def alike(seed):
         model = make(seed, bias=0.5)
         rows = [tower[:1].expand(ROWS, -1).contiguous() for tower in (model.image, model.text)]
@@ -203,7 +203,7 @@ def test_very_large_logits_do_not_overflow(case, scale):
 
 
 @pytest.mark.parametrize("case", CASES, ids=NAMES)
-def test_the_same_inputs_give_the_same_bits(case):
+def test_results_are_deterministic(case):
     def run():
         student, teacher = make(0, dtype=torch.float32, grad=True), make(1, dtype=torch.float32)
         value = case(student, teacher)
@@ -216,7 +216,7 @@ def test_the_same_inputs_give_the_same_bits(case):
 
 @pytest.mark.parametrize("tower", ["image", "text"])
 @pytest.mark.parametrize("name", ["embedding_alignment", "relational"])
-def test_terms_of_single_towers_take_those_in_common(name, tower):
+def test_terms_of_common_towers_skip_a_missing_one(name, tower):
     term, reference = term_function(name), getattr(references, name)
     student, teacher = replace(make(0), **{tower: None}), make(1)
     expected = reference(student, teacher)
@@ -225,7 +225,7 @@ def test_terms_of_single_towers_take_those_in_common(name, tower):
 
 
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_the_corpus_is_for_the_towers_that_the_student_has(tower):
+def test_corpus_terms_need_no_bank_for_a_missing_tower(tower):
     student, teacher = replace(make(0), **{tower: None}), make(1)
     corpus_image, corpus_text = banks()
     both = references.corpus_kl(student, teacher, corpus_image, corpus_text)
@@ -236,7 +236,7 @@ def test_the_corpus_is_for_the_towers_that_the_student_has(tower):
     assert corpus_relational(student, teacher, *needed).item() == pytest.approx(alike, abs=1e-9)
 
 
-def test_a_teacher_of_inference_mode_is_a_teacher_like_any_other():
+def test_embeddings_from_inference_mode_can_teach():
     student = make(0, grad=True)
     with torch.inference_mode():
         seen = make(1)
@@ -249,7 +249,7 @@ def test_a_teacher_of_inference_mode_is_a_teacher_like_any_other():
 
 
 @pytest.mark.parametrize("scale", [100.0, 1e4])
-def test_one_entry_leaves_nothing_to_match(scale):
+def test_distributions_over_one_entry_leave_nothing_to_match(scale):
     models = [make(seed, rows=1, scale=scale, dtype=torch.float32) for seed in (0, 1)]
     assert kl_divergence(*models, 50.0).item() == 0
     bank = models[1].text

@@ -81,7 +81,7 @@ def test_weights_follow_their_schedule(schedule, weights):
     assert total.item() == pytest.approx(weights[1] * float(terms["contrastive"]))
 
 
-def test_a_term_that_weighs_nothing_now_is_not_computed():
+def test_a_term_with_weight_zero_is_not_computed():
     term = Term(0.0, schedule="linear", end=1.0)
     loss = WeightedLoss({"contrastive": Term(1.0), "kl_divergence": term})
     student = make(0, grad=True)
@@ -95,7 +95,7 @@ def test_a_term_that_weighs_nothing_now_is_not_computed():
     assert student.scale.grad == 0
 
 
-def test_the_teachers_scale_on_both_sides():
+def test_scale_teacher_uses_the_teachers_scale_for_both():
     student, teacher = make(0, bias=5.0, grad=True), make(1, scale=20.0, bias=-3.0)
     value = only_value(
         "kl_divergence", student, teacher, entry=Term(1.0, options={"scale": "teacher"})
@@ -107,7 +107,7 @@ def test_the_teachers_scale_on_both_sides():
 
 
 @pytest.mark.parametrize("term", ["kl_divergence", "interactive_contrastive"])
-def test_a_scale_as_a_multiple_of_the_teachers(term):
+def test_scale_may_be_a_factor_of_the_teachers(term):
     student, teacher = make(0, grad=True), make(1, scale=20.0)
     value = only_value(term, student, teacher, entry=Term(1.0, options={"scale": 0.45}))
     same = replace(student, scale=torch.tensor(9.0, dtype=torch.float64))
@@ -115,7 +115,22 @@ def test_a_scale_as_a_multiple_of_the_teachers(term):
     assert value == pytest.approx(expected[term](same, teacher).item(), abs=1e-12)
 
 
-def test_masked_pictures_are_for_the_alignment_alone():
+def test_alignment_is_the_part_that_may_train_alone():
+    loss = WeightedLoss({"contrastive": Term(1.0), "embedding_alignment": Term(5.0)})
+    assert loss.alignment.terms == {"embedding_alignment": Term(5.0)}
+    with pytest.raises(ValueError, match="none of embedding_alignment"):
+        _ = WeightedLoss({"contrastive": Term(1.0)}).alignment
+
+
+def test_terms_with_partners_are_not_measured_on_held_out_data():
+    both = {"corpus_contrastive": Term(0.5), "kl_divergence": Term(1.0)}
+    held_out = WeightedLoss(both).held_out
+    assert held_out is not None
+    assert held_out.terms == {"kl_divergence": Term(1.0)}
+    assert WeightedLoss({"corpus_contrastive": Term(0.5)}).held_out is None
+
+
+def test_only_alignment_takes_masked_pictures():
     student, teacher, masked = make(0), make(1), make(2).image
     expected = embedding_alignment(replace(student, image=masked), teacher).item()
     assert only_value("embedding_alignment", student, teacher, masked=masked) == expected
@@ -123,14 +138,14 @@ def test_masked_pictures_are_for_the_alignment_alone():
     assert only_value("kl_divergence", student, teacher, masked=masked) == whole
 
 
-def test_what_the_alignment_hides():
+def test_the_mask_comes_from_the_options_of_alignment():
     options = {"mask_ratio": 0.75, "mask_patch": 8}
     assert WeightedLoss({"embedding_alignment": Term(1.0, options=options)}).mask == Mask(0.75, 8)
     assert WeightedLoss({"embedding_alignment": Term(1.0)}).mask is None
     assert WeightedLoss({"contrastive": Term(1.0)}).mask is None
 
 
-def test_a_part_of_the_terms():
+def test_only_keeps_the_named_terms():
     loss = WeightedLoss({"contrastive": Term(1.0), "embedding_alignment": Term(5.0)})
     assert loss.only("embedding_alignment", "kl_divergence").terms == {
         "embedding_alignment": Term(5.0)
@@ -139,7 +154,7 @@ def test_a_part_of_the_terms():
         loss.only("kl_divergence")
 
 
-def test_a_student_of_images_alone():
+def test_a_student_without_text_tower():
     student, teacher = replace(make(0), text=None), make(1)
     _, corpus_text = banks()
     terms = {"embedding_alignment": Term(1.0), "prompt_kl": Term(1.0), "corpus_kl": Term(1.0)}
@@ -153,7 +168,7 @@ def test_a_student_of_images_alone():
     assert values["prompt_kl"] == values["corpus_kl"]
 
 
-def test_the_weighted_sum_refuses_what_it_cannot_do():
+def test_errors_name_what_a_term_lacks():
     with pytest.raises(ValueError, match=r"'contrastve' is unknown.*contrastive"):
         WeightedLoss({"contrastve": Term(1.0)})
     with pytest.raises(ValueError, match="no term"):

@@ -12,7 +12,7 @@ with lazy_imports():
 
 @pytest.mark.parametrize("most", [None, 1, 2, 3, 5, 7, 16, 40])
 @pytest.mark.parametrize("rows", [1, 2, 7, 16, 17])
-def test_micro_batches_are_as_few_and_as_equal_as_can_be(rows: int, most: int | None) -> None:
+def test_micro_batches_are_few_and_equal(rows: int, most: int | None) -> None:
     parts = cut(rows, most)
     assert [row for part in parts for row in range(rows)[part]] == list(range(rows))
     sizes = [part.stop - part.start for part in parts]
@@ -22,7 +22,7 @@ def test_micro_batches_are_as_few_and_as_equal_as_can_be(rows: int, most: int | 
     assert (len(parts) - 1) * limit < rows
 
 
-def test_patches_are_hidden_whole_and_as_many_as_asked() -> None:
+def test_the_asked_share_of_whole_patches_is_hidden() -> None:
     hidden = hide_patches(Mask(ratio=0.5, patch=8), (32, 48), draw=("mask", 0, "a", 0))
     assert hidden.shape == (32, 48)
     patches = hidden.reshape(4, 8, 6, 8).transpose(0, 2, 1, 3).reshape(24, 64)
@@ -36,7 +36,7 @@ def test_a_patch_at_the_edge_may_be_cut() -> None:
     assert hidden.all()
 
 
-def test_what_is_hidden_follows_from_what_it_is_drawn_for() -> None:
+def test_the_mask_is_a_function_of_the_draw() -> None:
     mask = Mask(ratio=0.25, patch=4)
     first = hide_patches(mask, (32, 32), draw=("mask", 0, "a", 0))
     assert np.array_equal(first, hide_patches(mask, (32, 32), draw=("mask", 0, "a", 0)))

@@ -49,7 +49,7 @@ def step(model: nn.Module, training: Resumable) -> None:
     training.schedules[0].step()
 
 
-def test_going_on_from_a_checkpoint_is_going_on(tmp_path: Path) -> None:
+def test_resuming_equals_training_without_a_stop(tmp_path: Path) -> None:
     student, training = make()
     step(student.model, training)
     state = TrainingState(step=1, best={"step": 1, "value": 0.5})
@@ -72,7 +72,7 @@ def test_only_the_newest_checkpoint_is_kept(tmp_path: Path) -> None:
     assert [path.name for path in tmp_path.iterdir()] == ["00000007"]
 
 
-def test_a_checkpoint_that_was_cut_short_does_not_count(
+def test_an_incomplete_checkpoint_does_not_count(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     student, training = make()
@@ -90,7 +90,7 @@ def test_a_checkpoint_that_was_cut_short_does_not_count(
     assert newest.name == "00000003"
 
 
-def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
+def test_the_error_names_a_damaged_checkpoint(tmp_path: Path) -> None:
     student, training = make()
     path = save_checkpoint(tmp_path, TrainingState(3), student=student, training=training)
     (path / "training.pt").write_bytes(b"half")
@@ -98,7 +98,7 @@ def test_a_damaged_checkpoint_is_refused_by_name(tmp_path: Path) -> None:
         load_checkpoint(path, model=student.model, training=training)
 
 
-def test_moments_take_the_layout_of_their_weights() -> None:
+def test_moments_get_the_memory_layout_of_their_weights() -> None:
     """Fused AdamW walks through memory: a checkpoint of another layout would scramble it."""
     weights = torch.randn(4, 3, 2, 2)
     gradients = [torch.randn(4, 3, 2, 2) for _ in range(2)]

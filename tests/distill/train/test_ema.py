@@ -34,7 +34,7 @@ def move(student: Student, step: int) -> None:
             weight.add_(0.1 * torch.randn(weight.shape, generator=generator))
 
 
-def test_it_is_the_average_of_the_formula() -> None:
+def test_the_average_follows_its_formula() -> None:
     student = build()
     average = MovingAverage(student, decay=0.6)
     expected: dict[str, np.ndarray] = {}
@@ -72,7 +72,7 @@ def test_a_tensor_with_two_names_is_averaged_once() -> None:
     assert torch.allclose(found, decay * before + (1 - decay) * now, atol=1e-6)
 
 
-def test_going_on_is_bit_for_bit_the_same(tmp_path: Path) -> None:
+def test_resuming_is_bit_for_bit_the_same(tmp_path: Path) -> None:
     student = build()
     average = MovingAverage(student, decay=0.9)
     for step in range(1, 5):
@@ -93,7 +93,7 @@ def test_going_on_is_bit_for_bit_the_same(tmp_path: Path) -> None:
     assert all(torch.equal(ours[name], theirs[name]) for name in ours)
 
 
-def test_a_state_of_another_student_is_refused() -> None:
+def test_the_state_of_another_student_is_refused() -> None:
     average = MovingAverage(build(), decay=0.9)
     state = dict(average.state_dict())
     del state["logit_scale"]

@@ -76,7 +76,7 @@ def moved(model: StudentModel, before: dict[str, Tensor]) -> set[str]:
 
 @pytest.mark.parametrize("kind", ["adamw", "muon"])
 @pytest.mark.parametrize("tower", ["image", "text"])
-def test_a_locked_tower_stays_bit_for_bit_and_the_rest_learns(kind: str, tower: str) -> None:
+def test_a_locked_tower_stays_the_same_and_the_rest_learns(kind: str, tower: str) -> None:
     model = build()
     optimizers = optimizers_of(model, kind)
     # Momentum from before must not move it either.
@@ -94,7 +94,7 @@ def test_a_locked_tower_stays_bit_for_bit_and_the_rest_learns(kind: str, tower: 
     assert moved(model, now) == everything
 
 
-def test_inside_nothing_of_the_tower_needs_a_gradient() -> None:
+def test_a_locked_tower_needs_no_gradient() -> None:
     model = build()
     model.train()
     frozen = nn.Parameter(torch.zeros(3), requires_grad=False)
@@ -111,14 +111,14 @@ def test_inside_nothing_of_the_tower_needs_a_gradient() -> None:
     assert not frozen.requires_grad
 
 
-def test_a_missing_tower_cannot_be_locked_and_that_is_fine() -> None:
+def test_locking_a_missing_tower_does_nothing() -> None:
     image = {"backbone": "test_resnet", "arguments": {}, "projection": "linear"}
     model = StudentModel(StudentConfig(image=image, text=None, projection_dim=16))
     with locked_towers(model, image=False, text=True):
         assert all(weight.requires_grad for weight in model.parameters())
 
 
-def test_what_was_in_evaluation_mode_stays_there() -> None:
+def test_modules_in_evaluation_mode_stay_there() -> None:
     model = build().train()
     norm = model.image_tower.backbone.bn1
     norm.eval()

@@ -33,7 +33,7 @@ def weights(processes: int, folder: Path) -> dict[str, torch.Tensor]:
 
 
 @pytest.mark.slow
-def test_two_processes_lock_as_one_does(tmp_path: Path) -> None:
+def test_two_processes_lock_towers_like_one(tmp_path: Path) -> None:
     one, two = weights(1, tmp_path), weights(2, tmp_path)
     assert set(one) == set(two)
     for name, expected in one.items():

@@ -130,7 +130,7 @@ def batch_norm_student() -> TrainableStudent:
     return TrainableStudent(model, mean=(0.5,) * 3, std=(0.5,) * 3).train()
 
 
-def test_running_statistics_move_once_a_step() -> None:
+def test_running_statistics_change_once_in_a_step() -> None:
     student, reference = batch_norm_student(), batch_norm_student()
     pieces = [Piece(piece.pixels, None, None) for piece in make_pieces(range(ROWS), 8)]
     for piece in pieces:
@@ -146,7 +146,7 @@ def test_running_statistics_move_once_a_step() -> None:
         torch.testing.assert_close(buffer, expected[name], msg=name)
 
 
-def test_statistics_are_kept_and_momentum_comes_back() -> None:
+def test_running_statistics_and_momentum_are_restored() -> None:
     norm = nn.BatchNorm1d(3, momentum=0.2)
     with running_statistics_kept(norm):
         norm(torch.randn(8, 3) + 5)

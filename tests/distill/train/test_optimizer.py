@@ -120,7 +120,7 @@ def test_norms_biases_and_scales_are_not_decayed() -> None:
         ("vit_tiny_patch16_224", "cls_token"),
     ],
 )
-def test_biases_scales_and_positions_of_more_dimensions_are_not_decayed_either(
+def test_biases_scales_and_positions_with_several_dimensions_are_not_decayed(
     backbone: str, name: str
 ) -> None:
     with torch.device("meta"):
@@ -130,7 +130,7 @@ def test_biases_scales_and_positions_of_more_dimensions_are_not_decayed_either(
     assert groups[name]["weight_decay"] == 0
 
 
-def test_muon_takes_the_layers_matrices_and_adamw_the_rest() -> None:
+def test_muon_trains_the_matrices_of_layers_and_adamw_the_rest() -> None:
     model = small()
     assert set(layer_matrices(model)) == {"layers.0.0.weight", "layers.1.0.weight"}
     adamw, muon = build_optimizers(model, settings("muon"))
@@ -143,7 +143,7 @@ def test_muon_takes_the_layers_matrices_and_adamw_the_rest() -> None:
     assert all(weight.requires_grad for weight in model.parameters())
 
 
-def test_projections_are_no_layers_for_muon() -> None:
+def test_muon_does_not_train_projections() -> None:
     model = student("test_vit", kind="mlp")
     assert not [name for name in layer_matrices(model) if "projection" in name]
     assert "model.image_tower.backbone.blocks.0.mlp.fc1.weight" in layer_matrices(model)
@@ -175,7 +175,7 @@ def test_each_tower_has_its_learning_rate() -> None:
     assert found == pytest.approx({"image": 0.03, "text": 0.4, "rest": 0.1})
 
 
-def test_layers_learn_slower_the_lower_they_are() -> None:
+def test_lower_layers_learn_more_slowly() -> None:
     model = student("test_vit")
     values = {"text_learning_rate": 0.4, "layer_decay": 0.5}
     groups = groups_by_name(model, build_optimizers(model, settings("adamw", **values)))
@@ -201,7 +201,7 @@ def test_layers_learn_slower_the_lower_they_are() -> None:
 
 
 @pytest.mark.parametrize("backbone", ["test_vit", "test_efficientnet", "resnet10t"])
-def test_below_the_projection_the_proportions_are_timms(backbone: str) -> None:
+def test_below_the_projection_the_proportions_are_those_of_timm(backbone: str) -> None:
     model = student(backbone)
     groups = groups_by_name(model, build_optimizers(model, settings("adamw", layer_decay=0.7)))
     tower = timm.create_model(backbone, num_classes=0)
@@ -213,7 +213,7 @@ def test_below_the_projection_the_proportions_are_timms(backbone: str) -> None:
             assert ours == pytest.approx(0.1 * 0.7 * group["lr_scale"]), name
 
 
-def test_layers_of_a_dual_encoder_of_transformers_go_by_their_number() -> None:
+def test_layers_of_a_transformers_model_are_ordered_by_number() -> None:
     model = clip()
     groups = groups_by_name(model, build_optimizers(model, settings("adamw", layer_decay=0.5)))
     rates = {name.removeprefix("model."): group["lr"] for name, group in groups.items()}
@@ -233,7 +233,7 @@ def test_layers_of_a_dual_encoder_of_transformers_go_by_their_number() -> None:
     assert {name: rates[name] for name in expected} == pytest.approx(expected)
 
 
-def test_muon_keeps_the_proportions() -> None:
+def test_muon_keeps_the_proportions_of_learning_rates() -> None:
     model = student("test_vit")
     values = {"image_learning_rate": 0.05, "layer_decay": 0.5}
     adamw = groups_by_name(model, build_optimizers(model, settings("adamw", **values)))
@@ -268,7 +268,7 @@ def test_cosine_and_constant_after_the_warmup() -> None:
             assert muon == pytest.approx(0.2 * factor, abs=1e-12)
 
 
-def test_the_schedule_keeps_the_proportions() -> None:
+def test_the_schedule_keeps_the_proportions_of_learning_rates() -> None:
     values = settings("adamw", image_learning_rate=0.02, layer_decay=0.5)
     optimizers = build_optimizers(student("test_vit"), values)
     peaks = [group["lr"] for group in optimizers[0].param_groups]

@@ -13,7 +13,7 @@ def test_one_process_without_a_launcher_is_fine() -> None:
     check_processes(1, {})
 
 
-def test_as_many_as_the_launcher_asked_for_is_fine() -> None:
+def test_as_many_processes_as_the_launcher_asked_for_are_fine() -> None:
     check_processes(4, {"WORLD_SIZE": "4", "MASTER_ADDR": "127.0.0.1"})
 
 
@@ -22,7 +22,7 @@ def test_another_world_size_is_refused() -> None:
         check_processes(1, {"WORLD_SIZE": "2"})
 
 
-def test_a_launcher_that_started_one_process_without_a_word_is_refused() -> None:
+def test_a_launcher_that_silently_starts_one_process_is_refused() -> None:
     with pytest.raises(RunError, match=r"MASTER_ADDR .* --multi_gpu --num_processes 2"):
         check_processes(1, {"MASTER_ADDR": "127.0.0.1"})
 

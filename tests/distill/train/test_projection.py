@@ -95,7 +95,7 @@ def ranks(found: Any, targets: Any) -> float:
 @pytest.mark.parametrize(
     ("rows", "features", "noise"), [(200, 20, 1.0), (200, 20, 60.0), (40, 90, 5)]
 )
-def test_it_is_scikit_learns_ridge(rows: int, features: int, noise: float) -> None:
+def test_the_solution_is_that_of_scikit_learn(rows: int, features: int, noise: float) -> None:
     inputs, outputs = problem(rows, features, noise)
     solution = solve_projection(inputs, outputs)
     assert solution.weight.dtype == torch.float64
@@ -115,12 +115,12 @@ def test_it_is_scikit_learns_ridge(rows: int, features: int, noise: float) -> No
     assert (solution.rank, -solution.cosine) == pytest.approx(scores[best], abs=1e-9)
 
 
-def test_more_noise_takes_a_larger_ridge() -> None:
+def test_more_noise_leads_to_a_larger_ridge() -> None:
     quiet, loud = (solve_projection(*problem(200, 20, noise)).ridge for noise in (1.0, 200.0))
     assert loud > 10 * quiet
 
 
-def test_a_sample_of_one_is_refused() -> None:
+def test_a_sample_with_one_row_is_refused() -> None:
     inputs, outputs = problem(2, 20, 1.0)
     assert solve_projection(inputs, outputs).weight.shape == (WIDTH, 20)
     with pytest.raises(RunError, match=r"projection_start: ridge has 1 rows .* needs at least 2"):
@@ -152,7 +152,7 @@ def test_the_student_gets_the_solution() -> None:
     np.testing.assert_allclose(layer, expected, rtol=1e-3, atol=1e-4 * np.abs(expected).max())
 
 
-def test_it_brings_the_student_closer_to_the_teacher() -> None:
+def test_the_solution_brings_the_student_closer_to_the_teacher() -> None:
     model, batches = build(), sample(batches=12, rows=32)
     random = copy.deepcopy(model)
     start_projections(model, batches[:-2], device=cpu())
@@ -166,7 +166,7 @@ def test_it_brings_the_student_closer_to_the_teacher() -> None:
         assert found["ridge"] > 0.5 > found["random"] + 0.2, tower
 
 
-def test_nothing_else_of_the_student_changes() -> None:
+def test_nothing_else_in_the_student_changes() -> None:
     model = build()
     model.train()
     model.image_tower.backbone.layer1.eval()
@@ -198,7 +198,7 @@ def test_new_batch_norms_get_the_average_statistics_of_the_sample() -> None:
     assert torch.allclose(first.running_var.double(), var, atol=1e-5)
 
 
-def test_batch_norms_that_have_learned_keep_their_statistics() -> None:
+def test_trained_batch_norms_keep_their_statistics() -> None:
     model = build()
     model.train()
     model.get_image_features(torch.randn(8, 3, 32, 32))
@@ -208,7 +208,7 @@ def test_batch_norms_that_have_learned_keep_their_statistics() -> None:
     assert all(torch.equal(after[name], before[name]) for name in before if "running_" in name)
 
 
-def test_a_tower_or_a_teachers_side_may_be_missing() -> None:
+def test_a_tower_of_student_or_teacher_may_be_missing() -> None:
     batches = sample()
     assert set(start_projections(build(image=False), batches, device=cpu())) == {"text"}
     blind = [StartBatch(batch.pixels, batch.tokens, None, batch.teacher_text) for batch in batches]
@@ -218,7 +218,7 @@ def test_a_tower_or_a_teachers_side_may_be_missing() -> None:
     assert torch.equal(model.image_tower.projection.layers[0].weight, before)
 
 
-def test_what_cannot_be_solved_is_refused_in_one_line() -> None:
+def test_errors_name_what_cannot_be_solved() -> None:
     with pytest.raises(
         RunError, match=r"student\.width: the image projection has width 12, but .* 7;"
     ):
@@ -228,7 +228,7 @@ def test_what_cannot_be_solved_is_refused_in_one_line() -> None:
 
 
 @pytest.mark.slow
-def test_two_processes_start_from_all_rows_and_alike(tmp_path: Path) -> None:
+def test_two_processes_use_all_rows_and_get_the_same_solution(tmp_path: Path) -> None:
     command = ["-m", "torch.distributed.run", "--nproc_per_node", "2", "--standalone"]
     for processes, launcher in ((1, []), (2, command)):
         subprocess.run(

@@ -15,7 +15,7 @@ with lazy_imports():
     from distill.train.step import StepResult
 
 
-def test_validating_and_saving_are_no_part_of_the_speed(
+def test_validating_and_saving_do_not_count_in_the_speed(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     now = [0.0]
@@ -40,13 +40,13 @@ def test_validating_and_saving_are_no_part_of_the_speed(
     assert json.loads((tmp_path / "metrics.jsonl").read_text()) == line
 
 
-def test_lines_to_be_made_again_and_a_line_cut_off_are_dropped(tmp_path: Path) -> None:
+def test_lines_of_later_steps_and_incomplete_lines_are_dropped(tmp_path: Path) -> None:
     path = tmp_path / "metrics.jsonl"
     path.write_text('{"step": 1}\n{"step": 2}\n{"step": 3}\n{"step": 3, "validat')
     drop_lines_after(path, 2)
     assert path.read_text() == '{"step": 1}\n{"step": 2}\n'
 
 
-def test_nested_numbers_get_a_path() -> None:
+def test_nested_numbers_are_named_by_path() -> None:
     values = {"loss": 1.0, "terms": {"a": 2.0, "b": {"c": 3}}, "list": [1, 2], "none": None}
     assert flatten(values) == {"loss": 1.0, "terms/a": 2.0, "terms/b/c": 3, "list": "[1, 2]"}

@@ -22,13 +22,13 @@ IMAGE, TEXT = Towers(text=False), Towers(image=False)
         (BOTH, ["corpus_relational"], "images captions", "images captions"),
     ],
 )
-def test_only_what_is_compared_is_embedded(
+def test_only_compared_parts_are_embedded(
     towers: Towers, terms: list[str], corpus: str, teacher: str
 ) -> None:
     assert corpus_parts(towers, terms) == set(corpus.split())
     assert teacher_parts(towers, terms) == set(teacher.split())
 
 
-def test_every_term_on_the_corpus_is_known() -> None:
+def test_terms_that_need_the_corpus_have_parts_of_it() -> None:
     for term in TERMS:
         assert bool(corpus_parts(BOTH, [term])) == TERMS[term].needs_corpus
