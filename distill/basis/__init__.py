@@ -1,1 +1,1 @@
-"""What every room may use and what knows nothing of CLIP."""
+"""Helpers that every room may use, and that know nothing about CLIP."""

@@ -8,9 +8,9 @@ def differences(was: Any, now: Any, path: str = "") -> Iterator[tuple[str, Any, 
     """Yield ``(path, old value, new value)`` for each place where two nested values differ.
 
     Mappings are compared key by key, and a missing key counts as None. Lists of the same length
-    are compared entry by entry, and a tuple equals the list that JSON makes of it. A path joins
-    keys and positions by dots, as in ``train.data.1.path``. The only entry of a list has no
-    position if it is a mapping, because a recipe writes such an entry without a list.
+    are compared entry by entry, and a tuple equals the list that JSON turns it into. A path joins
+    keys and positions with dots, as in ``train.data.1.path``. If the only entry of a list is a
+    mapping, the path leaves out its position, because a recipe writes such an entry without a list.
     """
     if isinstance(was, dict) and isinstance(now, dict):
         for key in dict.fromkeys([*was, *now]):

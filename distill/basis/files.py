@@ -1,4 +1,4 @@
-"""Files and folders that appear whole under their names or do not appear at all.
+"""Write files and folders that appear whole under their names, or not at all.
 
 Everything is written under a hidden temporary name in the same folder and then renamed, so a reader
 never sees half of it. A killed process may leave ``.NAME.tmp`` behind or, between the two renames
@@ -13,7 +13,7 @@ from pathlib import Path
 
 
 def is_temporary(name: str) -> bool:
-    """Tell whether a file or folder with this name is what a killed process left behind."""
+    """Tell whether a killed process left a file or folder of this name behind."""
     return name.startswith(".") and name.endswith((".tmp", ".old"))
 
 

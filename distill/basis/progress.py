@@ -1,4 +1,4 @@
-"""Progress: a bar on a terminal, otherwise a line now and then; only the main process shows it."""
+"""Show progress: a bar on a terminal, otherwise a line now and then. Other processes are silent."""
 
 import os
 import time
@@ -31,7 +31,7 @@ class Bar:
         self._task = None if progress is None else progress.add_task(title, total=total, note="")
 
     def update(self, done: int, note: str = "") -> None:
-        """Show that ``done`` of the total are done, followed by a note."""
+        """Show that ``done`` of all steps are done, followed by a note."""
         if self._progress is not None and self._task is not None:
             self._progress.update(self._task, completed=done, note=note)
         elif done >= self._total or time.monotonic() - self._last_line > _SECONDS_BETWEEN_LINES:
@@ -63,7 +63,7 @@ def progress_bar(title: str, total: int, *, done: int = 0) -> Iterator[Bar]:
     Args:
         title: What the task does.
         total: How many steps it has.
-        done: How many of them are done already.
+        done: How many steps are already done.
 
     Yields:
         The bar; its ``update`` says how many steps are done.

@@ -1,4 +1,4 @@
-"""Numbers and texts as people read them."""
+"""Write numbers and texts for people to read."""
 
 
 def counted(number: float, noun: str) -> str:
@@ -8,7 +8,7 @@ def counted(number: float, noun: str) -> str:
 
 
 def human_bytes(count: float) -> str:
-    """Return a number of bytes in B, kB, MB, GB or TB, of 1,000 each."""
+    """Return a number of bytes as text in B, kB, MB, GB or TB, in powers of 1,000."""
     for unit in ("B", "kB", "MB", "GB"):
         if count < 1000:
             return f"{count:.0f} {unit}" if unit == "B" else f"{count:.1f} {unit}"
@@ -17,7 +17,7 @@ def human_bytes(count: float) -> str:
 
 
 def human_time(seconds: float) -> str:
-    """Return a duration in seconds, minutes and seconds, or hours and minutes."""
+    """Return a duration as text: seconds, minutes and seconds, or hours and minutes."""
     if seconds < 10:
         return f"{seconds:.1f} s"
     minutes, rest = divmod(round(seconds), 60)

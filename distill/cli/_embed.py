@@ -29,7 +29,7 @@ def embed_places(bundle: Path, places: Sequence[Path], *, schema: str | None) ->
     """
     lines = [place for place in places if place.suffix.lower() in _LINE_SUFFIXES]
     if lines and len(places) > 1:
-        raise DataError(f"{lines[0]}: a file of lines is embedded by itself; give it alone")
+        raise DataError(f"{lines[0]}: a file of lines cannot be mixed with others; give it alone")
     if schema is not None and not lines:
         raise DataError(
             f"--schema {schema}: {places[0]} is not a file of lines "

@@ -18,11 +18,11 @@ from distill.doctor.recipe import examine_length
 from distill.evaluate.compare import check_set
 from export.runtime.errors import visible
 
-# The share of the sample from which something is the rule, and the share that is all of it.
+# The shares of the sample above which a fault counts as common, and as affecting everything.
 _MOST, _ALL = 0.5, 0.98
 # The sides in pixels at which pictures are compared.
 _THUMBNAIL = 16
-# Two pictures, or a picture and one colour, are the same if they differ by less, of 255 levels.
+# Two pictures, or a picture and one colour, are the same if they differ by less than this, of 255.
 _SAME = 1.0
 # Neighbouring pixels of photographs correlate by 0.8 and more, those of pure noise by 0. The
 # middle of a picture is enough. If it has nearly one colour, only the sensor's noise is left.

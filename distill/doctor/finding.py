@@ -1,4 +1,4 @@
-"""What the doctor says about one thing that it examined."""
+"""What the doctor says about each thing that it examines."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -14,7 +14,7 @@ _Result = TypeVar("_Result")
 class Finding:
     """One plain sentence about one thing; ``way_out`` says what to do about it.
 
-    ``wrong`` would waste the run. A ``note`` is worth knowing, and may be intended.
+    What is ``wrong`` would waste the run. A ``note`` is worth knowing, and may be intended.
     """
 
     about: str

@@ -22,8 +22,8 @@ SHOWN = 24
 def agreement(encoders: Sequence[Encoder], entry: EvaluationSet, options: Options) -> SetResult:
     """Rank the labels for each picture; the teacher's first label counts as the right one.
 
-    The pictures need no labels of their own. ``disagreements`` begin with the pictures for which
-    the teacher prefers its own label to the encoder's most clearly. ``options.lender`` is the
+    The pictures need no labels of their own. ``disagreements`` start with the pictures for which
+    the teacher most clearly prefers its own label to the encoder's. ``options.lender`` is the
     teacher.
 
     Raises:
@@ -46,7 +46,9 @@ def agreement(encoders: Sequence[Encoder], entry: EvaluationSet, options: Option
     )
     reference = sides[teacher.name]
     if reference is None:
-        raise RecipeError(f"{source.name}: {teacher.name} lacks a tower, so there is no agreement")
+        raise RecipeError(
+            f"{source.name}: {teacher.name} lacks a tower, but agreement needs both of them"
+        )
     # There is no right label here, so -1 stands for it.
     chosen = _rank_labels(reference, np.full(len(pictures.indices), -1, np.int64)).first
     measured = {encoder.name: sides[encoder.name] for encoder in encoders}

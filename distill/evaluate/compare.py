@@ -17,7 +17,7 @@ _FORMAT = 1
 
 
 def headline(task: str, found: Scores) -> tuple[str, float | None]:
-    """Return name and value of the one metric that stands for a task."""
+    """Return the name and the value of the one metric that represents a task."""
     name = task_named(task).headline
     return name, found[name]
 
@@ -56,8 +56,8 @@ def compare(
 
     ``retained`` is an encoder's headline divided by the reference's. ``agreement`` is how often
     both have the same answer first. An encoder of one tower is compared with the reference's other
-    side, and ``borrowed`` says so. A number that does not exist is None: the encoder lacks a side,
-    there is no reference, or the reference is at 0.
+    side, and ``borrowed`` says so. A number is None if the encoder lacks a side, there is no
+    reference, or the reference is at 0.
 
     Args:
         encoders: The models; no two have the same name.

@@ -23,7 +23,7 @@ class Task:
     Attributes:
         name: Its name in recipes and in ``report.json``.
         title: What the report calls it.
-        headline: The metric that stands for the task; more of it is better.
+        headline: The metric that represents the task; more is better.
         measure: Measures encoders on a set.
         check: Raises DataError if a set lacks what the task needs, without reading a picture.
         retained: Whether the headline is compared with the teacher's. Agreement is a comparison

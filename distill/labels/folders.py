@@ -1,4 +1,4 @@
-"""Folders on disk: what they hold, and the classes that the folders inside stand for."""
+"""Folders on disk: what they hold, and the classes that their subfolders name."""
 
 import os
 from pathlib import Path
@@ -14,29 +14,29 @@ def class_folders(path: Path) -> tuple[str, ...]:
     """Return the names of the class folders, sorted.
 
     Raises:
-        DataError: there is no such folder, or no folder in it, or they are splits, not classes.
+        DataError: the folder is missing, holds no folders, or holds splits instead of classes.
     """
     if not path.is_dir():
         found = "a file" if path.is_file() else "nothing"
-        raise DataError(f"{path}: a folder of class folders was expected, but there is {found}")
+        raise DataError(f"{path}: expected a folder of class folders, found {found}")
     files, names = listed(path)
     if not names:
         found = ", ".join(shorten(name, limit=40) for name in files[:_SHOWN])
         more = f" and {len(files) - _SHOWN} more files" if len(files) > _SHOWN else ""
         raise DataError(
-            f"{path}: there are no class folders in it; found {found or 'nothing'}{more}; "
-            "put the pictures of each class into a folder of its name"
+            f"{path}: it has no class folders; found {found or 'nothing'}{more}; "
+            "put the pictures of each class into a folder named after it"
         )
     if _SPLITS.issuperset(name.lower() for name in names):
         raise DataError(
-            f"{path}: its folders are {', '.join(names)}, which are parts of a data set and no "
+            f"{path}: its folders are {', '.join(names)}, which are splits of a data set, not "
             f"classes; give one of them, such as {path / names[0]}"
         )
     return tuple(names)
 
 
 def listed(folder: Path) -> tuple[list[str], list[str]]:
-    """Return the sorted names of a folder's files and of its folders, without the hidden ones.
+    """Return the sorted names of a folder's files, and those of its folders, without hidden ones.
 
     A link that leads nowhere counts as a file; pipes and devices are neither.
 

@@ -1,4 +1,4 @@
-"""Label sets: labels and the templates of their prompts, for loss, evaluation and bundle."""
+"""Label sets: labels and templates for their prompts, for the loss, evaluation and the bundle."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass

@@ -12,7 +12,7 @@ from distill.labels.folders import class_folders
 from export.runtime.errors import DataError
 
 _IMAGENET = "imagenet"
-# The WordNet number of a class, which lists of ImageNet's classes have before the name.
+# The WordNet number of a class, which lists of ImageNet's classes put before its name.
 _SYNSET = re.compile(r"n[0-9]{8}\s+(?=\S)")
 # A text with one of these endings names a file and is not a label.
 _FILES = (".txt", ".json", ".csv", ".tsv", ".lst")
@@ -44,15 +44,15 @@ def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
         text = path.read_text(encoding="utf-8-sig")
     except FileNotFoundError as error:
         raise DataError(
-            f"{field}: there is no file {path}; give a file with one entry a line"
+            f"{field}: there is no file {path}; give a file with one entry per line"
         ) from error
     except (OSError, ValueError) as error:
         raise DataError(
-            f"{field}: {path} cannot be read as a text file; give a file with one entry a line"
+            f"{field}: {path} cannot be read as a text file; give a file with one entry per line"
         ) from error
     lines = tuple(line.strip() for line in text.splitlines() if line.strip())
     if not lines:
-        raise DataError(f"{field}: {path} is empty; give a file with one entry a line")
+        raise DataError(f"{field}: {path} is empty; give a file with one entry per line")
     return lines
 
 
@@ -60,8 +60,8 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
     """Return a label set: ``imagenet``, a text file, a JSON list, or the names of class folders.
 
     ``imagenet`` means OpenAI's 1,000 names in the order of the classes, as open_clip ships them. A
-    text file has one label a line, which may begin with a WordNet number if all lines do. For a
-    folder, the labels are the sorted names of the folders in it.
+    text file has one label per line, which may begin with a WordNet number if all lines do. For a
+    folder, the labels are the sorted names of its subfolders.
 
     Raises:
         DataError: the labels cannot be read; the message names ``field``.
@@ -85,10 +85,10 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
 
 
 def listed_labels(given: str, *, field: str) -> tuple[str, ...]:
-    """Return the labels that a command line gives: ``cat,dog``, or what `read_labels` reads.
+    """Return the labels of a command-line option: ``cat,dog``, or what `read_labels` reads.
 
     Raises:
-        DataError: there is no label, or the file is missing.
+        DataError: the option holds no label, or the file is missing.
     """
     place, exists = Path(given), False
     # A long list of labels cannot be the name of a file.
@@ -98,12 +98,12 @@ def listed_labels(given: str, *, field: str) -> tuple[str, ...]:
         return read_labels(given, field=field)
     labels = tuple(name.strip() for name in given.split(",") if name.strip())
     if not labels:
-        raise DataError(f"{field} {given}: it has no label; give a,b or a file with one a line")
+        raise DataError(f"{field} {given}: it has no label; give a,b or a file with one per line")
     return labels
 
 
 def name_labels(given: tuple[str, ...] | str, *, field: str) -> tuple[str, ...]:
-    """Return the labels of a list, or those that `read_labels` reads by their name.
+    """Return the labels of a list, or those that `read_labels` reads from a file or folder.
 
     Raises:
         DataError: they cannot be read, are fewer than two, or one is empty or given twice.
@@ -130,9 +130,9 @@ def name_labels(given: tuple[str, ...] | str, *, field: str) -> tuple[str, ...]:
 def name_folders(folders: Sequence[str], names: str, *, field: str = "classes") -> tuple[str, ...]:
     """Return the class names of folders, in the order of the folders.
 
-    ``names`` is one of three things: a JSON map of folder to class; a text file whose lines begin
-    with WordNet numbers, if the folders are named by these; or a label set with one name for each
-    folder, in their order.
+    ``names`` is one of three things: a JSON map from folder to class; a text file whose lines begin
+    with WordNet numbers, if the folders are named by these numbers; or a label set with one name
+    per folder, in the order of the folders.
 
     Raises:
         DataError: a folder has no name, or there are more or fewer names than folders.

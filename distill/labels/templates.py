@@ -43,7 +43,7 @@ def read_templates(name: str, *, field: str) -> tuple[str, ...]:
     """Return the prompt templates ``openai``, or those of a text file, with ``{}`` for the class.
 
     ``openai`` means OpenAI's 80 templates for ImageNet, as open_clip ships them. A file has one
-    template a line, which may say ``{c}`` instead of ``{}``.
+    template per line, which may say ``{c}`` instead of ``{}``.
 
     Raises:
         DataError: the file cannot be read, or a line has no place for the class; the message
@@ -63,7 +63,7 @@ def read_templates(name: str, *, field: str) -> tuple[str, ...]:
 
 
 def label_templates(given: tuple[str, ...] | str, *, field: str) -> tuple[str, ...]:
-    """Return the templates of a list, or those that `read_templates` reads by their name.
+    """Return the templates of a list, or those that `read_templates` finds under a name.
 
     Raises:
         DataError: they cannot be read, or one does not have exactly one place for the label.

@@ -1,4 +1,4 @@
-"""What student, teacher and data must have for the terms of a recipe."""
+"""Check that student, teacher and data have what the terms of a recipe need."""
 
 from distill.recipe.student import StudentTowers
 from distill.run.project import Project
@@ -6,10 +6,10 @@ from export.runtime.errors import DataError, StudentError
 
 
 def check_student(project: Project) -> None:
-    """See that student, teacher and data have what the recipe's terms need.
+    """Check that student, teacher and data have what the recipe's terms need.
 
     Raises:
-        StudentError: a term needs equal widths or both towers, and the student has not.
+        StudentError: a term needs equal widths or both towers, and the student lacks them.
         DataError: a term needs captions and there are none, or the bank of prompts cannot be read.
     """
     _ = project.bank_texts
@@ -36,7 +36,7 @@ def check_student(project: Project) -> None:
 
 
 def _check_ridge(project: Project) -> None:
-    """See that projections can be regressed onto the teacher."""
+    """Check that projections can be regressed onto the teacher."""
     section, width, teacher = project.config.student, project.student.width, project.teacher
     ridge = isinstance(section, StudentTowers) and section.projection_start == "ridge"
     if ridge and teacher is not None and width != teacher.width:
@@ -47,7 +47,7 @@ def _check_ridge(project: Project) -> None:
 
 
 def _check_captions(project: Project) -> None:
-    """See that a text tower that has learned nothing yet finds captions to learn from.
+    """Check that an untrained text tower has captions to learn from.
 
     Raises:
         DataError: there are none.

@@ -1,4 +1,4 @@
-"""What the result of each stage depends on, as values and as a digest of them."""
+"""What the result of each stage depends on, as values and as their digest."""
 
 import hashlib
 import json
@@ -18,7 +18,7 @@ from distill.run.labels import recipe_labels, recipe_templates
 
 
 def stage_digest(config: RunConfig, stage: Stage) -> str:
-    """Return what tells the result of a stage from that of another recipe."""
+    """Return a digest of all values that the result of a stage depends on."""
     values = json.dumps(stage_values(config, stage), sort_keys=True)
     return hashlib.sha256(values.encode()).hexdigest()
 
@@ -71,7 +71,7 @@ def _marked(section: Section, stage: Stage) -> dict[str, Any]:
 
 
 def _evaluate_values(config: RunConfig) -> dict[str, Any]:
-    """Return the evaluation sets, and what those that name nothing take from the data."""
+    """Return the evaluation sets, and the values that they take from the data by default."""
     values: dict[str, Any] = {
         "evaluate": [entry.model_dump(mode="json") for entry in config.evaluation_entries]
     }
@@ -87,7 +87,7 @@ def _evaluate_values(config: RunConfig) -> dict[str, Any]:
 
 
 def _cached_teachers(teachers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return the teachers without their weights where there are several: each has its own cache."""
+    """Return several teachers without their weights, because each has its own cache."""
     if len(teachers) == 1:
         return teachers
     return [_without(entry, frozenset({"weight"})) for entry in teachers]
@@ -101,7 +101,7 @@ def expanded_losses(config: RunConfig) -> Losses:
 
 
 def _loss_values(config: RunConfig) -> dict[str, Any]:
-    """Return the terms; a file of prompts is covered by its content too."""
+    """Return the terms, with the content of a file of prompts."""
     values: dict[str, Any] = expanded_losses(config).model_dump(mode="json", exclude_none=True)
     for name, term in values.items():
         if not TERMS[name].needs_prompts:

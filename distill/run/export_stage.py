@@ -30,7 +30,7 @@ def export_stage(
         RunError: the run has no student yet.
         ExportError: the student cannot be exported, or the graphs differ from it.
     """
-    # Whoever only trains has no onnx.
+    # A machine that only trains may lack onnx.
     from export.bundle import export_student
     from export.labels import Labels
 

@@ -24,7 +24,7 @@ from export.runtime.errors import RunError
 
 _FORMAT = 1
 
-# What a stage keeps in the folder; until something of it exists, its values may change.
+# What a stage keeps in the folder. Until some of it exists, the stage's values may change.
 _KEPT: Mapping[str, tuple[str, ...]] = {
     "cache": ("cache",),
     "train": ("checkpoints", "student", "student_best"),

@@ -1,4 +1,4 @@
-"""Opening runs: a new one once everything that its recipe names is right, and one that exists."""
+"""Open runs: an existing one, or a new one after everything that its recipe names is checked."""
 
 import json
 from collections.abc import Sequence

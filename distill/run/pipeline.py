@@ -48,7 +48,7 @@ def run(
 ) -> RunFolder:
     """Run the stages of a recipe, or of the default recipe for a teacher, a student and data.
 
-    A finished stage is skipped, an unfinished one goes on where it stopped.
+    A finished stage is skipped, and an unfinished one continues from where it stopped.
 
     Args:
         recipe: A recipe file or a checked configuration. Give this or the next four.
@@ -56,8 +56,8 @@ def run(
             is a model of transformers, one of OpenAI's names, or a folder.
         student: A timm backbone, or the folder of a dual encoder of transformers.
         data: A table, a folder of pictures or of classes, or tars.
-        labels: A file with one label a line: the student is then an image tower that classifies
-            with them.
+        labels: A file with one label per line. The student is then an image tower that classifies
+            pictures with these labels.
         out: The run folder; the recipe's ``output`` unless given.
         overrides: Values that replace the recipe's, each as ``a.b=value``.
         stages: The stages to run, in this order.

@@ -108,7 +108,7 @@ class Project:
         if self.captions.total == 0:
             raise DataError(
                 f"losses.{term.row.name}.bank: missing, and no picture of data.train has a caption "
-                "to use instead; name a file with one text a line, or set data.labels"
+                "to use instead; name a file with one text per line, or set data.labels"
             )
         return self.captions.draw(term.options["bank_size"])
 
@@ -165,7 +165,7 @@ class Project:
             return self._open(self.config.data.validation)
         if not self.config.holds_out:
             return None
-        # The largest of several sources stands for all of them.
+        # The largest of several sources represents all of them.
         return max((held_out for _, held_out in self._splits), key=len)
 
     @cached_property
@@ -201,7 +201,7 @@ class Project:
 
     @cached_property
     def student(self) -> Student:
-        """The student at its start; training changes it in place.
+        """The student before training, which changes it in place.
 
         Raises:
             StudentError: it cannot be built.
@@ -209,7 +209,7 @@ class Project:
         return build_student(self.config, lambda: self.teacher)
 
     def open_data(self) -> None:
-        """Open the training data and see that a batch fits it.
+        """Open the training data, and check that it has enough samples for a batch.
 
         Raises:
             DataError: the data cannot be used, or is smaller than a batch.

@@ -10,12 +10,12 @@ _Settings = TypeVar("_Settings")
 
 
 def fill(kind: Callable[..., _Settings], section: Section, **others: Any) -> _Settings:
-    """Return settings whose fields are those of a section by the same names.
+    """Return settings, filled from the fields of a section with the same names.
 
     Args:
         kind: The class of the settings, a dataclass.
         section: The section of the recipe.
-        others: Fields that the section lacks, or whose value there is not the one to use.
+        others: Fields that the section lacks, or whose value in the section is not used.
     """
     shared = signature(kind).parameters.keys() & type(section).model_fields.keys()
     taken = {name: getattr(section, name) for name in shared if name not in others}

@@ -13,7 +13,7 @@ from distill.recipe.defaults import default_values
 from distill.recipe.load import read_recipe, resolve
 
 _RECIPES = (".yaml", ".yml")
-# Completes a recipe that has nothing but data; writing shards uses none of it.
+# Completes a recipe that has only data. Writing shards does not use these values.
 _NO_DATA = {"teacher": None, "student": {"width": 8}, "losses": {"contrastive": 1.0}}
 
 

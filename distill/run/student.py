@@ -14,7 +14,7 @@ from students.encoder import MAX_LOGIT_SCALE, Student
 from students.model import load_student
 from students.switches import checkpoint_gradients
 
-# Gives the teachers when a student needs them, since loading them may take long.
+# Returns the teachers. Loading them may take long, so it is called only if a student needs them.
 _Teachers = Callable[[], Ensemble | None]
 
 
@@ -26,7 +26,7 @@ def build_student(config: RunConfig, teachers: _Teachers) -> Student:
 
     Raises:
         StudentError: it cannot be built, or some of its layers cannot be checkpointed.
-        RecipeError: there is neither a width nor a teacher to take it from.
+        RecipeError: the recipe has neither a width nor a teacher to take it from.
     """
     section = config.student
     with torch.random.fork_rng(devices=[]):

@@ -34,8 +34,8 @@ def train_stage(
 ) -> None:
     """Train a project's student in this process.
 
-    Once the cache holds all that training asks of the teacher, the teacher's weights are freed, or
-    rest on the CPU if a later stage needs them (``keep_teacher``).
+    Once the cache holds everything that training needs from the teacher, the teacher's weights are
+    freed, or moved to the CPU if a later stage needs them (``keep_teacher``).
 
     Raises:
         RunError: the cache cannot be completed, or the loss is not finite.

@@ -1,7 +1,7 @@
 """Fetching the files that open_clip's configurations name on the hub.
 
-They are fetched before open_clip asks for them, as it retries for a minute if the hub is out of
-reach.
+They are fetched before open_clip asks for them, because open_clip retries for a minute if the hub
+is out of reach.
 """
 
 from collections.abc import Mapping

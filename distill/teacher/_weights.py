@@ -78,7 +78,7 @@ def read_weights(file: Path) -> dict[str, Tensor]:
 
 
 def is_torchscript(file: Path) -> bool:
-    """Whether a file is an archive that ``torch.jit.save`` wrote."""
+    """Tell whether a file is an archive that ``torch.jit.save`` wrote."""
     if not zipfile.is_zipfile(file):
         return False
     with zipfile.ZipFile(file) as archive:

@@ -1,4 +1,4 @@
-"""The protocol that training knows its teachers by, live or cached."""
+"""The protocol through which training uses its teachers, live or cached."""
 
 from collections.abc import Mapping, Sequence
 from typing import Protocol
@@ -41,8 +41,8 @@ class Teaching(Protocol):
     def embed(self, rows: TeacherRows) -> tuple[Tensor | None, Tensor | None]:
         """Return the image and text embeddings of a batch, float32 ``[B, D]``, L2-normalised.
 
-        None in the place of the image embeddings if the batch has no pictures for the teachers,
-        and in the place of the text embeddings if it has no captions.
+        The image embeddings are None if the batch has no pictures for the teachers. The text
+        embeddings are None if it has no captions.
         """
         ...
 

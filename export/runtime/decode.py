@@ -62,7 +62,7 @@ def decode(
 
 
 def describe(source: object) -> str:
-    """Return the name in messages of a picture that was given none."""
+    """Return a name for messages if the caller gives none."""
     if isinstance(source, str | os.PathLike):
         return os.fspath(source)
     if isinstance(source, bytes | bytearray | memoryview):

@@ -82,7 +82,7 @@ def _metric_names(entry: Mapping[str, Any]) -> list[str]:
 
 
 def meaning_of(metric: Metric) -> str:
-    """Return what a metric means, and that less of it is better if so."""
+    """Return what a metric means, with a remark if less is better."""
     return metric.meaning if metric.more_is_better else f"{metric.meaning} Less is better."
 
 

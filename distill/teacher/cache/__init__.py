@@ -1,1 +1,1 @@
-"""The cache of teachers' embeddings: building it, and looking embeddings up."""
+"""The cache of the teachers' embeddings: building it, and looking embeddings up."""

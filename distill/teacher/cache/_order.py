@@ -1,4 +1,4 @@
-"""The order in which a cache is filled: if pictures come from tars, it follows the tars."""
+"""The order in which a cache is filled, which follows the tars if pictures come from tars."""
 
 from collections.abc import Sequence
 
@@ -11,7 +11,7 @@ from distill.data.sample import Source, extras_of
 def share_pictures(
     source: Source, numbers: Sequence[int], *, rank: int, count: int
 ) -> Sequence[int]:
-    """Return the pictures that process ``rank`` of ``count`` embeds, of tars only whole ones."""
+    """Return the pictures that process ``rank`` of ``count`` embeds; tars are not split."""
     tars = _tars(source, numbers)
     if tars is None or count == 1:
         return numbers[rank::count]
@@ -21,7 +21,7 @@ def share_pictures(
 
 
 def shard_ends(source: Source, numbers: Sequence[int], *, rows: int) -> list[int]:
-    """Return the counts of pictures after which a shard ends before it has ``rows`` rows.
+    """Return the numbers of pictures after which a shard ends, although it has fewer than ``rows``.
 
     A shard holds as many whole tars as fit into it. A tar larger than a shard shares none of its
     shards with other tars.

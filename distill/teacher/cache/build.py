@@ -90,7 +90,7 @@ def identify(teacher: Teacher, settings: BuildSettings) -> Identity:
 
 
 def open_cache(folder: Path, teacher: Teacher, settings: BuildSettings) -> Cache:
-    """Open a cache, finished or not, without creating anything; it is empty if there is none.
+    """Open a cache, finished or not, without creating anything; a missing one is empty.
 
     Raises:
         CacheError: The folder holds a cache of another teacher, other views or another dtype.
@@ -111,7 +111,7 @@ def build_cache(
     extra_texts: Sequence[str] = (),
     sharing: Sharing = NOTHING_SHARED,
 ) -> tuple[Cache, list[Skip]]:
-    """Add what a cache lacks of a source; return it with the pictures that cannot be read.
+    """Add what a cache lacks for a source; return the cache and the pictures that cannot be read.
 
     If several processes build the cache, all of them call this with the same arguments, and each
     embeds its share of the missing rows into its own shards.
@@ -130,7 +130,7 @@ def build_cache(
         CacheError: The folder holds a cache of another teacher, other views or another dtype.
         DataError: A greater share of the pictures than ``max_skipped`` cannot be read.
     """
-    # This refuses a cache of something else before anything is created.
+    # This refuses a cache with another identity before anything is created.
     cache = open_cache(folder, teacher, settings)
     identity, main = identify(teacher, settings), sharing.rank == 0
     new = _begin(teacher, identity)
@@ -288,7 +288,7 @@ class _Build:
         check_skips(self._source.name, skips, len(self._source), max_skipped=limit)
 
     def _copied(self, texts: list[str]) -> list[str]:
-        """Copy the texts that other caches hold, and return the others."""
+        """Copy the texts that other caches hold, and return the rest."""
         for cache in self._sharing.caches:
             rows = cache.captions.find(row_digests(texts))
             held = [text for text, row in zip(texts, rows, strict=True) if row >= 0]

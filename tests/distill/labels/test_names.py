@@ -22,10 +22,10 @@ from export.runtime.errors import DataError
             "cat\n",
             "--labels: FILE: there is only one label, 'cat', and nothing to tell it apart from; ",
         ),
-        ("\n\n", "--labels: FILE is empty; give a file with one entry a line"),
+        ("\n\n", "--labels: FILE is empty; give a file with one entry per line"),
         ("a_b\na  b\n", "--labels: FILE: the label 'a  b' is given twice, once as 'a_b'; give"),
         ("\x00\udcff", "--labels: FILE cannot be read as a text file"),
-        (None, "--labels: there is no file FILE; give a file with one entry a line"),
+        (None, "--labels: there is no file FILE; give a file with one entry per line"),
     ],
 )
 def test_labels_that_cannot_be_used(tmp_path: Path, content: str | None, line: str) -> None:
@@ -39,7 +39,7 @@ def test_labels_that_cannot_be_used(tmp_path: Path, content: str | None, line: s
 
 
 def test_a_folder_without_classes_names_the_field(tmp_path: Path) -> None:
-    with pytest.raises(DataError, match=r"^--labels: .*there are no class folders in it"):
+    with pytest.raises(DataError, match=r"^--labels: .*it has no class folders"):
         name_labels(str(tmp_path), field="--labels")
 
 
