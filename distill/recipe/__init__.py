@@ -1,1 +1,1 @@
-"""What a user writes: sections by topic, read and checked without torch."""
+"""The recipe that a user writes: sections by topic, read and checked without torch."""

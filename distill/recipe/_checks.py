@@ -1,4 +1,4 @@
-"""Checks across the fields of a recipe, made once each field by itself is right.
+"""Check the fields of a recipe against each other, once each field is valid on its own.
 
 Each check yields the dotted path of a field, and what is wrong with it.
 """
@@ -31,14 +31,14 @@ def check_length(train: TrainSection) -> Mistakes:
 def check_precision(train: TrainSection) -> Mistakes:
     """Check that optimizer and device can train in the precision."""
     if train.precision == "fp16" and train.optimizer == "muon":
-        # Each optimizer would unscale the gradients and move the scale for itself.
+        # Each optimizer would unscale the gradients and update the scale on its own.
         yield "train.precision", "fp16 does not work with optimizer: muon; set it to fp32 or bf16"
     if train.precision == "fp16" and train.device == "cpu":
         yield "train.precision", "fp16 does not train on a CPU; set it to fp32 or bf16"
 
 
 def check_teachers(teachers: Sequence[TeacherSection], train: TrainSection) -> Mistakes:
-    """Check that there is a teacher if one is asked, and the teachers against each other."""
+    """Check that training has the teacher it needs, and check several teachers together."""
     if not teachers and train.teacher != "absent":
         found = f"found {train.teacher!r}, but the recipe has no teacher"
         yield "train.teacher", f"{found}; add one, or set it to absent"
@@ -49,7 +49,7 @@ def check_teachers(teachers: Sequence[TeacherSection], train: TrainSection) -> M
         if first != number:
             yield f"teacher.{number}", f"the same as teacher.{first}; name it once, with its weight"
         if entry.weight / largest < _LEAST_SHARE:
-            found = f"found {entry.weight:g}, too little next to the largest, {largest:g}"
+            found = f"found {entry.weight:g}, too small next to the largest, {largest:g}"
             yield f"teacher.{number}.weight", f"{found}; raise it, or remove the teacher"
 
 
@@ -113,7 +113,7 @@ def _text_tower(student: StudentTowers) -> Mistakes:
     if text.model is None and text.config is None:
         yield "student.text.model", "missing, and so is student.text.config; give one of them"
     if text.model is None and text.config is not None and text.tokenizer is None:
-        yield "student.text.tokenizer", "missing; give it, since no model brings one"
+        yield "student.text.tokenizer", "missing; give it, since there is no model to take it from"
     if text.config is not None and text.keep_every > 1:
         yield (
             "student.text.keep_every",
@@ -136,7 +136,7 @@ def _hf(student: StudentHf) -> Mistakes:
 
 
 def check_frozen(student: StudentSection, train: TrainSection) -> Mistakes:
-    """Check that a tower to be frozen is there."""
+    """Check that the student has each tower that training freezes."""
     if not isinstance(student, StudentTowers) or student.start is not None:
         return
     for tower in ("image", "text"):
@@ -145,7 +145,7 @@ def check_frozen(student: StudentSection, train: TrainSection) -> Mistakes:
 
 
 def check_views(views: ViewsSection, cache: CacheSection) -> Mistakes:
-    """Check the ranges of the views, and that views that are alike are not counted twice."""
+    """Check the ranges of the views, and that identical views are not cached twice."""
     for name in ("scale", "ratio"):
         low, high = getattr(views, name)
         if low > high:
@@ -153,7 +153,7 @@ def check_views(views: ViewsSection, cache: CacheSection) -> Mistakes:
     if views.kind == "center" and cache.views > 1:
         yield (
             "cache.views",
-            f"found {cache.views}, must be 1 with views.kind: center, whose views are all alike",
+            f"found {cache.views}, must be 1 with views.kind: center, which has only one view",
         )
     if views.kind == "center" and views.rand_augment is not None:
         yield "views.rand_augment", "only views.kind: random uses it; remove it"

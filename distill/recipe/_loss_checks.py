@@ -1,4 +1,4 @@
-"""Checks of a recipe's losses against its student, its teachers and its training."""
+"""Check a recipe's losses against its student, its teachers and its training."""
 
 from collections.abc import Sequence
 
@@ -45,7 +45,7 @@ def check_losses(
 
 
 def check_alignment(losses: LossesField, train: TrainSection) -> Mistakes:
-    """Check that the recipe has a term for the steps with alignment alone."""
+    """Check that the recipe has a term for the steps that train alignment alone."""
     try:
         terms = expand(losses)
     except KeyError:

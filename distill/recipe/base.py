@@ -59,7 +59,7 @@ def kinds_of(models: Iterable[type[Row]]) -> dict[str, type[Row]]:
     """Return sections by their kinds.
 
     Raises:
-        TypeError: A section has no kind, or the kind of another one; one line that names it.
+        TypeError: A section has no kind, or the same kind as another; one line that names it.
     """
     kinds: dict[str, type[Row]] = {}
     for model in models:

@@ -14,7 +14,7 @@ _PixelLimit = Annotated[int, Strict(), Field(ge=1, le=MAX_PIXELS), BeforeValidat
 
 
 class DataSection(Section):
-    """The data to train on, and to validate on in between."""
+    """The data to train on and to validate with."""
 
     train: Annotated[SourcesField, Changes("cache", resolved=True)] = ScenesSection()
     """The pictures to learn from: one source, or a list of them."""

@@ -19,7 +19,7 @@ Lines = Annotated[
 TemplateLines = Annotated[
     tuple[_Template, ...] | Text | None,
     by_type(
-        "a list of templates, openai, or the name of a text file with one template a line",
+        "a list of templates, openai, or the name of a text file with one template per line",
         {list: Templates, tuple: Templates, str: Text},
     ),
 ]

@@ -49,7 +49,7 @@ def _number(number: Number) -> Any:
 
 
 def _annotation(field: TermField) -> Any:
-    """Return the type that pydantic checks a field of a term by."""
+    """Return the type by which pydantic checks a field of a term."""
     match field.values:
         case Number() as number:
             return _number(number)

@@ -33,7 +33,7 @@ class SourceRow(Section):
     opener: ClassVar[str]
     """The function that opens it, as ``module:function``; see `arguments`."""
     preview: ClassVar[str | None] = None
-    """The function that draws in memory what is not rendered yet; None for pictures that exist."""
+    """The function that draws unrendered pictures in memory; None for pictures that exist."""
     has_captions: ClassVar[bool] = True
     """Whether its pictures may have captions."""
     captions_name_classes: ClassVar[bool] = False
@@ -224,7 +224,7 @@ class ShardsSection(SourceRow):
     caption_key: Text | None = None
     """Key of a json member with a caption or a list; null: captions, else txt, else caption."""
     classnames: Text | None = None
-    """File with one class a line, to name the numbers of cls members; null: classnames.txt."""
+    """File with one class per line, to name the numbers of cls members; null: classnames.txt."""
 
     def arguments(self, *, output: Path, index_folder: Path | None) -> dict[str, Any]:
         """Return the opener's arguments, with the folder for indices."""

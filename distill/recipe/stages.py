@@ -1,8 +1,7 @@
-"""The stages of a run, and the mark by which a field says which of them it changes.
+"""The stages of a run, and the marks that say which stages a field changes.
 
-The digest of a stage covers the values of the fields that change its result, and those of the
-stages before it. A field without a mark of its own is covered by the mark of the field that its
-section stands in.
+The digest of a stage covers the fields that change its result or that of an earlier stage. A field
+without its own mark takes the mark of the field that holds its section.
 """
 
 from dataclasses import dataclass
@@ -16,8 +15,8 @@ STAGES: tuple[Stage, ...] = get_args(Stage)
 class Changes:
     """Marks a field with the first stage whose result it changes; None if it changes none.
 
-    A field that is ``resolved`` enters the digest as what it comes to and not as it is written,
-    such as a preset as its terms.
+    A ``resolved`` field enters the digest with its resolved value, not as the recipe writes it. For
+    example, a preset enters as its terms.
     """
 
     stage: Stage | None

@@ -16,14 +16,14 @@ _TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
 
 
 class _TeacherRow(Section):
-    """A kind of teacher: its fields, and the function that takes them and loads the teacher."""
+    """A kind of teacher: its fields, and the function that loads the teacher from them."""
 
     loader: ClassVar[str]
     """The function that loads it, as ``module:function``; imported only when it is called."""
 
     @classmethod
     def recognises(cls, _name: str, /) -> bool:
-        """Tell whether a name on the command line that states no kind is of this kind."""
+        """Tell whether a bare name on the command line, without a kind, is of this kind."""
         return False
 
     @classmethod

@@ -51,7 +51,7 @@ class ViewsSection(Section):
     scale: tuple[_AreaShare, _AreaShare] = (0.7, 1.0)
     """Smallest and largest share of the picture's area in a crop."""
     ratio: tuple[Positive, Positive] = (0.75, 4 / 3)
-    """Smallest and largest width over height of a crop."""
+    """Smallest and largest ratio of width to height of a crop."""
     flip: Flag = False
     """Whether half of the crops are mirrored; leave it off if captions say left or right."""
     color_jitter: Share = 0.0

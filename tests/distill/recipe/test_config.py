@@ -169,7 +169,7 @@ def test_teachers_of_a_list_differ_and_weigh_something() -> None:
         assert line.startswith(f"r.yaml: teacher.1.weight: found {weight!r}, must be"), line
     (line,) = mistakes(teacher=[TEACHER, {**other, "weight": 1e-9}])
     assert line.startswith(
-        "r.yaml: teacher.1.weight: found 1e-09, too little next to the largest, 1"
+        "r.yaml: teacher.1.weight: found 1e-09, too small next to the largest, 1"
     )
 
 
