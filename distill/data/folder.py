@@ -1,20 +1,17 @@
-"""Folders of classes: one folder for each class, its pictures anywhere inside."""
+"""Class folders: one folder for each class, with its pictures anywhere inside."""
 
 from array import array
-from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 
 from distill.data.marks import PICTURE_SUFFIXES
-from distill.data.pictures import is_picture, walk
+from distill.data.pictures import find_pictures, is_picture
 from distill.data.sample import Sample, Skip, Source
 from distill.data.texts import Texts
 from distill.labels.folders import class_folders, listed
 from distill.labels.names import name_folders
 from distill.labels.templates import DEFAULT_TEMPLATES, fill
 from export.runtime.errors import DataError, visible
-
-SHOWN = 8
 
 
 def open_folder(
@@ -25,10 +22,10 @@ def open_folder(
 ) -> Source:
     """Open a folder of class folders; captions are the templates, filled with the class.
 
-    The label is the name of the class folder, or what ``classes`` calls it (see
-    :func:`distill.labels.names.name_folders`); in captions "_" and "-" of it are spaces. A
-    template holds ``{}`` or ``{c}`` where the class goes. Hidden files and folders are passed
-    over; pictures that lie outside of the class folders are in the source's ``skipped``.
+    The label is the name of the class folder, or its name by ``classes`` (see
+    :func:`distill.labels.names.name_folders`). Captions have spaces for "_" and "-". A template
+    holds ``{}`` or ``{c}`` where the class goes. Hidden files and folders are ignored. Pictures
+    outside the class folders are in the source's ``skipped``.
 
     Raises:
         DataError: there are no class folders, or one has no pictures; a template has no place for
@@ -54,7 +51,7 @@ class _FolderSource:
         for number, name in enumerate(folders):
             self._gather(path / name, name, number)
         self.skipped = tuple(
-            Skip(str(path / name), "it lies outside of the class folders")
+            Skip(str(path / name), "it lies outside the class folders")
             for name in listed(path)[0]
             if is_picture(name)
         )
@@ -75,19 +72,13 @@ class _FolderSource:
         )
 
     def _gather(self, folder: Path, name: str, number: int) -> None:
-        others: Counter[str] = Counter()
-        empty = True
-        for file in sorted(walk(folder, outside=self._root)):
-            if is_picture(file):
-                empty = False
-                self._keys.append(f"{name}/{file}")
-                self._classes.append(number)
-            else:
-                others[Path(file).suffix.lower() or "no suffix"] += 1
-        if empty:
-            found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(SHOWN))
+        pictures, others = find_pictures(folder, outside=self._root)
+        if not pictures:
             raise DataError(
                 f"{visible(str(folder))}: this class folder holds no pictures "
-                f"({', '.join(PICTURE_SUFFIXES)}); found there: {found or 'nothing'}; add some or "
-                "remove the folder"
+                f"({', '.join(PICTURE_SUFFIXES)}); found there: {others}; add some or remove the "
+                "folder"
             )
+        for file in pictures:
+            self._keys.append(f"{name}/{file}")
+            self._classes.append(number)

@@ -14,18 +14,21 @@ _TABLES_IN_FOLDERS = tuple(suffix for suffix in TABLE_SUFFIXES if suffix != ".js
 
 
 def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
-    """Return the data section that a path on the command line stands for: its kind and path.
+    """Return the kind and path of the source that a path on the command line stands for.
 
-    A file with a suffix of tables is a table, and a folder with exactly one such file (but for
-    ``.json``, which may be anything) is that table. A folder by ``save_to_disk`` is a local copy
-    of a data set, and so are several Parquet files in a folder or in folders inside;
-    a folder of folders of pictures is classes, a folder of pictures is just that;
-    ``unlabelled`` says that pictures both in it and in folders inside are that too, and that a
-    table beside pictures is passed over. A ``.tar``, a pattern of them, an address or a folder with
-    tars is shards.
+    - ``shards``: a ``.tar``, a pattern, an address, or a folder with tars.
+    - ``table``: a file with the suffix of a table, or a folder with exactly one such file
+      (``.json`` does not count there, since it may be anything).
+    - ``hub``: a folder that ``save_to_disk`` wrote, or several Parquet files in a folder or in
+      folders inside.
+    - ``folder``: a folder of folders of pictures, which are classes.
+    - ``images``: a folder of pictures.
+
+    With ``unlabelled``, a folder with pictures is ``images`` even if folders inside hold pictures
+    too, and a table next to pictures is ignored.
 
     Raises:
-        DataError: it is anything else; the message says what was looked for and found.
+        DataError: the path is none of these; the message says what was expected and found.
     """
     if is_shards(path):
         return {"kind": "shards", "path": path}
@@ -37,9 +40,9 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     if place.is_file():
         if place.suffix.lower() in TABLE_SUFFIXES:
             return {"kind": "table", "path": path}
-        raise DataError(f"{path}: {looked_for} was looked for; found another kind of file")
+        raise DataError(f"{path}: expected {looked_for}; found another kind of file")
     if not place.is_dir():
-        raise DataError(f"{path}: {looked_for} was looked for; found nothing")
+        raise DataError(f"{path}: expected {looked_for}; found nothing")
     files, folders = listed(place)
     if not set(SAVED_FILES).isdisjoint(files):
         return {"kind": "hub", "path": path}
@@ -61,18 +64,18 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
 
 
 def _nested(place: Path, folders: list[str]) -> bool:
-    """Tell whether there is a picture in the folders inside."""
+    """Tell whether the folders inside hold a picture."""
     return any(is_picture(file) for name in folders for file in walk(place / name))
 
 
 def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_for: str) -> str:
-    """Return ``images`` where the pictures lie in the folder itself, ``folder`` for classes."""
+    """Return the kind of a folder that has no table."""
     pictures = sum(map(is_picture, files))
     nested = _nested(place, folders)
     if pictures and nested:
         raise DataError(
-            f"{place}: found {pictures} pictures in it and others in folders inside; say what the "
-            f"folders are by kind: images (nothing) or kind: folder (classes) in a recipe, as in "
+            f"{place}: found {pictures} pictures in it and others in folders inside; say in a "
+            "recipe whether the folders are classes (kind: folder) or not (kind: images), or use "
             f"--set 'data.train={{kind: images, path: {place}}}' without --data"
         )
     if pictures or nested:
@@ -80,7 +83,7 @@ def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_fo
     if any(_is_parquet(file) for name in folders for file in walk(place / name)):
         return "hub"
     raise DataError(
-        f"{place}: {looked_for} was looked for; found no table, {len(folders)} folders without "
+        f"{place}: expected {looked_for}; found no table, {len(folders)} folders without "
         f"pictures, no pictures and {len(files)} other files"
     )
 

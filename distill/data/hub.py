@@ -1,4 +1,4 @@
-"""Data sets of the Hugging Face hub and local copies of them, read by its datasets library."""
+"""Data sets of the Hugging Face hub and local copies of them, read by the datasets library."""
 
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
@@ -24,20 +24,20 @@ def open_hub(
     caption_column: str | None = CAPTION_COLUMN,
     label_column: str | None = LABEL_COLUMN,
 ) -> Source:
-    """Open a data set by its name on the hub, or a folder that holds a copy of one.
+    """Open a data set by its name on the hub, or a folder with a copy of one.
 
-    A folder is what ``save_to_disk`` wrote, or holds Parquet or Arrow files. ``split`` is in the
-    library's own terms (``train+validation``); unless given it is ``train``, or the only one that
-    a folder has. Pictures are embedded, and stay undecoded until they are opened.
+    The folder was written by ``save_to_disk``, or holds Parquet or Arrow files. ``split`` is in
+    the library's terms (``train+validation``); the default is ``train``, or the only split of a
+    folder. Pictures are embedded, and stay undecoded until they are opened.
 
     Raises:
-        DataError: there is no such data set, it cannot be had here, or a column does not fit.
+        DataError: the data set does not exist or cannot be fetched, or a column does not fit.
     """
     folder = Path(path)
     if folder.is_file():
         raise DataError(
-            f"{path}: a file, where kind: hub takes a name on the hub or a folder; kind: table "
-            "reads a Parquet file"
+            f"{path}: found a file, but kind: hub takes a name on the hub or a folder; use "
+            "kind: table for a Parquet file"
         )
     if folder.is_dir():
         data = _local(folder, config_name=config_name, split=split)
@@ -47,10 +47,10 @@ def open_hub(
     columns = ArrowColumns(data.features, names, table=path)
     if not columns.embedded:
         raise DataError(
-            f"{path}: column {shorten(columns.image)} (image_column) holds no pictures but texts; "
-            "kind: table reads names of files"
+            f"{path}: column {shorten(columns.image)} (image_column) holds texts, not pictures; "
+            "use kind: table for names of files"
         )
-    # Rows of different splits have the same keys, and their caches are told apart by this name.
+    # Rows of different splits share keys; this name tells their caches apart.
     name = ":".join(part for part in (path, config_name, split) if part is not None)
     return EmbeddedSource(name, _Table(path, data, columns))
 
@@ -63,7 +63,7 @@ class _Table:
         self._columns = columns
         self.image = columns.image
         with _guarded(path):
-            # Arrow believes what a file says of its buffers, and would read beyond their ends.
+            # Arrow trusts what a file says of its buffers, and would read beyond their ends.
             self._data = columns.undecoded(data)
             self._data.data.validate(full=True)
 
@@ -89,8 +89,8 @@ def _local(folder: Path, *, config_name: str | None, split: str | None) -> Any:
             return _part(folder, data, split)
         if split is not None and data.split is not None and split != str(data.split):
             raise DataError(
-                f"{folder}: split: {split} was asked for, and this is a copy of {data.split} "
-                "alone; leave split out, or give another copy"
+                f"{folder}: split: found {split}, but this is a copy of {data.split} alone; "
+                "remove split, or give another copy"
             )
         return data
 
@@ -123,9 +123,8 @@ def _remote(name: str, *, config_name: str | None, split: str) -> Any:
             return load_dataset(name, config_name, split=split)
     except DataError as error:
         raise DataError(
-            f"{error}; there is no such folder here either. Where the hub is out of reach, get a "
-            f"copy elsewhere (datasets.load_dataset({name!r}).save_to_disk(FOLDER)) and give its "
-            "folder"
+            f"{error}; there is no such folder either. If the hub is out of reach, get a copy "
+            f"elsewhere (datasets.load_dataset({name!r}).save_to_disk(FOLDER)) and give its folder"
         ) from error
 
 
@@ -136,5 +135,5 @@ def _guarded(path: str) -> Iterator[None]:
             yield
     except DataError:
         raise
-    except Exception as error:  # The library raises nearly anything on damaged copies.
+    except Exception as error:  # The library raises almost any error for damaged copies.
         raise DataError(f"{path}: the data set cannot be read: {reason(error)}") from error

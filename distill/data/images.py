@@ -1,20 +1,18 @@
-"""Folders of pictures that nobody captioned or labelled."""
+"""Folders of pictures without captions and labels."""
 
-from collections import Counter
 from pathlib import Path
 
-from distill.data.folder import SHOWN
 from distill.data.marks import PICTURE_SUFFIXES
-from distill.data.pictures import is_picture, walk
+from distill.data.pictures import find_pictures
 from distill.data.sample import Sample, Skip, Source
 from distill.data.texts import Texts
 from export.runtime.errors import DataError
 
 
 def open_images(path: str | Path) -> Source:
-    """Open a folder of pictures, with folders inside or not; keys are the paths inside of it.
+    """Open a folder of pictures, which may hold folders; keys are the paths inside it.
 
-    Hidden files and folders, and files that are no pictures by their suffix, are passed over.
+    Hidden files and folders are ignored, and so are files without the suffix of a picture.
 
     Raises:
         DataError: there is no such folder, or no picture in it.
@@ -35,19 +33,15 @@ class _ImagesSource:
         self.skipped: tuple[Skip, ...] = ()
         self._root = path
         self._keys = Texts()
-        others: Counter[str] = Counter()
-        for file in sorted(walk(path)):
-            if is_picture(file):
-                self._keys.append(file)
-            else:
-                others[Path(file).suffix.lower() or "no suffix"] += 1
-        self.rows = len(self)
-        if not len(self):
-            found = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(SHOWN))
+        pictures, others = find_pictures(path)
+        if not pictures:
             raise DataError(
                 f"{path}: there are no pictures in it ({', '.join(PICTURE_SUFFIXES)}); found "
-                f"{found or 'nothing'}"
+                f"{others}"
             )
+        for file in pictures:
+            self._keys.append(file)
+        self.rows = len(self)
 
     def __len__(self) -> int:
         return len(self._keys)

@@ -1,10 +1,10 @@
-"""What tells the forms of data apart: suffixes and names of files."""
+"""Suffixes and names of files that tell the forms of data apart."""
 
-# Forms that this Pillow cannot read are listed too: they are counted as skipped, not passed over.
+# Formats that Pillow may not read are included, so such files count as skipped.
 _COMMON = (".jpg", ".jpeg", ".jfif", ".png", ".webp", ".bmp", ".gif", ".tif", ".tiff")
 _RARE = (".ppm", ".pgm", ".jp2", ".avif", ".heic", ".heif")
 PICTURE_SUFFIXES = _COMMON + _RARE
 
 TABLE_SUFFIXES = (".csv", ".tsv", ".txt", ".parquet", ".jsonl", ".json")
-# One of these is in every folder that the datasets library saved.
+# The datasets library writes one of these into every folder that it saves.
 SAVED_FILES = ("dataset_dict.json", "state.json")

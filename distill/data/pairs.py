@@ -1,4 +1,4 @@
-"""Pairs: which caption stands beside a picture, and which rows of a batch are true partners."""
+"""Pairs: the caption that goes with a picture, and the true partners in a batch."""
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,17 +12,17 @@ from distill.data.sample import Sample, Source
 
 @dataclass(frozen=True)
 class _Caption:
-    """The caption of a row; ``borrowed`` where the picture has none of its own."""
+    """The caption of a row, ``borrowed`` if its picture has none of its own."""
 
     text: str
     borrowed: bool
 
 
 class Captions:
-    """Chooses each row's caption: one of its own, or one borrowed from the whole corpus."""
+    """Chooses the caption of each row: one of its own, or one borrowed from the corpus."""
 
     def __init__(self, sources: Sequence[Source], *, seed: int) -> None:
-        """Count the captions of every sample, so that any of them can be drawn by its number."""
+        """Count the captions of every sample, so any caption can be drawn by its number."""
         self._sources = sources
         self._seed = seed
         counts = [
@@ -35,10 +35,10 @@ class Captions:
         self.without = int(sum(int(np.count_nonzero(count == 0)) for count in counts))
 
     def choose(self, sample: Sample, *, times_shown: int) -> _Caption | None:
-        """Return the caption for this showing of a sample, or None where the corpus has none.
+        """Return the caption for this showing of a sample, or None if the corpus has none.
 
-        Its own captions take turns from a start that the key decides; a picture without captions
-        borrows one, drawn anew each time from all captions of the training sources.
+        Its own captions take turns, starting from one that the key decides. A picture without
+        captions borrows one of all captions of the training sources, a new one each time.
         """
         if sample.captions:
             first = draw_integers("caption", self._seed, sample.key)[0]
@@ -49,7 +49,7 @@ class Captions:
         return _Caption(self._caption(number), True)
 
     def draw(self, count: int) -> tuple[str, ...]:
-        """Return so many different captions of the corpus, drawn by the seed; all if fewer."""
+        """Return ``count`` different captions drawn by the seed, or all if there are fewer."""
         order = draw_permutation(self.total, "bank", self._seed)
         drawn: dict[str, None] = {}
         for number in order:
@@ -66,7 +66,7 @@ class Captions:
 
 
 def iterate(source: Source) -> Iterator[Sample]:
-    """Yield all samples of a source, in its own order."""
+    """Yield all samples of a source in order."""
     for number in range(len(source)):
         yield source[number]
 
@@ -74,8 +74,8 @@ def iterate(source: Source) -> Iterator[Sample]:
 def group_rows(keys: Sequence[int], captions: Sequence[int]) -> NDArray[np.int64]:
     """Return the group id ``[B]`` of each row of the global batch.
 
-    Rows that share a key or a caption, also through other rows, are one group. ``keys`` and
-    ``captions`` are digests; a caption of -1 marks a borrowed one, whose row gets the id -1.
+    Rows that share a key or a caption, directly or through other rows, form a group. ``keys`` and
+    ``captions`` are digests. A caption of -1 marks a borrowed one, and its row gets the id -1.
     """
     parent = list(range(len(keys)))
 

@@ -1,5 +1,6 @@
-"""Files of pictures: what tells them from others, and how folders are searched for them."""
+"""Searching folders for pictures."""
 
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -7,20 +8,39 @@ from distill.data.marks import PICTURE_SUFFIXES
 from distill.labels.folders import listed
 from export.runtime.errors import DataError, visible
 
+_SHOWN = 8
+
 
 def is_picture(name: str) -> bool:
     """Tell by its suffix whether a file is a picture."""
     return name.lower().endswith(PICTURE_SUFFIXES)
 
 
-def walk(folder: Path, *, outside: Path | None = None) -> Iterator[str]:
-    """Give the path of each file that is not hidden, relative to the folder, with "/".
+def find_pictures(folder: Path, *, outside: Path | None = None) -> tuple[list[str], str]:
+    """Return the sorted paths of a folder's pictures, and what its other files are.
 
-    Links to folders are followed; a folder that links lead to more than once is listed once, and
-    ``outside`` never.
+    The paths are those of :func:`walk`. The second value counts other files by suffix, for
+    messages.
+    """
+    pictures: list[str] = []
+    others: Counter[str] = Counter()
+    for file in sorted(walk(folder, outside=outside)):
+        if is_picture(file):
+            pictures.append(file)
+        else:
+            others[Path(file).suffix.lower() or "no suffix"] += 1
+    told = ", ".join(f"{count} {suffix}" for suffix, count in others.most_common(_SHOWN))
+    return pictures, told or "nothing"
+
+
+def walk(folder: Path, *, outside: Path | None = None) -> Iterator[str]:
+    """Yield the path of each file that is not hidden, relative to the folder and with "/".
+
+    Links to folders are followed. A folder that several links lead to is listed once, and
+    ``outside`` is never listed.
 
     Raises:
-        DataError: a folder may not be read.
+        DataError: a folder cannot be read.
     """
     seen = set() if outside is None else {_identity(outside)}
     waiting = [""]

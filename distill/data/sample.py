@@ -17,34 +17,35 @@ from export.runtime.limits import MAX_PIXELS
 
 
 class _Stored(Protocol):
-    """The undecoded bytes of a picture inside of a larger file, read when they are asked for.
-
-    ``name`` is what messages call it, ``size`` the number of its bytes.
-    """
+    """The undecoded bytes of a picture inside a larger file, read on demand."""
 
     @property
     def name(self) -> str:
-        """File and place."""
+        """The name in messages: file and place."""
         ...
 
     @property
     def size(self) -> int:
-        """Number of bytes, known without reading them."""
+        """The number of bytes, known without reading them."""
         ...
 
     def read(self) -> bytes:
-        """Return the bytes; DataError where they cannot be read."""
+        """Return the bytes.
+
+        Raises:
+            DataError: they cannot be read.
+        """
         ...
 
 
 @dataclass(frozen=True)
 class Sample:
-    """One picture: a key that is stable and unique in its source, and what belongs to it.
+    """One picture with its captions and its class, under a key.
 
-    ``image`` is the file, the undecoded bytes of one or where they are stored; ``captions`` holds
-    several, one or none; ``label`` is the name of its class where there is one. Samples of one
-    ``group`` are held out together, None for a sample by itself. A picture of more than
-    ``max_pixels`` is not read.
+    The ``key`` is stable, and unique in its source. ``image`` is a file, the undecoded bytes of
+    one, or the place where they are stored. ``captions`` may be empty. ``label`` is the name of
+    the class, None without one. Samples of one ``group`` are held out together; None makes a
+    sample its own group. A picture of more than ``max_pixels`` is not read.
     """
 
     key: str
@@ -57,7 +58,7 @@ class Sample:
 
 @dataclass(frozen=True)
 class Skip:
-    """Something that a source leaves out: where it stands, why, and whether a row or a picture."""
+    """A row or a picture that a source leaves out: its place, and the reason."""
 
     where: str
     reason: str
@@ -170,9 +171,10 @@ def limit_pixels(source: Source, max_pixels: int) -> Source:
 
 
 def open_image(sample: Sample, *, draft: int | None = None) -> Image.Image:
-    """Return the picture of a sample as RGB, its EXIF orientation applied.
+    """Return the picture of a sample as RGB, with its EXIF orientation applied.
 
-    ``draft`` is the shorter side that a JPEG keeps at least while it is decoded; None is all of it.
+    With ``draft``, a JPEG may be decoded at a fraction of its size, but with a shorter side of at
+    least ``draft`` pixels.
 
     Raises:
         DataError: the picture is missing, too large or cannot be read; the message names it.
@@ -197,14 +199,15 @@ def image_size(sample: Sample) -> int:
 
 
 def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset, Subset]:
-    """Split a source into (kept, held out), each of them at least one sample.
+    """Split a source into (kept, held out), with at least one sample in each.
 
-    A sample is held out where the hash of its group (its key, where it has none), and of nothing
-    else, falls under ``share``; of more than ``at_most`` those with the smallest hashes are. A
-    group is never parted, so that the first may be larger. Both parts keep the source's order.
+    Only the hash of a sample's group decides (of its key, if it has no group). Groups with a hash
+    below ``share`` of the range are held out, the smallest hashes first, up to ``at_most``
+    samples. A group is never split; the first one is held out even if it is larger. Both parts
+    keep the order of the source.
 
     Raises:
-        DataError: the source has fewer than two samples, or all of them are one group.
+        DataError: the source has fewer than two samples, or all of them belong to one group.
     """
     samples = (source[index] for index in range(len(source)))
     hashes = np.fromiter(
@@ -217,7 +220,7 @@ def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset
         what = "picture" if len(source) < 2 else "pictures with the same id"
         raise DataError(
             f"{source.name}: {len(source)} {what} cannot be split into a part to train on and a "
-            "part that is held out; give more pictures, or set data.validation"
+            "part to hold out; give more pictures, or set data.validation"
         )
     limit = np.uint64(min(int(share * 2**64), 2**64 - 1))
     fitting = (values < limit) & (np.cumsum(counts) <= at_most)
@@ -227,9 +230,9 @@ def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset
 
 
 def check_skips(source_name: str, skips: Sequence[Skip], total: int, *, max_skipped: float) -> None:
-    """Stop where more than the share ``max_skipped`` of ``total`` entries was skipped.
+    """Stop if more than the share ``max_skipped`` of ``total`` entries was skipped.
 
-    ``total`` counts the skipped entries too.
+    ``total`` includes the skipped entries.
 
     Raises:
         DataError: too many were skipped; the message names the first of them.
@@ -240,12 +243,12 @@ def check_skips(source_name: str, skips: Sequence[Skip], total: int, *, max_skip
     raise DataError(
         f"{source_name}: {len(skips)} of {total} {first.kind}s had to be skipped, more than "
         f"data.max_skipped = {max_skipped:g} allows; the first is {visible(first.where)}: "
-        f"{first.reason}; mend them or raise data.max_skipped"
+        f"{first.reason}; fix them or raise data.max_skipped"
     )
 
 
 def check_source(source: Source, *, max_skipped: float) -> None:
-    """Stop where a source left out too many of its rows, or of its pictures, while indexing.
+    """Stop if a source left out too many of its rows or pictures while indexing.
 
     Raises:
         DataError: as in :func:`check_skips`.

@@ -1,11 +1,10 @@
 """Scenes as a source: rendered into a folder, or drawn in memory."""
 
-import io
 from functools import cached_property
 from pathlib import Path
 
 from distill.data.sample import Sample, Skip, Source
-from distill.data.scenes import TABLE_FILE, Scene, Split, draw_scene, render_scenes
+from distill.data.scenes import TABLE_FILE, Scene, Split, draw_scene, png_bytes, render_scenes
 from distill.data.tables.table import open_table
 
 # The number of different scenes that a preview draws; they repeat after that.
@@ -20,7 +19,7 @@ def open_scenes(
     The arguments are those of :func:`distill.data.scenes.render_scenes`.
 
     Raises:
-        DataError: the folder holds other scenes, or something else.
+        DataError: the folder holds other scenes or other files.
     """
     table = render_scenes(
         path, count=count, seed=seed, image_size=image_size, split=split, captioned=captioned
@@ -81,6 +80,4 @@ class _Preview:
 
     def _draw(self, number: int) -> tuple[Scene, bytes]:
         scene = draw_scene(number, seed=self._seed, image_size=self._image_size, split=self._split)
-        buffer = io.BytesIO()
-        scene.image.save(buffer, format="PNG", compress_level=1)
-        return scene, buffer.getvalue()
+        return scene, png_bytes(scene.image)

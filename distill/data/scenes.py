@@ -1,9 +1,9 @@
 """Scenes: procedural pictures of bright shapes on dark backgrounds, with captions and labels.
 
-The embedded data set. It is rendered into an ordinary folder of PNGs beside a ``captions.csv``
-with the columns image, caption and label, which is then read like anybody's table. The class of a
-picture is a colour and a shape; some pairs are held out of all training, so that a model that
-knows them has put them together from their words.
+Scenes are rendered into a folder of PNGs and a ``captions.csv`` with the columns image, caption
+and label, which is read like any other table. The class of a picture is a colour and a shape. Some
+pairs of them are held out of all training, so a model that recognises these pairs has combined
+them from their words.
 """
 
 import csv
@@ -41,9 +41,9 @@ _BACKGROUNDS = {
     "brown": (56, 34, 18),
     "moss": (38, 46, 16),
 }
-# The radius in pixels of a picture of 48, from and to.
+# The smallest and largest radius in pixels, for a picture of 48 pixels.
 _SIZES = {"small": (9.5, 12.5), "large": (15.0, 19.0)}
-# In units of the radius: outlines that are filled one after the other, 255 paints and 0 cuts out.
+# An outline in units of the radius, and its fill: 255 paints and 0 cuts out.
 _Outline = tuple[NDArray[np.float64], int]
 
 CAPTIONS = (
@@ -58,7 +58,7 @@ CAPTIONS = (
     "a {size} {colour} {shape} on {background}",
     "one {colour} {shape} in front of a {background} wall",
 )
-# For zero-shot classification; each is filled with the name of a class, such as "red circle".
+# For zero-shot classification; {} stands for the name of a class, such as "red circle".
 PROMPTS = (
     "a picture of one {}",
     "a small {}",
@@ -70,7 +70,7 @@ PROMPTS = (
     "a large {} on navy",
 )
 
-# Every colour and, but for two, every shape is held out once, and is seen in all other pairs.
+# Each colour is held out once, and so is each shape but two; training sees all other pairs.
 HELD_OUT = (
     "red star",
     "orange ring",
@@ -82,8 +82,8 @@ HELD_OUT = (
     "white cross",
 )
 
-_TILT = 18.0  # largest rotation either way, in degrees
-_SHIFT = 4.0  # largest distance of the centre from the middle, in pixels of a picture of 48
+_TILT = 18.0  # largest rotation in either direction, in degrees
+_SHIFT = 4.0  # largest offset of the shape along each side, in pixels of a picture of 48
 _OVERSAMPLING = 4
 _SETTINGS_FILE = "scenes.json"
 TABLE_FILE = "captions.csv"
@@ -91,7 +91,7 @@ TABLE_FILE = "captions.csv"
 
 @dataclass(frozen=True)
 class Scene:
-    """One picture and what can be said about it."""
+    """One picture with its caption and its class."""
 
     image: Image.Image
     caption: str
@@ -100,7 +100,7 @@ class Scene:
 
 @dataclass(frozen=True)
 class _Settings:
-    """What the content of a folder follows from; ``design`` counts changes of this module."""
+    """What determines the content of a folder; ``design`` counts changes of this module."""
 
     count: int
     seed: int
@@ -127,13 +127,13 @@ def render_scenes(
 ) -> Path:
     """Render ``count`` pictures into a folder and return its table.
 
-    The same arguments give the same pictures, and fewer pictures are the first of more. Only the
-    first ``captioned`` have a caption (all unless given); every one has a label. Each file is
-    renamed into place and the table comes last, so that a rendering that was interrupted goes on
-    and a finished one is left as it is.
+    The same arguments give the same pictures, and a smaller ``count`` gives the first of them.
+    Only the first ``captioned`` pictures have a caption (all by default); all have a label. Each
+    file appears whole and the table comes last, so an interrupted rendering can go on and a
+    finished one is left as it is.
 
     Raises:
-        DataError: the folder holds other scenes, or something else.
+        DataError: the folder holds other scenes or other files.
     """
     limit = count if captioned is None else min(captioned, count)
     settings = _Settings(count, seed, image_size, split, limit)
@@ -150,7 +150,7 @@ def render_scenes(
             scene = draw_scene(number, seed=seed, image_size=image_size, split=split)
             name = f"images/{number:06d}.png"
             if not (folder / name).exists():
-                write_whole(folder / name, _png(scene.image), shared=True)
+                write_whole(folder / name, png_bytes(scene.image), shared=True)
             rows.writerow([name, scene.caption if number < limit else "", scene.label])
             bar.update(number + 1)
     write_whole(table, text.getvalue(), shared=True)
@@ -158,13 +158,13 @@ def render_scenes(
 
 
 def draw_scene(number: int, *, seed: int, image_size: int = 48, split: Split = "train") -> Scene:
-    """Return the scene with a number; every class of the split comes equally often."""
+    """Return the scene with a number; all classes of the split are equally frequent."""
     names = class_names(split)
     turn, place = divmod(number, len(names))
     label = names[draw_permutation(len(names), "scene classes", split, seed, turn)[place]]
     colour, shape = label.split(" ")
     key = np.array(draw_integers("scene", split, seed, number, count=2), dtype=np.uint64)
-    # Raw numbers of Philox are the same in every version of numpy, which its distributions are not.
+    # Philox's raw numbers are the same in every version of numpy; its distributions are not.
     dice = _Dice(np.random.Philox(key=key).random_raw(32 + image_size * image_size * 3 // 2 + 1))
     size = list(_SIZES)[dice.integer(len(_SIZES))]
     background = list(_BACKGROUNDS)[dice.integer(len(_BACKGROUNDS))]
@@ -182,7 +182,7 @@ def draw_scene(number: int, *, seed: int, image_size: int = 48, split: Split = "
 
 
 class _Dice:
-    """Draws from one stream of raw 64-bit numbers: 32 of them singly, all others as noise."""
+    """Draws from a stream of raw 64-bit numbers: 32 single ones, and noise from the others."""
 
     def __init__(self, raw: NDArray[np.uint64]) -> None:
         self._single = iter(raw[:32].tolist())
@@ -228,7 +228,7 @@ def _paint(
     background: tuple[int, int, int],
     dice: _Dice,
 ) -> Image.Image:
-    """Return shape and background, each lit unevenly and slightly off its colour, with noise."""
+    """Return shape and background with noise, unevenly lit and slightly off their colours."""
     height, width = mask_HW.shape
     layers = []
     for base, change, light in ((background, 8.0, 0.45), (colour, 12.0, 0.15)):
@@ -265,7 +265,7 @@ def _points(*pairs: tuple[float, float]) -> NDArray[np.float64]:
     return np.array(pairs)
 
 
-# Upright and about one radius around the middle; y points down.
+# Upright, and within about one radius of the centre; y points down.
 SHAPES: dict[str, tuple[_Outline, ...]] = {
     "circle": ((_circle(), 255),),
     "ring": ((_circle(), 255), (_circle(0.55), 0)),
@@ -290,21 +290,21 @@ def _article(word: str) -> str:
     return "an" if word[0] in "aeiou" else "a"
 
 
-def _png(image: Image.Image) -> bytes:
+def png_bytes(image: Image.Image) -> bytes:
+    """Return a picture as a PNG file."""
     buffer = io.BytesIO()
     image.save(buffer, format="PNG", compress_level=1)
     return buffer.getvalue()
 
 
 def _claim(folder: Path, settings: _Settings) -> None:
-    """Write the settings into a new folder, or check that they are the ones it has."""
+    """Write the settings into a new folder, or check that the folder has the same ones."""
     file = folder / _SETTINGS_FILE
     wanted = asdict(settings)
     if not file.exists():
         if folder.exists() and (not folder.is_dir() or _visible(folder)):
             raise DataError(
-                f"{folder}: it holds something other than scenes; scenes are rendered into a new "
-                "or empty folder, so choose another path"
+                f"{folder}: it holds files that are not scenes; choose a new or empty folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
         write_whole(file, json.dumps(wanted, indent=2) + "\n", shared=True)
@@ -322,7 +322,7 @@ def _claim(folder: Path, settings: _Settings) -> None:
     ]
     if differing:
         raise DataError(
-            f"{folder}: it holds scenes of other settings ({', '.join(differing)}); remove the "
+            f"{folder}: it holds scenes with other settings ({', '.join(differing)}); remove the "
             "folder or choose another path"
         )
 

@@ -1,4 +1,4 @@
-"""Views: one deterministic crop of a picture, which teacher and student are both shown."""
+"""Views: deterministic crops of a picture that teacher and student both see."""
 
 import math
 import random
@@ -23,11 +23,11 @@ _ATTEMPTS = 10
 class ViewSettings:
     """How views are drawn; part of a cache's fingerprint.
 
-    ``scale`` is the range of the crop's share of the area, ``ratio`` that of width over height,
-    ``flip`` whether half of the views are mirrored, ``color_jitter`` the largest relative change
-    of brightness, contrast and saturation, ``rand_augment`` the configuration of timm's
-    RandAugment, None for none. ``draft`` is the shorter side in pixels that a JPEG keeps at least
-    while it is decoded, None for all of it.
+    ``scale`` is the range of the crop's share of the area, and ``ratio`` the range of width over
+    height. With ``flip``, half of the views are mirrored. ``color_jitter`` is the largest relative
+    change of brightness, contrast and saturation. ``rand_augment`` is a configuration of timm's
+    RandAugment, None for none. ``draft`` is the smallest shorter side in pixels at which a JPEG may
+    be decoded, None for its full size.
     """
 
     seed: int
@@ -40,7 +40,7 @@ class ViewSettings:
     draft: int | None = None
 
     def to_dict(self) -> dict[str, Any]:
-        """Return the settings as plain values, only those that matter."""
+        """Return the settings that matter as plain values."""
         values = {
             key: list(value) if isinstance(value, tuple) else value
             for key, value in asdict(self).items()
@@ -53,8 +53,8 @@ class ViewSettings:
     def draft_for(self, models: Iterable[Preprocessing]) -> int:
         """Return the ``draft`` that leaves the smallest crop as many pixels as these models see.
 
-        A side of a crop is at least the picture's shorter side times the root of the smallest
-        share of the area and of the most extreme ratio.
+        A side of a crop is at least the picture's shorter side, times the square root of the
+        smallest share of the area times the most extreme ratio.
         """
         if self.kind == "center":
             return max(model.resize_to or max(model.size) for model in models)
@@ -65,11 +65,11 @@ class ViewSettings:
 
 @dataclass(frozen=True)
 class View:
-    """One view of one picture: a box in pixels (left, top, right, bottom) and what is done to it.
+    """One view of one picture: a box in pixels (left, top, right, bottom), and its changes.
 
-    ``box`` is None for the centre view, where each model crops as it does in evaluation.
-    ``rand_augment`` is a configuration of timm's RandAugment and the number that its choice of
-    operations and magnitudes follows from, None for none.
+    ``box`` is None for the centre view, which each model crops as in evaluation.
+    ``rand_augment`` is a configuration of timm's RandAugment and the seed of its choices, None for
+    none.
     """
 
     box: tuple[int, int, int, int] | None
@@ -83,9 +83,9 @@ class View:
 def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int, int]) -> View:
     """Return view ``number`` of the picture ``key``, whose size is (width, height) in pixels.
 
-    A pure function of its arguments. The box is a random resized crop (Szegedy et al. 2015): an
-    area from ``scale``, a ratio of width to height log-uniform in ``ratio``; where ten draws do
-    not fit, the largest centred box whose ratio is within the range.
+    A pure function of its arguments. The box is a random resized crop (Szegedy et al. 2015), with
+    an area from ``scale`` and a ratio of width to height that is log-uniform in ``ratio``. If ten
+    draws do not fit the picture, it is the largest centred box with a ratio in the range.
     """
     if settings.kind == "center":
         return View(None)
@@ -105,7 +105,7 @@ def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int,
 
 
 def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the view as a model sees it: uint8 ``[H, W, 3]`` at the size of its preprocessing."""
+    """Return the view as a model sees it: uint8 ``[H, W, 3]`` in the size of its preprocessing."""
     if view.box is None:
         return preprocessing.pixels(image)
     pixels = preprocessing.resize_box(image, view.box)
@@ -129,7 +129,7 @@ def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) ->
 
 @cache
 def _rand_augment(configuration: str) -> Callable[[Image.Image], Image.Image]:
-    """Return timm's RandAugment (Cubuk et al. 2019); what it moves in from outside is grey."""
+    """Return timm's RandAugment (Cubuk et al. 2019), which fills in grey at the borders."""
     from timm.data.auto_augment import rand_augment_transform
 
     transform: Callable[[Image.Image], Image.Image] = rand_augment_transform(
@@ -140,9 +140,9 @@ def _rand_augment(configuration: str) -> Callable[[Image.Image], Image.Image]:
 
 @contextmanager
 def _global_generators(number: int) -> Iterator[None]:
-    """Let Python's and numpy's global generators start from a number, and give them back after.
+    """Seed Python's and numpy's global generators, and restore them afterwards.
 
-    timm draws from these two; a view must neither depend on them nor move them on.
+    timm draws from them, but a view must neither depend on their state nor change it.
     """
     state, generator = random.getstate(), mtrand.get_bit_generator()
     random.seed(number)

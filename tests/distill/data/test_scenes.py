@@ -152,7 +152,9 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, change, field):
 def test_a_folder_of_something_else_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("Dear")
 
-    with pytest.raises(DataError, match="something other than scenes"):
+    with pytest.raises(
+        DataError, match="it holds files that are not scenes; choose a new or empty folder"
+    ):
         render_scenes(tmp_path, count=2, seed=0)
 
     assert contents(tmp_path) == {"letter.txt": b"Dear"}
