@@ -71,8 +71,8 @@ def test_what_is_no_folder_of_classes(write_pictures, tmp_path):
     write_pictures([f"{number}.jpg" for number in range(10)])
     assert "'0.jpg'" in failure(tmp_path)
     assert "and 2 more files" in failure(tmp_path)
-    assert "there is nothing" in failure(tmp_path / "none")
-    assert "there is a file" in failure(tmp_path / "0.jpg")
+    assert "expected a folder of class folders, found nothing" in failure(tmp_path / "none")
+    assert "class folders, found a file" in failure(tmp_path / "0.jpg")
 
 
 def test_the_parts_of_a_data_set_are_not_taken_for_classes(write_pictures, tmp_path):
