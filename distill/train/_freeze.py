@@ -1,4 +1,4 @@
-"""Locking towers for some steps: nothing changes a locked tower."""
+"""Lock towers for some steps, in which nothing changes them."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager

@@ -3,7 +3,7 @@
 First all pieces are embedded without a graph. The loss of the whole batch then gives the gradient
 of each embedding, and the pieces go through the towers again to carry it to the weights. For towers
 without batch statistics, the gradient is that of one pass over the whole batch. Batch norm sees the
-statistics of a piece, the same in both passes; its running statistics change in the second only.
+statistics of a piece, the same in both passes. Its running statistics change only in the second.
 
 Source: Gao et al. 2021, https://arxiv.org/abs/2101.06983.
 """

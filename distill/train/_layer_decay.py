@@ -17,8 +17,8 @@ def layer_factors(model: nn.Module, decay: float) -> dict[str, float]:
 
     The projection is the highest layer of its tower. The layers of a timm backbone are those that
     timm groups. In any other tower, a parameter's layer is the number of the outermost repeated
-    layer in its name; embeddings are the lowest layer, and what follows the last layer belongs to
-    it. Each tower counts its own layers.
+    layer in its name. Embeddings are the lowest layer. Anything after the last repeated layer
+    counts as part of it. Each tower counts its own layers.
 
     Source: BEiT, https://arxiv.org/abs/2106.08254, as implemented in timm.
     """

@@ -16,7 +16,7 @@ class TeacherBanks:
     """What a run's terms take from the teacher besides the rows of the batch.
 
     ``prompts`` ``[M, D]`` stays the same for the whole run. Each step draws ``samples`` new rows
-    from every one of the ``parts`` of the corpus in ``cached``.
+    from each of the ``parts`` of the corpus in ``cached``.
     """
 
     seed: int

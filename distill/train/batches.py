@@ -77,8 +77,8 @@ class Inputs:
     """How samples become inputs of the models; what a model does not need is None.
 
     ``teachers`` is the preprocessing of each live teacher; ``cached`` are the teachers whose
-    embeddings are looked up. Both serve only the student's ``towers``. ``piece_rows`` is the
-    largest number of rows in a piece; None puts all rows into one.
+    embeddings are looked up. Both are used only for the student's ``towers``. ``piece_rows`` is the
+    largest number of rows in a piece; None puts all rows into one piece.
     """
 
     views: ViewSettings
@@ -106,7 +106,7 @@ class StepDataset(Dataset[Batch]):
         *,
         rows: slice | None = None,
     ) -> None:
-        """Take the data, and ``rows``: the part of the global batch of this process, or all."""
+        """Take the data, and ``rows``, this process's part of the global batch; None is all."""
         self._sources = sources
         self._position = position
         self._captions = captions

@@ -28,7 +28,7 @@ def check_device(device: _Device, precision: _Precision = "fp32") -> None:
     """Check that a device and a precision are available here.
 
     Raises:
-        RunError: one is not; the message names the field and what to set instead.
+        RunError: one of them is not; the message names the field and what to set instead.
     """
     available = _available()
     if device in available and not available[device]:
@@ -114,7 +114,7 @@ def check_processes(count: int, environment: Mapping[str, str]) -> None:
     """Check that there are as many processes as the launcher asked for.
 
     Raises:
-        RunError: there are not; the message says how to start several processes.
+        RunError: the numbers differ; the message says how to start several processes.
     """
     way_out = (
         "to start several processes on a CPU, run `torchrun --nproc_per_node 2 -m distill train …` "

@@ -34,8 +34,8 @@ class StartBatch:
     """This process's rows of a batch of the sample.
 
     ``pixels`` is normalised float32 ``[B, 3, H, W]``, ``tokens`` are the student's. The teacher's
-    embeddings are ``[B, D]``, of the same pictures and captions. What student or teacher lack is
-    None.
+    embeddings ``[B, D]`` are those of the same pictures and captions. What the student or the
+    teacher lacks is None.
     """
 
     pixels: Tensor | None

@@ -73,7 +73,7 @@ class RunLog:
 
     @contextmanager
     def aside(self) -> Iterator[None]:
-        """Do not count the time spent inside, such as validating and saving, as training."""
+        """Leave the time spent in the block, such as validating or saving, out of the speed."""
         began = time.perf_counter()
         try:
             yield
