@@ -4,7 +4,7 @@
 
 Four students with the same weights take turns, step by step, on one thread: (a) open_clip's
 ``train_one_epoch`` with ``--distill-model`` and a live teacher; (b) the same with the teacher's
-outputs given; (c) our step with the live teacher; (d) our step with a cache. Teacher, pictures,
+outputs precomputed; (c) our step with the live teacher; (d) our step with a cache. Teacher, pictures,
 captions, optimizer and loss (contrastive + KL) are the same.
 
 open_clip's pictures are scaled and its texts tokenized before the clock starts, as its workers do.
@@ -70,7 +70,7 @@ GOALS = {
 }
 NAMES = {
     "a": "open_clip, live teacher",
-    "b": "open_clip, teacher's outputs given",
+    "b": "open_clip, teacher's outputs precomputed",
     "c": "ours, live teacher",
     "d": "ours, cached",
 }
