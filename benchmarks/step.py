@@ -4,8 +4,8 @@
 
 Four students with the same weights take turns, step by step, on one thread: (a) open_clip's
 ``train_one_epoch`` with ``--distill-model`` and a live teacher; (b) the same with the teacher's
-outputs precomputed; (c) our step with the live teacher; (d) our step with a cache. Teacher, pictures,
-captions, optimizer and loss (contrastive + KL) are the same.
+outputs precomputed; (c) our step with the live teacher; (d) our step with a cache. Teacher,
+pictures, captions, optimizer and loss (contrastive + KL) are the same.
 
 open_clip's pictures are scaled and its texts tokenized before the clock starts, as its workers do.
 Our batches come from ``StepDataset``, as a worker returns them. Two costs count as ours: the live
