@@ -1,1 +1,1 @@
-"""What is trained on: samples behind an index, and which of them make up a step."""
+"""The data to train on: samples behind an index, and the choice of samples for each step."""

@@ -22,14 +22,14 @@ def open_folder(
 ) -> Source:
     """Open a folder of class folders; captions are the templates, filled with the class.
 
-    The label is the name of the class folder, or its name by ``classes`` (see
-    :func:`distill.labels.names.name_folders`). Captions have spaces for "_" and "-". A template
+    The label is the name of the class folder, or the name that ``classes`` gives it (see
+    :func:`distill.labels.names.name_folders`). In captions, "_" and "-" become spaces. A template
     holds ``{}`` or ``{c}`` where the class goes. Hidden files and folders are ignored. Pictures
     outside the class folders are in the source's ``skipped``.
 
     Raises:
-        DataError: there are no class folders, or one has no pictures; a template has no place for
-            the class.
+        DataError: there are no class folders, a class folder has no pictures, or a template has no
+            place for the class.
     """
     return _FolderSource(Path(path), templates=templates, classes=classes)
 

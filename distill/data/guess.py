@@ -19,12 +19,12 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     - ``shards``: a ``.tar``, a pattern, an address, or a folder with tars.
     - ``table``: a file with the suffix of a table, or a folder with exactly one such file
       (``.json`` does not count there, since it may be anything).
-    - ``hub``: a folder that ``save_to_disk`` wrote, or several Parquet files in a folder or in
-      folders inside.
+    - ``hub``: a folder that ``save_to_disk`` wrote, or a folder with several Parquet files in it
+      or in its subfolders.
     - ``folder``: a folder of folders of pictures, which are classes.
     - ``images``: a folder of pictures.
 
-    With ``unlabelled``, a folder with pictures is ``images`` even if folders inside hold pictures
+    With ``unlabelled``, a folder with pictures is ``images`` even if its subfolders hold pictures
     too, and a table next to pictures is ignored.
 
     Raises:
@@ -64,7 +64,7 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
 
 
 def _nested(place: Path, folders: list[str]) -> bool:
-    """Tell whether the folders inside hold a picture."""
+    """Tell whether any subfolder holds a picture."""
     return any(is_picture(file) for name in folders for file in walk(place / name))
 
 

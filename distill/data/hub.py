@@ -27,8 +27,8 @@ def open_hub(
     """Open a data set by its name on the hub, or a folder with a copy of one.
 
     The folder was written by ``save_to_disk``, or holds Parquet or Arrow files. ``split`` is in
-    the library's terms (``train+validation``); the default is ``train``, or the only split of a
-    folder. Pictures are embedded, and stay undecoded until they are opened.
+    the library's terms (``train+validation``); the default is ``train``, or a folder's only split.
+    The data set contains the pictures, which stay undecoded until they are opened.
 
     Raises:
         DataError: the data set does not exist or cannot be fetched, or a column does not fit.

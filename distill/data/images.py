@@ -10,7 +10,7 @@ from export.runtime.errors import DataError
 
 
 def open_images(path: str | Path) -> Source:
-    """Open a folder of pictures, which may hold folders; keys are the paths inside it.
+    """Open a folder of pictures, with its subfolders; keys are the paths inside the folder.
 
     Hidden files and folders are ignored, and so are files without the suffix of a picture.
 
@@ -20,7 +20,7 @@ def open_images(path: str | Path) -> Source:
     path = Path(path)
     if not path.is_dir():
         found = "a file" if path.is_file() else "nothing"
-        raise DataError(f"{path}: a folder of pictures was expected, but there is {found}")
+        raise DataError(f"{path}: expected a folder of pictures, found {found}")
     return _ImagesSource(path)
 
 
@@ -36,8 +36,7 @@ class _ImagesSource:
         pictures, others = find_pictures(path)
         if not pictures:
             raise DataError(
-                f"{path}: there are no pictures in it ({', '.join(PICTURE_SUFFIXES)}); found "
-                f"{others}"
+                f"{path}: it has no pictures ({', '.join(PICTURE_SUFFIXES)}); found {others}"
             )
         for file in pictures:
             self._keys.append(file)

@@ -10,15 +10,15 @@ from distill.data.scenes import TABLE_FILE
 
 
 class SourceRow(Protocol):
-    """What a recipe says of one source."""
+    """What a recipe says about one source."""
 
     opener: ClassVar[str]
     """The function that opens it, as ``module:function``."""
     preview: ClassVar[str | None]
-    """The function that draws in memory what is not rendered yet; None for pictures that exist."""
+    """The function that draws unrendered pictures in memory; None for pictures that exist."""
 
     def arguments(self, *, output: Path, index_folder: Path | None) -> Mapping[str, Any]:
-        """Return what opener and preview take, by name."""
+        """Return the arguments of the opener and the preview, by name."""
         ...
 
     def rendered(self, output: Path, /) -> Path | None:
@@ -30,7 +30,7 @@ def open_source(row: SourceRow, *, output: Path, index_folder: Path | None = Non
     """Open a source, rendering its pictures if it is procedural.
 
     Args:
-        row: What the recipe says of it.
+        row: What the recipe says about the source.
         output: The run folder, for pictures that are rendered and have no path of their own.
         index_folder: A folder for indices of shards that cannot be written next to the tars.
 

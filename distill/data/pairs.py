@@ -38,7 +38,7 @@ class Captions:
         """Return the caption for this showing of a sample, or None if the corpus has none.
 
         Its own captions take turns, starting from one that the key decides. A picture without
-        captions borrows one of all captions of the training sources, a new one each time.
+        captions borrows one from all captions of the training sources, a new one each time.
         """
         if sample.captions:
             first = draw_integers("caption", self._seed, sample.key)[0]

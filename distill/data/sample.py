@@ -70,8 +70,8 @@ class Extras:
     """What some sources offer in addition; None for what a source does not offer.
 
     ``shard_lengths`` is how many samples each tar has, in the source's order. ``class_names`` and
-    ``templates`` are what files next to the data say. ``whole`` is the number of samples of the
-    source that this one is a part of.
+    ``templates`` come from files next to the data. If a source is a part of another one, ``whole``
+    is the number of samples of the other.
     """
 
     shard_lengths: NDArray[np.int64] | None = None
@@ -84,7 +84,7 @@ class Source(Protocol):
     """Pictures behind an index; indexing one is cheap and reads no pixels.
 
     ``name`` is the file or folder. ``skipped`` is what was left out while indexing, and ``rows``
-    is how many rows were read (pictures, if there is no table), those left out included. A source
+    is how many rows were read (pictures, if there is no table), including those left out. A source
     may also have an attribute ``extras``; see :func:`extras_of`.
     """
 
@@ -132,7 +132,7 @@ class Subset:
 
     @cached_property
     def extras(self) -> Extras:
-        """The extras of the whole source, with the tars' shares of this part."""
+        """The extras of the whole source, with this part's number of samples in each tar."""
         of_whole = extras_of(self._source)
         lengths = of_whole.shard_lengths
         if lengths is not None:
@@ -201,7 +201,7 @@ def image_size(sample: Sample) -> int:
 def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset, Subset]:
     """Split a source into (kept, held out), with at least one sample in each.
 
-    Only the hash of a sample's group decides (of its key, if it has no group). Groups with a hash
+    The hash of a sample's group decides, or that of its key if it has no group. Groups with a hash
     below ``share`` of the range are held out, the smallest hashes first, up to ``at_most``
     samples. A group is never split; the first one is held out even if it is larger. Both parts
     keep the order of the source.

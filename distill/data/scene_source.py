@@ -14,7 +14,7 @@ _PREVIEWED = 64
 def open_scenes(
     path: Path, *, count: int, seed: int, image_size: int, split: Split, captioned: int | None
 ) -> Source:
-    """Render scenes into a folder, unless they are there, and open them.
+    """Render scenes into a folder, unless they are already there, and open them.
 
     The arguments are those of :func:`distill.data.scenes.render_scenes`.
 

@@ -105,7 +105,7 @@ def draw_view(settings: ViewSettings, key: str, number: int, *, size: tuple[int,
 
 
 def render_view(image: Image.Image, view: View, preprocessing: Preprocessing) -> NDArray[np.uint8]:
-    """Return the view as a model sees it: uint8 ``[H, W, 3]`` in the size of its preprocessing."""
+    """Return the view as a model sees it: uint8 ``[H, W, 3]`` at the size of its preprocessing."""
     if view.box is None:
         return preprocessing.pixels(image)
     pixels = preprocessing.resize_box(image, view.box)

@@ -12,7 +12,7 @@ _Made = TypeVar("_Made")
 
 
 def from_workers(loader: Iterable[_Made]) -> Iterator[_Made]:
-    """Yield what worker processes make, and raise a worker's error as it raised it.
+    """Yield what worker processes produce, and raise a worker's error as the worker raised it.
 
     Raises:
         ClipDistillError: a worker raised it; the message is the worker's single line.

@@ -12,8 +12,8 @@ from export.runtime.errors import DataError
 
 # Sources with weights are mixed in cycles of this many samples; a share is exact to 1 / _CYCLE.
 _CYCLE = 10_000
-# If a list has shards, runs of this many rows come from one source, so that every process gets
-# equally many.
+# If a list has shards, runs of this many rows come from one source, so every process gets equally
+# many of them.
 _GROUP, _LEAST_GROUPS = 8, 8
 
 

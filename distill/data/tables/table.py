@@ -81,7 +81,7 @@ def _rows(
 
 
 class _TableSource:
-    """The pictures that are named in the rows of a table, each in one of the folders ``roots``."""
+    """The pictures that the rows of a table name, each in one of the folders ``roots``."""
 
     def __init__(self, path: Path, rows: Iterator[Row | Skip], *, roots: list[Path]) -> None:
         """Read all rows and look up every picture, without opening any."""
