@@ -1,9 +1,8 @@
 """Loss terms as pure functions of tensors, their catalogue, and their weighted sum.
 
-A term is a function in the module of its family:
-`distributions <distill.losses.distributions>`, `contrastive <distill.losses.contrastive>`,
-`alignment <distill.losses.alignment>`, `prompts <distill.losses.prompts>` and
-`corpus <distill.losses.corpus>`. `distill.losses.catalogue` has a row for each term, and
+A term is a function in the module of its family: `distill.losses.distributions`,
+`distill.losses.contrastive`, `distill.losses.alignment`, `distill.losses.prompts` or
+`distill.losses.corpus`. `distill.losses.catalogue` has a row for each term, and
 `distill.losses.weighted.WeightedLoss` is the weighted sum of a recipe's terms.
 
 The docstrings use these symbols:
@@ -11,7 +10,7 @@ The docstrings use these symbols:
 - I and T: a model's image and text embeddings ``[B, D]``, L2-normalised. A suffix s or t marks
   those of the student or the teacher.
 - S: a model's logits ``scale · I Tᵀ + bias``, ``[B, B]``, with images in rows.
-- P: the softmax over a row.
+- P: the softmax over a row; τ is the temperature.
 - CE and KL: the cross entropy and the Kullback–Leibler divergence of rows, the mean over rows.
 
 Every term returns a scalar: the mean over the batch and, if it has both directions, over image to
