@@ -1,6 +1,7 @@
 """The house as its source shows it: modules, their imports, and the names that they define."""
 
 import ast
+import re
 from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from functools import cache
@@ -148,11 +149,17 @@ def _defined(tree: ast.Module) -> Iterator[str]:
 
 @cache
 def used_names(path: Path) -> frozenset[str]:
-    """Return the names that a file takes from elsewhere: imported ones and attributes."""
+    """Return the names that a file takes from elsewhere.
+
+    These are imported names, attributes, and functions that a row names as ``module:function``.
+    """
     found: set[str] = set()
     for node in ast.walk(parsed(path)):
         if isinstance(node, ast.ImportFrom):
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Attribute):
             found.add(node.attr)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
+            if named := re.fullmatch(r"[a-z_.]+:([a-z_]+)", node.value):
+                found.add(named[1])
     return frozenset(found)

@@ -88,7 +88,9 @@ def test_a_tracker_that_is_not_installed_is_refused_before_anything_is_created(
     recipe: Recipe, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("distill.train.processes.find_spec", lambda name: None)
-    with pytest.raises(RunError, match=r"train\.trackers: mlflow is not installed; run `pip install"):
+    with pytest.raises(
+        RunError, match=r"train\.trackers: mlflow is not installed; run `pip install"
+    ):
         run(recipe(train={"trackers": ["mlflow"]}))
     assert not (tmp_path / "small").exists()
 
