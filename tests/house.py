@@ -159,7 +159,7 @@ def used_names(path: Path) -> frozenset[str]:
             found |= {alias.name for alias in node.names}
         elif isinstance(node, ast.Attribute):
             found.add(node.attr)
-        elif isinstance(node, ast.Constant) and isinstance(node.value, str):
-            if named := re.fullmatch(r"[a-z_.]+:([a-z_]+)", node.value):
-                found.add(named[1])
+        elif isinstance(node, ast.Constant):
+            named = re.fullmatch(r"[a-z_.]+:([a-z_]+)", str(node.value))
+            found |= {named[1]} if named else set()
     return frozenset(found)
