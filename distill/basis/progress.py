@@ -1,4 +1,4 @@
-"""Show progress: a bar on a terminal, otherwise a line now and then. Other processes are silent."""
+"""Show progress on the main process: a bar on a terminal, otherwise a line now and then."""
 
 import os
 import time

@@ -102,7 +102,7 @@ def _part(folder: Path, data: Any, split: str | None) -> Any:
     for name in names:
         if name not in data:
             raise DataError(
-                f"{folder}: there is no split {shorten(name)}; there are {', '.join(data)}"
+                f"{folder}: there is no split {shorten(name)}; the splits are {', '.join(data)}"
             )
     return concatenate_datasets([data[name] for name in names])
 

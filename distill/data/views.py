@@ -53,8 +53,8 @@ class ViewSettings:
     def draft_for(self, models: Iterable[Preprocessing]) -> int:
         """Return the ``draft`` that leaves the smallest crop as many pixels as these models see.
 
-        A side of a crop is at least the picture's shorter side, times the square root of the
-        smallest share of the area times the most extreme ratio.
+        The side of a crop is at least the picture's shorter side times ``sqrt(share * ratio)``, for
+        the smallest share of the area and the most extreme ratio.
         """
         if self.kind == "center":
             return max(model.resize_to or max(model.size) for model in models)

@@ -43,7 +43,7 @@ def match(image: Vectors, text: Vectors, groups: NDArray[np.int64]) -> _Matching
     before = ((similarities > best) & ~own).sum(axis=1)
     level = ((similarities == best) & ~own).sum(axis=1)
     others = (~own).sum(axis=1)
-    # Half of a tie counts as before and half as after. Without other captions there is no place.
+    # Each tie counts half as before and half as after. Without other captions there is no place.
     place = np.where(others > 0, (before + level / 2) / np.maximum(others, 1), 0.5)
     return _Matching(
         accuracy=float(((before + level) == 0).mean()),

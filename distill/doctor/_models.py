@@ -90,7 +90,7 @@ def examine_statistics(about: str, preprocessing: Preprocessing) -> list[Finding
 def statistics_are(
     preprocessing: Preprocessing, mean: Sequence[float], std: Sequence[float]
 ) -> bool:
-    """Tell whether a mean and standard deviation are the given ones, but for rounding."""
+    """Tell whether a mean and standard deviation equal the given ones up to rounding."""
     gaps = np.abs(np.subtract([preprocessing.mean, preprocessing.std], [mean, std]))
     return bool(gaps.max() <= _OTHER_STATISTICS)
 

@@ -78,9 +78,9 @@ class TableSection(SourceRow):
     columns: Annotated[tuple[Text, ...] | None, Field(min_length=1), later(None)] = None
     """Names of the columns of a CSV or TSV without a header; null: its first line names them."""
     image_column: Text = "image"
-    """Column with the picture's file name; filepath if there is no image."""
+    """Column with the picture's file name; filepath if this column is missing."""
     caption_column: Text | None = "caption"
-    """Column with the caption, title if there is none; null: no picture has a caption."""
+    """Column with the caption; title if this column is missing; null: no picture has a caption."""
     label_column: Text | None = "label"
     """Column with the class, if the table has it; null: pictures have no class."""
     id_column: Annotated[Text | None, later(None)] = None

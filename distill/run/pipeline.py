@@ -58,7 +58,7 @@ def run(
         data: A table, a folder of pictures or of classes, or tars.
         labels: A file with one label per line. The student is then an image tower that classifies
             pictures with these labels.
-        out: The run folder; the recipe's ``output`` unless given.
+        out: The run folder; by default the recipe's ``output``.
         overrides: Values that replace the recipe's, each as ``a.b=value``.
         stages: The stages to run, in this order.
 
@@ -137,8 +137,8 @@ def export(
 
     Args:
         run_folder: The folder of the run.
-        out: Where the bundle goes; unless given, ``bundle`` in the run folder, or ``best/bundle``
-            for the best student.
+        out: Where the bundle goes; by default ``bundle`` in the run folder, or ``best/bundle`` for
+            the best student.
         checkpoint: The ``last`` student or the ``best`` one.
         overrides: Values that replace the recipe's, each as ``a.b=value``.
 

@@ -82,7 +82,7 @@ def _loop_settings(project: Project) -> LoopSettings:
 
 
 def _announce(project: Project, trainer: Trainer) -> None:
-    """Print where the run is, and what about it may surprise.
+    """Print how far the run is, and what may surprise the user about it.
 
     Raises:
         RecipeError: batch norm would see a single picture.

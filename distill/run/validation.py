@@ -25,13 +25,13 @@ from students.encoder import Student, logit_bias, logit_scale
 
 @dataclass(frozen=True)
 class ValidationSettings:
-    """How much is validated, and where.
+    """The size of a validation, and the device that it runs on.
 
     Attributes:
         samples: The largest number of pictures.
         batch_size: Rows that the loss compares with each other.
         max_skipped: Share of unreadable pictures above which validation is an error.
-        device: Where the student is.
+        device: The device of the student.
     """
 
     samples: int

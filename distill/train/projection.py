@@ -64,9 +64,9 @@ def start_projections(
 ) -> dict[str, Solution]:
     """Set the projections of an untrained student to the solved ones, in place.
 
-    The weights become the solution itself, although its norm is smaller than a new layer's: scaled
-    up to that norm, it would hardly turn under the optimizer's steps. With several processes, each
-    contributes equally many rows, and all end with the same weights.
+    The weights become the solution itself, although its norm is smaller than a new layer's. If it
+    were scaled up to that norm, the optimizer's steps would hardly turn it. With several processes,
+    each contributes equally many rows, and all end with the same weights.
 
     Args:
         model: The student, on ``device``, without wrappers.

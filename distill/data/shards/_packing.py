@@ -66,7 +66,7 @@ def _content(sample: Sample) -> bytes:
 
 
 def _suffix(content: bytes) -> str | None:
-    """Return the suffix by a picture's first bytes, None if WebDataset has none for it."""
+    """Return the suffix that fits a picture's first bytes, None if WebDataset has none for it."""
     if content.startswith(b"\xff\xd8\xff"):
         return "jpg"
     if content.startswith(b"\x89PNG\r\n\x1a\n"):

@@ -192,7 +192,7 @@ class _Manifest:
 
 
 class _ShardWriter:
-    """One tar, written whole or not at all; without a sample there is no tar."""
+    """One tar, written whole or not at all; a tar without samples is not written."""
 
     def __init__(self, path: Path) -> None:
         self.samples = 0

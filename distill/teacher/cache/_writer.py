@@ -11,9 +11,8 @@ from distill.teacher.cache.rows import StoredAs, save_shard
 class ShardWriter:
     """Collects rows and writes a shard as soon as it has enough of them.
 
-    Process p of W numbers its shards n + p, n + p + W and so on, where n is the first number that
-    is free in the cache. So no two processes write the same file, and newer shards have greater
-    numbers.
+    Process p of W numbers its shards n + p, n + p + W and so on; n is the first free number in the
+    cache. So no two processes write the same file, and newer shards have greater numbers.
 
     Args:
         cache: The cache that is added to.
