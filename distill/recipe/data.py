@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, Strict
 
+from distill.recipe._labels import Lines, TemplateLines
 from distill.recipe.base import Count, Natural, Section, Share, later, whole
-from distill.recipe.labels import Lines, TemplateLines
 from distill.recipe.sources import ScenesSection, SourceField, SourcesField
 from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST, IN_TRAIN, Changes
 from export.runtime.limits import MAX_PIXELS

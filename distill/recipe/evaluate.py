@@ -4,8 +4,8 @@ from typing import Annotated, Literal
 
 from distill.labels.names import read_labels
 from distill.labels.templates import read_templates
+from distill.recipe._labels import Lines, TemplateLines
 from distill.recipe.base import Count, Section, Text, one_or_many
-from distill.recipe.labels import Lines, TemplateLines
 from distill.recipe.sources import SourceField
 
 

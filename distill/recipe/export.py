@@ -4,8 +4,8 @@ from typing import Annotated
 
 from pydantic import BeforeValidator, Field, Strict
 
+from distill.recipe._labels import Lines, Templates
 from distill.recipe.base import Section, later, whole
-from distill.recipe.labels import Lines, Templates
 from distill.recipe.stages import IN_EXPORT, Changes
 
 _Opset = Annotated[int, Strict(), Field(ge=18, le=23), BeforeValidator(whole)]

@@ -6,6 +6,7 @@ from typing import Annotated, Any, ClassVar, Literal, get_args
 from pydantic import AfterValidator, BeforeValidator, Field, Strict
 
 from distill.data.tables.schema import parse_schema
+from distill.recipe._labels import Templates
 from distill.recipe.base import (
     Count,
     Natural,
@@ -17,7 +18,6 @@ from distill.recipe.base import (
     one_or_many,
     whole,
 )
-from distill.recipe.labels import Templates
 
 _PixelSize = Annotated[int, Strict(), Field(ge=16, le=1024), BeforeValidator(whole)]
 

@@ -49,6 +49,6 @@ def write_text(tmp_path: Path) -> WriteTable:
 
 @pytest.fixture
 def cache_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Move the user's cache into the test, and return where indices of tars stand in it."""
+    """Move the user's cache into the test, and return the folder of tar indices in it."""
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     return tmp_path / "cache/clip-distill/shards"

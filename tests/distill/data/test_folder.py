@@ -34,19 +34,19 @@ def test_class_folders(write_pictures, tmp_path):
     assert source.class_names == ("cat", "red_dog")
 
 
-def test_hidden_files_and_folders_are_passed_over(write_pictures, tmp_path):
+def test_hidden_files_and_folders_are_ignored(write_pictures, tmp_path):
     write_pictures(["cat/a.jpg", "cat/._a.jpg", "cat/.cache/b.jpg", ".cache/c.jpg"])
     assert [sample.key for sample in open_folder(tmp_path)] == ["cat/a.jpg"]
 
 
-def test_pictures_outside_of_the_classes_are_counted(write_pictures, tmp_path):
+def test_pictures_outside_the_class_folders_are_counted(write_pictures, tmp_path):
     write_pictures(["cat/a.jpg", "loose.jpg"])
     (tmp_path / "readme.md").touch()
     source = open_folder(tmp_path)
     assert [skip.where for skip in source.skipped] == [str(tmp_path / "loose.jpg")]
 
 
-def test_links_are_followed_but_not_in_circles(write_pictures, tmp_path):
+def test_links_are_followed_but_not_in_loops(write_pictures, tmp_path):
     write_pictures(["cat/a.jpg", "cat/in/b.jpg"], folder="real")
     data = tmp_path / "data"
     data.mkdir()
@@ -66,7 +66,7 @@ def test_a_class_without_pictures_is_named(write_pictures, tmp_path):
     assert "1 no suffix, 1 .txt" in failure(tmp_path)
 
 
-def test_what_is_no_folder_of_classes(write_pictures, tmp_path):
+def test_folders_without_classes_are_refused(write_pictures, tmp_path):
     assert "found nothing" in failure(tmp_path)
     write_pictures([f"{number}.jpg" for number in range(10)])
     assert "'0.jpg'" in failure(tmp_path)
@@ -75,7 +75,7 @@ def test_what_is_no_folder_of_classes(write_pictures, tmp_path):
     assert "class folders, found a file" in failure(tmp_path / "0.jpg")
 
 
-def test_the_parts_of_a_data_set_are_not_taken_for_classes(write_pictures, tmp_path):
+def test_splits_are_not_taken_for_classes(write_pictures, tmp_path):
     write_pictures(["train/cat/a.jpg", "val/cat/b.jpg"])
     assert f"such as {tmp_path / 'train'}" in failure(tmp_path)
     assert len(open_folder(tmp_path / "train")) == 1

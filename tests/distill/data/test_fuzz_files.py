@@ -88,7 +88,7 @@ def test_a_bomb_is_refused_before_memory_is_spent(tmp_path: Path) -> None:
     assert "over" not in answer
 
 
-def test_a_limit_of_pixels_is_the_users_own() -> None:
+def test_the_user_can_lower_the_limit_of_pixels() -> None:
     with pytest.raises(DataError, match=r"^bomb: the picture cannot be read \(over 178,956,970 "):
         open_image(Sample("bomb", BOMB, (), None))
     # Pillow warns of pictures like this one, which an error here would be.

@@ -84,7 +84,7 @@ def test_anything_else_is_an_error_that_says_what_was_found(tmp_path):
 
 
 @pytest.mark.parametrize("inside", [".", "folder"])
-def test_labels_beside_pictures_are_no_table(tmp_path, inside):
+def test_label_files_next_to_pictures_are_not_tables(tmp_path, inside):
     (tmp_path / inside).mkdir(exist_ok=True)
     (tmp_path / inside / "a.jpg").write_bytes(b"")
     for name in ("labels.txt", "notes.csv"):

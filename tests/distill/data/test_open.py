@@ -29,7 +29,7 @@ def test_a_folder_is_opened_with_its_templates(write_pictures, tmp_path):
     assert sample.captions == ("this is a big cat",)
 
 
-def test_scenes_are_rendered_into_the_output_each_settings_apart(tmp_path):
+def test_scenes_are_rendered_into_the_run_folder_by_settings(tmp_path):
     few = ScenesSection(count=3, seed=1, image_size=32)
     sources = [
         open_source(config, output=tmp_path)

@@ -1,4 +1,4 @@
-"""Which caption stands beside a picture, and which rows are true partners."""
+"""The caption that goes with a picture, and the rows that are true partners."""
 
 from collections import Counter
 from pathlib import Path
@@ -58,14 +58,14 @@ def test_no_caption_anywhere_gives_none() -> None:
     assert Captions([source], seed=0).choose(source[0], times_shown=0) is None
 
 
-def test_rows_that_share_a_key_or_a_caption_are_one_group_through_others_too() -> None:
+def test_rows_that_share_a_key_or_a_caption_form_a_group() -> None:
     groups = group_rows([1, 2, 3, 1, 4], [10, 20, 30, 20, 40])
     # Rows 0 and 3 share the picture, 3 and 1 the caption.
     assert groups[0] == groups[1] == groups[3]
     assert len({groups[0], groups[2], groups[4]}) == 3
 
 
-def test_a_borrowed_caption_is_nobodys_partner() -> None:
+def test_a_borrowed_caption_has_no_partner() -> None:
     groups = group_rows([1, 1, 2], [10, -1, 10])
     assert np.array_equal(groups == -1, [False, True, False])
     assert groups[0] == groups[2]

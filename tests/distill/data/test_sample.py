@@ -7,11 +7,14 @@ import pytest
 from PIL import Image
 
 from distill.data.sample import (
+    Extras,
     Sample,
     Skip,
     Subset,
     check_skips,
     check_source,
+    extras_of,
+    limit_pixels,
     open_image,
     split_by_hash,
 )
@@ -20,7 +23,7 @@ from export.runtime.errors import DataError
 
 
 class Numbers:
-    """A source of nothing but keys."""
+    """A source whose samples have only keys."""
 
     def __init__(self, count: int, *, prefix: str = "") -> None:
         self.name = "numbers"
@@ -154,7 +157,7 @@ def test_one_sample_cannot_be_split():
         split_by_hash(Numbers(1), share=0.05, at_most=10)
 
 
-def test_skips_up_to_the_share_are_let_pass():
+def test_skips_up_to_the_limit_are_accepted():
     skips = [Skip("t.csv:3", "gone"), Skip("t.csv:9", "gone too")]
     check_skips("t.csv", [], 0, max_skipped=0.0)
     check_skips("t.csv", skips, 200, max_skipped=0.01)
@@ -166,7 +169,7 @@ def test_skips_up_to_the_share_are_let_pass():
     assert "\n" not in message
 
 
-def test_rows_and_pictures_are_counted_each_among_their_kind(tmp_path: Path):
+def test_rows_and_pictures_are_counted_separately(tmp_path: Path):
     # 20 pictures of 5 captions: one bad row is 1 % of the rows, one missing picture 5 % of them.
     rows = [f"{number}.jpg,caption {line}" for number in range(20) for line in range(5)]
     for number in range(20):
@@ -188,3 +191,19 @@ def test_a_source_goes_to_other_processes(write_pictures, write_csv):
     kept, held_out = split_by_hash(source, share=0.5, at_most=1)
     for part in (kept, held_out):
         assert list(pickle.loads(pickle.dumps(part))) == list(part)
+
+
+def test_parts_and_limits_hand_on_what_a_source_offers() -> None:
+    class Offering(Numbers):
+        extras = Extras(shard_lengths=np.array([3, 7]), class_names=("cat",), templates=("a {}",))
+
+    source = Offering(10)
+    assert extras_of(Numbers(10)) == Extras()
+    limited = extras_of(limit_pixels(source, 5))
+    assert limited is source.extras
+    part = extras_of(limit_pixels(Subset(Subset(source, [1, 2, 3, 9]), [0, 2, 3]), 5))
+    assert part.shard_lengths is not None
+    assert part.shard_lengths.tolist() == [1, 2]
+    assert (part.class_names, part.templates, part.whole) == (("cat",), ("a {}",), 10)
+    # Samples out of the order of their tars do not make lanes.
+    assert extras_of(Subset(source, [9, 1])).shard_lengths is None

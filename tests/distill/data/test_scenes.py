@@ -30,7 +30,7 @@ def contents(folder: Path) -> dict[str, bytes]:
     return {path.relative_to(folder).as_posix(): path.read_bytes() for path in files}
 
 
-def test_a_table_beside_pictures_is_rendered(tmp_path):
+def test_pictures_and_their_table_are_rendered(tmp_path):
     table = render_scenes(tmp_path / "scenes", count=20, seed=0)
 
     rows = read_rows(table)
@@ -53,7 +53,7 @@ def test_the_same_arguments_give_the_same_bytes(tmp_path):
     assert contents(first)["images/000000.png"] != contents(other)["images/000000.png"]
 
 
-def test_fewer_pictures_are_the_first_of_more(tmp_path):
+def test_a_smaller_count_gives_the_first_pictures(tmp_path):
     few = read_rows(render_scenes(tmp_path / "few", count=6, seed=1))
     many = read_rows(render_scenes(tmp_path / "many", count=9, seed=1, captioned=6))
 
@@ -149,7 +149,7 @@ def test_other_settings_in_the_same_folder_are_refused(tmp_path, change, field):
     assert contents(tmp_path) == before
 
 
-def test_a_folder_of_something_else_is_left_alone(tmp_path):
+def test_a_folder_with_other_files_is_left_alone(tmp_path):
     (tmp_path / "letter.txt").write_text("Dear")
 
     with pytest.raises(

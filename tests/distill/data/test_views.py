@@ -1,4 +1,4 @@
-"""One deterministic crop, which teacher and student are both shown."""
+"""Deterministic crops that teacher and student both see."""
 
 import dataclasses
 import hashlib
@@ -100,13 +100,13 @@ def test_teacher_and_student_see_the_same_pixels_at_their_own_sizes(picture: Ima
         assert np.array_equal(mirrored, np.asarray(ImageOps.mirror(expected)))
 
 
-def test_half_of_the_views_are_mirrored_where_flip_is_on() -> None:
+def test_half_of_the_views_are_mirrored_with_flip() -> None:
     flips = [draw_view(RANDOM, "key", number, size=(50, 50)).flip for number in range(1000)]
     # 1,000 fair coins have a standard deviation of 16.
     assert abs(sum(flips) - 500) < 80
 
 
-def test_the_centre_view_is_evaluations_preprocessing(picture: Image.Image) -> None:
+def test_the_centre_view_is_the_preprocessing_of_evaluation(picture: Image.Image) -> None:
     view = draw_view(CENTRE, "key", 7, size=picture.size)
     assert np.array_equal(render_view(picture, view, look(64)), look(64).pixels(picture))
 
@@ -144,7 +144,7 @@ def _changed(image: Image.Image, neutral: Image.Image, factor: float) -> Image.I
     return Image.fromarray(values.astype(np.uint8))
 
 
-def test_rand_augment_is_timms_own_from_numbers_that_the_view_carries(
+def test_rand_augment_is_timms_seeded_by_the_view(
     picture: Image.Image,
 ) -> None:
     changed = 0
@@ -236,7 +236,7 @@ def test_another_process_renders_the_same_pixels(picture: Image.Image) -> None:
 @pytest.mark.parametrize(
     "text", ["rand", "rand-m9-n2-mstd0.5", "rand-m15-mmax30-inc1", "rand-tweights-p0.7", "rand-t3a"]
 )
-def test_a_configuration_that_timm_knows_is_taken(text: str) -> None:
+def test_configurations_that_timm_knows_are_accepted(text: str) -> None:
     assert ViewsSection(rand_augment=text).rand_augment == text
     auto_augment.rand_augment_transform(text)
 
@@ -262,7 +262,7 @@ def test_any_other_configuration_is_refused_in_one_line(text: str) -> None:
     assert "\n" not in str(e.value)
 
 
-def test_centre_crops_have_no_use_for_rand_augment() -> None:
+def test_centre_crops_refuse_rand_augment() -> None:
     values = {"data": {"train": {"kind": "table", "path": "t.csv"}}}
     views = {"kind": "center", "rand_augment": "rand-m9"}
     with pytest.raises(RecipeError, match=r"views\.rand_augment: only views\.kind: random uses it"):
@@ -278,7 +278,7 @@ def jpeg(*size: int) -> Sample:
     return Sample("a.jpg", file.getvalue(), (), None)
 
 
-def test_draft_is_part_of_what_a_cache_is_known_by() -> None:
+def test_draft_is_part_of_the_fingerprint() -> None:
     for settings in (RANDOM, CENTRE):
         drafted = dataclasses.replace(settings, draft=64)
         assert drafted.to_dict() == {**settings.to_dict(), "draft": 64}

@@ -43,7 +43,7 @@ def test_a_folder_without_classes_names_the_field(tmp_path: Path) -> None:
         name_labels(str(tmp_path), field="--labels")
 
 
-def test_labels_of_a_command_line_are_names_or_a_place(tmp_path: Path) -> None:
+def test_labels_on_the_command_line_are_names_or_a_file(tmp_path: Path) -> None:
     text, listed = tmp_path / "l.txt", tmp_path / "l.json"
     text.write_text("cat, big\ndog\n")
     listed.write_text('["cat", "dog"]')
@@ -67,17 +67,17 @@ def test_names_of_folders_are_known_in_words() -> None:
     assert not are_labels(["2020-01", "cat"], labels)
 
 
-def test_numbers_of_wordnet_are_no_part_of_a_label(tmp_path: Path) -> None:
+def test_wordnet_numbers_are_not_part_of_a_label(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("n01440764 tench, Tinca tinca\nn01558993\trobin\n")
     assert read_labels(str(tmp_path / "l.txt"), field="labels") == ("tench, Tinca tinca", "robin")
 
 
-def test_a_label_may_begin_with_what_looks_like_a_number_of_wordnet(tmp_path: Path) -> None:
+def test_a_label_may_begin_like_a_wordnet_number(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("n01440764 tench\nrobin\n")
     assert read_labels(str(tmp_path / "l.txt"), field="labels") == ("n01440764 tench", "robin")
 
 
-def test_folders_called_by_wordnet_are_named_by_their_numbers(tmp_path: Path) -> None:
+def test_folders_with_wordnet_numbers_get_their_names(tmp_path: Path) -> None:
     (tmp_path / "l.txt").write_text("n01558993 robin\nn02 x\nn01440764 tench, Tinca tinca\n")
     folders = ["n01440764", "n01558993"]
     assert name_folders(folders, str(tmp_path / "l.txt")) == ("tench, Tinca tinca", "robin")

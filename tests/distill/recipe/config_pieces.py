@@ -1,4 +1,4 @@
-"""What tests of the configuration stand on: the smallest recipe, and what is wrong with another."""
+"""What tests of the configuration share: the smallest recipe, and the mistakes of others."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""The configuration's models: frozen, closed, described, and consistent in themselves."""
+"""The sections of a recipe: frozen, closed, described and consistent."""
 
 import re
 import subprocess
@@ -81,7 +81,7 @@ def test_importing_it_loads_no_torch() -> None:
 # --- one entry or a list
 
 
-def test_one_entry_and_a_list_read_alike() -> None:
+def test_one_entry_reads_like_a_list_of_one() -> None:
     source = {"kind": "table", "path": "a.csv"}
     single, listed = config(data={"train": source}), config(data={"train": [source]})
     assert single.train_sources == listed.train_sources == (TableSection(path="a.csv"),)
@@ -99,21 +99,21 @@ def test_an_empty_list_is_a_mistake() -> None:
 # --- defaults that follow from other fields
 
 
-def test_length_is_ten_epochs_unless_given() -> None:
+def test_a_run_has_ten_epochs_by_default() -> None:
     assert (config().train.steps, config().train.epochs) == (None, 10.0)
     run = config(train={"steps": 30})
     assert (run.train.steps, run.train.epochs) == (30, None)
     assert config(train={"epochs": 0.5}).train.epochs == 0.5
 
 
-def test_exactly_one_length() -> None:
+def test_a_run_has_exactly_one_length() -> None:
     both = mistakes(train={"steps": 30, "epochs": 2})
     assert both == ["r.yaml: train.steps: found 30 and epochs 2; give only one"]
     (neither,) = mistakes(train={"steps": None, "epochs": None})
     assert neither.startswith("r.yaml: train.steps: missing")
 
 
-def test_centre_views_are_one_unless_given() -> None:
+def test_centre_crops_have_one_view_by_default() -> None:
     assert config(views={"kind": "center"}).cache.views == 1
     (line,) = mistakes(views={"kind": "center"}, cache={"views": 4})
     assert line.startswith("r.yaml: cache.views: found 4, must be 1")
@@ -122,7 +122,7 @@ def test_centre_views_are_one_unless_given() -> None:
 # --- without a teacher
 
 
-def test_no_teacher_means_no_term_that_needs_one() -> None:
+def test_terms_that_need_a_teacher_are_refused_without_one() -> None:
     values = {"teacher": None, "student": {"width": 64}}
     (line,) = mistakes(**values)
     assert line.startswith("r.yaml: losses: kl_divergence and corpus_kl and")
@@ -132,20 +132,20 @@ def test_no_teacher_means_no_term_that_needs_one() -> None:
     assert run.teachers == ()
 
 
-def test_absent_in_training_means_the_same() -> None:
+def test_a_teacher_absent_in_training_counts_as_none() -> None:
     (line,) = mistakes(train={"teacher": "absent"})
     assert line.startswith("r.yaml: losses: kl_divergence and")
     assert config(train={"teacher": "absent"}, losses={"contrastive": 1}).teachers
 
 
-def test_no_teacher_needs_a_width_for_towers_alone() -> None:
+def test_without_a_teacher_only_towers_need_a_width() -> None:
     losses = {"contrastive": 1}
     (line,) = mistakes(teacher=None, losses=losses)
     assert line.startswith("r.yaml: student.width: missing")
     config(teacher=None, losses=losses, student={"kind": "hf", "model": "x"})
 
 
-def test_a_teacher_cannot_teach_where_there_is_none() -> None:
+def test_training_with_a_teacher_needs_one() -> None:
     lines = mistakes(teacher=None, student={"width": 8}, train={"teacher": "live"})
     assert lines[0].startswith("r.yaml: train.teacher: found 'live', but the recipe has no teacher")
 
@@ -153,7 +153,7 @@ def test_a_teacher_cannot_teach_where_there_is_none() -> None:
 # --- students
 
 
-def test_teachers_of_a_list_differ_and_weigh_something() -> None:
+def test_teachers_of_a_list_differ_and_have_weight() -> None:
     other = {"model": "other/teacher"}
     assert [
         entry.weight for entry in config(teacher=[{**TEACHER, "weight": 2}, other]).teachers
@@ -208,7 +208,7 @@ def test_students_that_contradict_themselves(student: dict[str, Any], path: str)
     assert mistakes(student=student)[0].startswith(f"r.yaml: {path}")
 
 
-def test_a_student_of_one_tower_takes_only_terms_of_one() -> None:
+def test_a_student_with_one_tower_takes_only_terms_for_one() -> None:
     (line,) = mistakes(student={"text": None})
     assert line == (
         "r.yaml: losses.kl_divergence: needs both towers, but the student has one; set it to 0"
@@ -230,7 +230,7 @@ def test_every_term_fits_one_tower_or_is_refused_in_one_line(term: str, absent: 
     assert line.startswith(f"r.yaml: losses.{term}: needs {needed}, but the student has ")
 
 
-def test_one_tower_cannot_do_without_a_teacher() -> None:
+def test_one_tower_needs_a_teacher() -> None:
     (line,) = mistakes(
         student={"text": None}, losses={"embedding_alignment": 1}, train={"teacher": "absent"}
     )
@@ -252,7 +252,7 @@ def test_retrieval_has_no_classes() -> None:
     assert mistakes(evaluate=[entry])[0].startswith("r.yaml: evaluate.0.classes: only zero_shot")
 
 
-def test_ranges_go_upwards() -> None:
+def test_the_ends_of_a_range_are_in_order() -> None:
     (line,) = mistakes(views={"scale": [0.9, 0.5]})
     assert line == "r.yaml: views.scale: found [0.9, 0.5], the first must be ≤ the second"
 
@@ -263,7 +263,7 @@ def test_half_precision_needs_a_gpu() -> None:
     )
 
 
-def test_templates_and_classes_from_a_list_or_a_file(tmp_path: Any) -> None:
+def test_templates_and_classes_come_from_a_list_or_a_file(tmp_path: Any) -> None:
     names, prompts = tmp_path / "names.txt", tmp_path / "prompts.txt"
     names.write_text("\ufeffred fox\n\n  Hund \n", encoding="utf-8")
     prompts.write_text("a {}.\nno place\n")
@@ -284,7 +284,7 @@ def test_templates_and_classes_from_a_list_or_a_file(tmp_path: Any) -> None:
         _ = missing.class_list
 
 
-def test_held_out_only_where_nothing_else_is_named() -> None:
+def test_data_is_held_out_only_if_no_set_is_named() -> None:
     assert config().holds_out
     scenes = {"kind": "scenes"}
     assert not config(data={"validation": scenes}).holds_out

@@ -1,4 +1,4 @@
-"""Recipes are read, and their mistakes found, without any heavy library."""
+"""Reading a recipe and finding its mistakes loads no heavy library."""
 
 import json
 from pathlib import Path

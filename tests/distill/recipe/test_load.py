@@ -1,4 +1,4 @@
-"""Recipes: every mistake in one line, YAML's traps, and the way back to YAML."""
+"""Recipes: one line for each mistake, the traps of YAML, and writing YAML."""
 
 import json
 import re
@@ -156,7 +156,7 @@ def test_an_empty_recipe(recipe: Any, text: str) -> None:
     ]
 
 
-def test_files_that_are_no_recipe(recipe: Any, tmp_path: Path) -> None:
+def test_files_that_are_not_recipes(recipe: Any, tmp_path: Path) -> None:
     assert mistakes(tmp_path / "none.yaml")[0].startswith("none.yaml: there is no such recipe")
     with pytest.raises(RecipeError, match="a folder, not a recipe"):
         load_recipe(tmp_path)
@@ -169,7 +169,7 @@ def test_files_that_are_no_recipe(recipe: Any, tmp_path: Path) -> None:
     assert len(mistakes(recipe("a: !!python/object:os.system {}"))) == 1
 
 
-def test_a_key_twice_is_a_mistake(recipe: Any) -> None:
+def test_a_key_given_twice_is_a_mistake(recipe: Any) -> None:
     assert mistakes(recipe("seed: 1\ntrain: {steps: 3}\nseed: 2\n")) == [
         (
             "r.yaml: line 3, column 1: the key 'seed' is given twice, here and in line 1; keep one "
@@ -194,7 +194,7 @@ def test_whole_numbers_may_have_an_exponent(recipe: Any) -> None:
 
 @pytest.mark.parametrize("comments", [True, False])
 @pytest.mark.parametrize("text", [MINIMAL, FULL])
-def test_what_is_written_loads_as_the_same(recipe: Any, text: str, comments: bool) -> None:
+def test_a_written_recipe_loads_as_the_same(recipe: Any, text: str, comments: bool) -> None:
     run = load_recipe(recipe(text))
     assert load_recipe(recipe(to_yaml(run, comments=comments))) == run
 
@@ -249,12 +249,12 @@ def test_default_values_of_the_command_line(tmp_path: Path) -> None:
         ("open_clip:a/folder", {"kind": "open_clip", "model": "a/folder"}),
     ],
 )
-def test_a_teacher_by_its_name(name: str, values: dict[str, str]) -> None:
+def test_a_name_gives_the_kind_of_teacher(name: str, values: dict[str, str]) -> None:
     assert default_values(teacher=name)["teacher"] == values
     assert resolve(default_values(teacher=name), where="r").teachers[0].kind == values["kind"]
 
 
-def test_the_folder_of_a_run_is_a_student(tmp_path: Path) -> None:
+def test_the_folder_of_a_run_means_a_student(tmp_path: Path) -> None:
     (tmp_path / "student").mkdir()
     name = str(tmp_path)
     assert default_values(teacher=name)["teacher"] == {"kind": "student", "model": name}
@@ -262,7 +262,7 @@ def test_the_folder_of_a_run_is_a_student(tmp_path: Path) -> None:
     assert default_values(teacher=name)["teacher"] == {"kind": "hf", "model": name}
 
 
-def test_a_teacher_without_a_kind_is_one_of_transformers(
+def test_a_teacher_without_a_kind_is_from_transformers(
     recipe: Any,
 ) -> None:
     run = load_recipe(recipe("teacher: {model: x}"))
@@ -288,7 +288,7 @@ def test_data_of_the_command_line_is_guessed(tmp_path: Path) -> None:
 # --- the files of configs/
 
 
-def test_schema_in_configs_is_the_one_of_the_code() -> None:
+def test_the_schema_in_configs_is_up_to_date() -> None:
     written = json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8"))
     assert written == json_schema(), "run: clip-distill recipe --schema > configs/schema.json"
 

@@ -1,4 +1,4 @@
-"""The losses of a recipe: presets, the terms beside them, and what refuses them."""
+"""The losses of a recipe: presets, additional terms, and what is refused."""
 
 import inspect
 from typing import Any, get_args

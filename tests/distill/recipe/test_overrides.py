@@ -1,4 +1,4 @@
-"""`--set`: every place of a recipe from the command line."""
+"""`--set`: changing any place of a recipe from the command line."""
 
 import json
 from typing import Any
@@ -102,7 +102,7 @@ def test_the_last_set_wins(recipe: Any) -> None:
         ),
     ],
 )
-def test_set_on_a_path_that_is_not_there(recipe: Any, override: str, line: str) -> None:
+def test_set_on_a_path_that_leads_nowhere(recipe: Any, override: str, line: str) -> None:
     text = "teacher: [{model: a}]\ndata: {train: {kind: table, path: a}, validation: null}\n"
     assert mistakes(recipe(text), override) == [line]
 

@@ -1,4 +1,4 @@
-"""Every kind of source is registered whole: its row, its opener, its documentation."""
+"""Every kind of source is fully registered: its row, its opener and its documentation."""
 
 import inspect
 import re
@@ -67,7 +67,7 @@ def test_the_arguments_of_a_row_are_those_of_its_opener(row: type[SourceRow]) ->
     assert (section.rendered(Path("out")) is None) == (row.preview is None)
 
 
-def test_a_half_done_registration_is_told() -> None:
+def test_a_half_done_registration_says_what_is_missing() -> None:
     class NoOpener(SourceRow):
         kind: Literal["new"] = "new"
         path: Text
@@ -105,7 +105,7 @@ def test_a_half_done_registration_is_told() -> None:
     assert lines(FolderSection) == []
 
 
-def test_a_kind_that_is_given_twice_is_named() -> None:
+def test_a_duplicate_kind_is_named() -> None:
     class SameKind(SourceRow):
         kind: Literal["folder"] = "folder"
 

@@ -1,4 +1,4 @@
-"""What a recipe may say of how towers start and learn, and what contradicts itself."""
+"""How a recipe says that towers start and learn, and the contradictions that are refused."""
 
 from typing import Any
 
@@ -19,7 +19,7 @@ def mistakes(**values: Any) -> list[str]:
     return str(caught.value).splitlines()
 
 
-def test_all_of_it_is_off_unless_asked_for() -> None:
+def test_everything_is_off_by_default() -> None:
     train, student = config().train, config().student
     assert (train.image_learning_rate, train.text_learning_rate, train.layer_decay) == (None,) * 3
     assert (train.freeze_image_steps, train.freeze_text_steps, train.ema_decay) == (0, 0, None)
@@ -49,7 +49,7 @@ def test_values_out_of_range_are_mistakes(field: str, value: Any) -> None:
     assert line.startswith(f"r.yaml: train.{field}: found ")
 
 
-def test_layers_are_kept_of_a_model_and_not_of_a_config() -> None:
+def test_layers_are_kept_from_a_model_but_not_from_a_config() -> None:
     assert config(student={"text": {"keep_every": 3}}).student.text.keep_every == 3
     assert mistakes(student={"text": {"keep_every": 0}})[0].startswith("r.yaml: student.text.keep_")
     own = {"config": {"num_hidden_layers": 4}, "pretrained": False, "keep_every": 2}
