@@ -31,7 +31,7 @@ def common_towers(
     """Return the name and both models' embeddings of each tower that both have.
 
     Raises:
-        ValueError: there is no such tower, or the batches of a tower differ.
+        ValueError: the models have no tower in common, or the batches of a tower differ.
     """
     towers = [
         (tower, ours, theirs)
@@ -80,7 +80,7 @@ def check_groups(term: str, groups: Tensor | None, rows: Tensor) -> Tensor | Non
     """Return the group ids on the device of the rows.
 
     Raises:
-        ValueError: there is not one id for each row.
+        ValueError: the groups are not one id for each row.
     """
     if groups is None:
         return None

@@ -15,7 +15,7 @@ from typing import Literal
 # - groups: which rows of the batch are true pairs of each other;
 # - bank: the teacher's embeddings of a fixed list of texts;
 # - corpus_image, corpus_text: the teacher's embeddings of pictures and captions of the corpus;
-# - image_partners, text_partners: which of those truly belong to the rows of the batch.
+# - image_partners, text_partners: the rows of the corpus that truly belong to rows of the batch.
 Input = Literal[
     "student",
     "teacher",
@@ -76,8 +76,8 @@ class ChoiceOrNumber:
 class TermField:
     """A field that a term has in a recipe, besides its weight and schedule.
 
-    An ``argument`` is passed to the term's function under the same name; any other field is an
-    option, which whoever calls the function acts on.
+    An ``argument`` is passed to the term's function under the same name. Any other field is an
+    option, which the function's caller acts on.
     """
 
     name: str

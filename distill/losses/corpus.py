@@ -31,8 +31,8 @@ def corpus_kl(
     """Match the teacher's distributions over its embeddings of the corpus.
 
     ``τ² · KL(Pt ‖ Ps)``, the mean over rows and over the student's towers. For images, P is the row
-    softmax of ``scale · I corpus_textᵀ / τ``; for texts, that of ``scale · T corpus_imageᵀ / τ``;
-    τ is the temperature.
+    softmax of ``scale · I corpus_textᵀ / τ``. For texts, it is that of
+    ``scale · T corpus_imageᵀ / τ``. τ is the temperature.
 
     Args:
         student: The student's embeddings ``[B, D]``.

@@ -58,8 +58,8 @@ PRESETS: Mapping[str, _Preset] = {
             "prompt_kl": {"weight": 0.3, "temperature": 1.0},
             "relational": {"weight": 0.1, "temperature": 1.0},
         },
-        source="DIME-FM (Sun et al., ICCV 2023, https://arxiv.org/abs/2303.18232), its pseudo-"
-        "captions taken by a bank of prompts; the weight of relational is our own",
+        source="DIME-FM (Sun et al., ICCV 2023, https://arxiv.org/abs/2303.18232), with a bank of "
+        "prompts instead of its pseudo-captions; the weight of relational is our own",
     ),
 }
 

@@ -14,7 +14,7 @@ from distill.losses.catalogue import TERMS, Input
 from distill.losses.embeddings import Embeddings, split
 from distill.teacher.shares import Share
 
-# What an error says of an input that is missing; a term's function itself checks the others.
+# What an error says about a missing input; the term's function checks all other inputs.
 _MISSING: Mapping[Input, str] = {
     "student_image": "needs images, but the student has no image tower",
     "teacher_image": "needs images, but the teacher has no image tower",
@@ -26,11 +26,11 @@ _MISSING: Mapping[Input, str] = {
 class Term:
     """A term of a recipe: its weight, its function's own arguments, and its options.
 
-    With a schedule the weight goes from ``weight`` at the start of the run to ``end`` at its end,
+    With a schedule, the weight goes from ``weight`` at the start of the run to ``end`` at its end,
     in a straight line or along half a cosine. ``options`` are the recipe's fields that the term's
     function does not take. `WeightedLoss` acts on ``scale`` ("own", "teacher" for the teacher's
-    scale and bias, or a factor of the teacher's scale), ``mask_ratio`` and ``mask_patch``; the
-    trainer acts on those that say where a bank comes from.
+    scale and bias, or a factor of the teacher's scale), ``mask_ratio`` and ``mask_patch``. The
+    trainer acts on the options that say where a bank comes from.
     """
 
     weight: float
@@ -78,7 +78,7 @@ class Banks:
 
 @dataclass(frozen=True)
 class Mask:
-    """What is hidden of a picture: a share of its square patches of ``patch`` pixels a side."""
+    """What is hidden in a picture: a share of its square patches of ``patch`` pixels per side."""
 
     ratio: float
     patch: int
@@ -97,13 +97,13 @@ class WeightedLoss:
     def __init__(self, terms: Mapping[str, Term], *, shares: Sequence[Share] = ()) -> None:
         """Take the terms by name, and the shares of the teachers if there are several.
 
-        The embeddings of several teachers come joined (`distill.teacher.shares.join`). A term that
-        the catalogue applies to each teacher is the weighted mean of its values for the single
-        teachers, which has the gradient of the term for their mean distribution. Every other term
-        takes the joined embeddings as those of one teacher.
+        The embeddings of several teachers come joined (`distill.teacher.shares.join`). If the
+        catalogue applies a term to each teacher, its value is the weighted mean over the teachers.
+        Its gradient is then that of the term for their mean distribution. Every other term takes
+        the joined embeddings as those of one teacher.
 
         Raises:
-            ValueError: there is no term, or one is unknown; the message lists the known ones.
+            ValueError: no term is given, or one is unknown; the message lists the known ones.
         """
         known = ", ".join(TERMS)
         if not terms:

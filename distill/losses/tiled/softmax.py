@@ -210,7 +210,7 @@ class _SoftmaxLoss(torch.autograd.Function):
 def _forward(
     student: Product, teacher: Product | None, plan: Plan
 ) -> tuple[Tensor, list[Tensor], list[Tensor]]:
-    """Return the loss, the log-sum-exps (student's and teacher's rows, then columns), tiles."""
+    """Return the loss, the log-sum-exps (both models' rows, then columns), and the kept tiles."""
     count, width = len(student.rows), len(student.columns)
     wide = accumulator(student.rows)
     models = [student] if teacher is None else [student, teacher]

@@ -18,7 +18,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor
 
-# A matrix of at most so many logits is one tile, and is kept for the backward pass.
+# A matrix of at most this many logits is one tile, and is kept for the backward pass.
 _WHOLE = 1 << 20
 # The largest tile: on a CPU it should fit the caches, on a GPU there should be few tiles.
 _CPU_ENTRIES, _CPU_ROWS = 1 << 22, 512
