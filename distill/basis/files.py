@@ -21,7 +21,7 @@ def write_whole(path: Path, content: str | bytes, *, shared: bool = False) -> No
     """Write a file, text as UTF-8; ``shared`` is as in :func:`whole_file`.
 
     Raises:
-        OSError: the file cannot be written; an older one is still there.
+        OSError: The file cannot be written; an older one is still there.
     """
     content = content.encode("utf-8") if isinstance(content, str) else content
     with whole_file(path, shared=shared) as temporary:
@@ -40,7 +40,7 @@ def whole_file(path: Path, *, shared: bool = False) -> Iterator[Path]:
             temporary file, and the last one to finish wins.
 
     Raises:
-        OSError: the file cannot be renamed.
+        OSError: The file cannot be renamed.
     """
     temporary = path.with_name(f".{path.name}{_unique(shared)}.tmp")
     try:
@@ -62,7 +62,7 @@ def whole_folder(path: Path, *, shared: bool = False) -> Iterator[Path]:
         shared: Whether other processes may write this folder at the same time, as for a file.
 
     Raises:
-        OSError: a folder cannot be created or renamed.
+        OSError: A folder cannot be created or renamed.
     """
     unique = _unique(shared)
     temporary = path.with_name(f".{path.name}{unique}.tmp")

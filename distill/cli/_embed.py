@@ -24,8 +24,8 @@ def embed_places(bundle: Path, places: Sequence[Path], *, schema: str | None) ->
     ``schema`` names the columns of such a file; the default is ``image:str:1``.
 
     Raises:
-        DataError: there is nothing to embed, or a schema is given without a file of lines.
-        BundleError: the bundle cannot be loaded, or has no image tower.
+        DataError: There is nothing to embed, or a schema is given without a file of lines.
+        BundleError: The bundle cannot be loaded, or has no image tower.
     """
     lines = [place for place in places if place.suffix.lower() in _LINE_SUFFIXES]
     if lines and len(places) > 1:
@@ -45,7 +45,7 @@ def find_pictures(places: Sequence[Path]) -> list[Path]:
     """Return the files among ``places`` and the pictures in the folders, each folder sorted.
 
     Raises:
-        DataError: a place does not exist, or no place has a picture.
+        DataError: A place does not exist, or no place has a picture.
     """
     found: list[Path] = []
     for place in places:

@@ -30,8 +30,8 @@ def embed_lines(model: EdgeModel, path: Path, *, schema: str) -> Embedded:
     lines are not merged.
 
     Raises:
-        DataError: the schema or the file cannot be used, or no line can be read.
-        BundleError: the bundle has no image tower.
+        DataError: The schema or the file cannot be used, or no line can be read.
+        BundleError: The bundle has no image tower.
     """
     try:
         columns = parse_schema(schema)
@@ -64,8 +64,8 @@ def embed_texts(model: EdgeModel, path: Path) -> Embedded:
     Empty lines give no row, and equal lines are not merged.
 
     Raises:
-        DataError: the file cannot be used, or no line can be read.
-        BundleError: the bundle has no text tower.
+        DataError: The file cannot be used, or no line can be read.
+        BundleError: The bundle has no text tower.
     """
     unreadable: list[str] = []
 

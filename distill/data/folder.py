@@ -28,7 +28,7 @@ def open_folder(
     outside the class folders are in the source's ``skipped``.
 
     Raises:
-        DataError: there are no class folders, a class folder has no pictures, or a template has no
+        DataError: There are no class folders, a class folder has no pictures, or a template has no
             place for the class.
     """
     return _FolderSource(Path(path), templates=templates, classes=classes)

@@ -28,7 +28,7 @@ def guess_source(path: str, *, unlabelled: bool = False) -> dict[str, Any]:
     too, and a table next to pictures is ignored.
 
     Raises:
-        DataError: the path is none of these; the message says what was expected and found.
+        DataError: The path is none of these; the message says what was expected and found.
     """
     if is_shards(path):
         return {"kind": "shards", "path": path}

@@ -31,7 +31,7 @@ def open_hub(
     The data set contains the pictures, which stay undecoded until they are opened.
 
     Raises:
-        DataError: the data set does not exist or cannot be fetched, or a column does not fit.
+        DataError: The data set does not exist or cannot be fetched, or a column does not fit.
     """
     folder = Path(path)
     if folder.is_file():

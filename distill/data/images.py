@@ -15,7 +15,7 @@ def open_images(path: str | Path) -> Source:
     Hidden files and folders are ignored, and so are files without the suffix of a picture.
 
     Raises:
-        DataError: there is no such folder, or no picture in it.
+        DataError: There is no such folder, or no picture in it.
     """
     path = Path(path)
     if not path.is_dir():

@@ -35,7 +35,7 @@ def open_source(row: SourceRow, *, output: Path, index_folder: Path | None = Non
         index_folder: A folder for indices of shards that cannot be written next to the tars.
 
     Raises:
-        DataError: the data cannot be used.
+        DataError: The data cannot be used.
     """
     return _call(row.opener, row.arguments(output=output, index_folder=index_folder))
 
@@ -44,7 +44,7 @@ def preview_source(row: SourceRow, *, output: Path, index_folder: Path | None = 
     """Open a source, drawing in memory the pictures that are not rendered yet.
 
     Raises:
-        DataError: the data cannot be used.
+        DataError: The data cannot be used.
     """
     missing = unrendered(row, output=output) is not None
     opener = row.preview if missing and row.preview is not None else row.opener

@@ -40,7 +40,7 @@ def walk(folder: Path, *, outside: Path | None = None) -> Iterator[str]:
     ``outside`` is never listed.
 
     Raises:
-        DataError: a folder cannot be read.
+        DataError: A folder cannot be read.
     """
     seen = set() if outside is None else {_identity(outside)}
     waiting = [""]

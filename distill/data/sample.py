@@ -33,7 +33,7 @@ class _Stored(Protocol):
         """Return the bytes.
 
         Raises:
-            DataError: they cannot be read.
+            DataError: They cannot be read.
         """
         ...
 
@@ -177,7 +177,7 @@ def open_image(sample: Sample, *, draft: int | None = None) -> Image.Image:
     least ``draft`` pixels.
 
     Raises:
-        DataError: the picture is missing, too large or cannot be read; the message names it.
+        DataError: The picture is missing, too large or cannot be read; the message names it.
     """
     image = sample.image
     if isinstance(image, Path):
@@ -207,7 +207,7 @@ def split_by_hash(source: Source, *, share: float, at_most: int) -> tuple[Subset
     keep the order of the source.
 
     Raises:
-        DataError: the source has fewer than two samples, or all of them belong to one group.
+        DataError: The source has fewer than two samples, or all of them belong to one group.
     """
     samples = (source[index] for index in range(len(source)))
     hashes = np.fromiter(
@@ -235,7 +235,7 @@ def check_skips(source_name: str, skips: Sequence[Skip], total: int, *, max_skip
     ``total`` includes the skipped entries.
 
     Raises:
-        DataError: too many were skipped; the message names the first of them.
+        DataError: Too many were skipped; the message names the first of them.
     """
     if not skips or len(skips) <= max_skipped * total:
         return
@@ -251,7 +251,7 @@ def check_source(source: Source, *, max_skipped: float) -> None:
     """Stop if a source left out too many of its rows or pictures while indexing.
 
     Raises:
-        DataError: as in :func:`check_skips`.
+        DataError: As in :func:`check_skips`.
     """
     rows = [skip for skip in source.skipped if skip.kind == "row"]
     pictures = [skip for skip in source.skipped if skip.kind == "picture"]

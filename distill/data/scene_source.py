@@ -19,7 +19,7 @@ def open_scenes(
     The arguments are those of :func:`distill.data.scenes.render_scenes`.
 
     Raises:
-        DataError: the folder holds other scenes or other files.
+        DataError: The folder holds other scenes or other files.
     """
     table = render_scenes(
         path, count=count, seed=seed, image_size=image_size, split=split, captioned=captioned

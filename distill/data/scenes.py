@@ -133,7 +133,7 @@ def render_scenes(
     finished one is left as it is.
 
     Raises:
-        DataError: the folder holds other scenes or other files.
+        DataError: The folder holds other scenes or other files.
     """
     limit = count if captioned is None else min(captioned, count)
     settings = _Settings(count, seed, image_size, split, limit)

@@ -15,7 +15,7 @@ def from_workers(loader: Iterable[_Made]) -> Iterator[_Made]:
     """Yield what worker processes produce, and raise a worker's error as the worker raised it.
 
     Raises:
-        ClipDistillError: a worker raised it; the message is the worker's single line.
+        ClipDistillError: A worker raised it; the message is the worker's single line.
     """
     try:
         yield from loader

@@ -24,7 +24,7 @@ def _make_teacher(recipe: Path = _RECIPE) -> Path:
     """Run the recipe and return the folder of the new teacher in the package.
 
     Raises:
-        RecipeError: the recipe is missing, has no ``student.start``, or trains on other pictures
+        RecipeError: The recipe is missing, has no ``student.start``, or trains on other pictures
             than scenes with a path.
     """
     config = load_recipe(recipe)

@@ -46,7 +46,7 @@ def prepare_start(folder: Path, *, table: Path, seed: int) -> Path:
     not at all, and an existing one is left as it is.
 
     Raises:
-        DataError: the table or its pictures cannot be read, or the table has no captions.
+        DataError: The table or its pictures cannot be read, or the table has no captions.
     """
     if (folder / "config.json").is_file():
         return folder

@@ -91,7 +91,7 @@ def _own_preprocessing(project: ReadOnlyProject, student: Student) -> Preprocess
     A timm backbone brings its own; a model of transformers has it in its folder.
 
     Raises:
-        StudentError: the file in the folder cannot be read.
+        StudentError: The file in the folder cannot be read.
     """
     section = project.config.student
     tower = getattr(student.model, "image_tower", None)

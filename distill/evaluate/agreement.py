@@ -27,8 +27,8 @@ def agreement(encoders: Sequence[Encoder], entry: EvaluationSet, options: Option
     teacher.
 
     Raises:
-        RecipeError: there is no teacher, or it lacks a tower.
-        DataError: there are no pictures, or they cannot be read.
+        RecipeError: There is no teacher, or it lacks a tower.
+        DataError: There are no pictures, or they cannot be read.
     """
     source, teacher = entry.source, options.lender
     if teacher is None:
@@ -81,7 +81,7 @@ def any_pictures(entry: EvaluationSet) -> list[int]:
     """Return the indices of the pictures to measure.
 
     Raises:
-        DataError: there are none.
+        DataError: There are none.
     """
     indices = choose(entry.source, lambda _: True, entry.samples)
     if not indices:

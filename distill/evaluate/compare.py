@@ -26,8 +26,8 @@ def check_set(entry: EvaluationSet) -> None:
     """Check that a set has what its task needs, without reading a picture.
 
     Raises:
-        RecipeError: the task is unknown.
-        DataError: the set lacks labels or captions, or a label is not among its classes.
+        RecipeError: The task is unknown.
+        DataError: The set lacks labels or captions, or a label is not among its classes.
     """
     task_named(entry.task, of=f"evaluate.{entry.name}").check(entry)
 
@@ -38,8 +38,8 @@ def measure(
     """Measure encoders on one set.
 
     Raises:
-        RecipeError: the task is unknown, or it needs a teacher and there is none.
-        DataError: the set lacks what the task needs, or cannot be read.
+        RecipeError: The task is unknown, or it needs a teacher and there is none.
+        DataError: The set lacks what the task needs, or cannot be read.
     """
     task = task_named(entry.task, of=f"evaluate.{entry.name}")
     return task.measure(encoders, entry, options or Options())
@@ -69,8 +69,8 @@ def compare(
         The content of ``report.json``, and the pictures that could not be read.
 
     Raises:
-        RecipeError: two sets or two encoders have the same name, or a task is unknown.
-        DataError: a set lacks what its task needs, or cannot be read.
+        RecipeError: Two sets or two encoders have the same name, or a task is unknown.
+        DataError: A set lacks what its task needs, or cannot be read.
     """
     _check_names("evaluate", [entry.name for entry in sets])
     _check_names("models", [encoder.name for encoder in encoders])

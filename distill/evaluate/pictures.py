@@ -81,7 +81,7 @@ def encode_pictures(
     A picture that cannot be read is left out for all of them.
 
     Raises:
-        DataError: too many pictures cannot be read, or none can.
+        DataError: Too many pictures cannot be read, or none can.
     """
     kept: list[int] = []
     skipped: list[Skip] = []

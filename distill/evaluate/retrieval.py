@@ -20,7 +20,7 @@ def retrieval(encoders: Sequence[Encoder], entry: EvaluationSet, options: Option
     treats a caption as the picture that it belongs to. Samples without a caption are left out.
 
     Raises:
-        DataError: no sample has a caption, or pictures cannot be read.
+        DataError: No sample has a caption, or pictures cannot be read.
     """
     source = entry.source
     indices = captioned_pictures(entry)
@@ -51,7 +51,7 @@ def captioned_pictures(entry: EvaluationSet) -> list[int]:
     """Return the indices of the pictures to measure.
 
     Raises:
-        DataError: no sample has a caption.
+        DataError: No sample has a caption.
     """
     indices = choose(entry.source, lambda sample: bool(sample.captions), entry.samples)
     if not indices:

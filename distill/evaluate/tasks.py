@@ -68,7 +68,7 @@ def task_named(name: str, *, of: str = "evaluate") -> Task:
     """Return a task by its name; ``of`` says in the message which set asks for it.
 
     Raises:
-        RecipeError: there is no such task.
+        RecipeError: There is no such task.
     """
     for task in TASKS:
         if task.name == name:

@@ -22,7 +22,7 @@ def zero_shot(encoders: Sequence[Encoder], entry: EvaluationSet, options: Option
     """Rank all classes for each labelled picture. Samples without a label are left out.
 
     Raises:
-        DataError: no sample has a label, a label is not among the classes, or pictures cannot be
+        DataError: No sample has a label, a label is not among the classes, or pictures cannot be
             read.
     """
     names, labels = label_pictures(entry)
@@ -59,7 +59,7 @@ def label_pictures(entry: EvaluationSet) -> tuple[list[str], dict[int, int]]:
     """Return the candidate classes, and the class number of each picture to measure by its index.
 
     Raises:
-        DataError: no sample has a label, or a label is not among the classes.
+        DataError: No sample has a label, or a label is not among the classes.
     """
     source = entry.source
     indices = choose(source, lambda sample: sample.label is not None, entry.samples)

@@ -14,7 +14,7 @@ def class_folders(path: Path) -> tuple[str, ...]:
     """Return the names of the class folders, sorted.
 
     Raises:
-        DataError: the folder is missing, holds no folders, or holds splits instead of classes.
+        DataError: The folder is missing, holds no folders, or holds splits instead of classes.
     """
     if not path.is_dir():
         found = "a file" if path.is_file() else "nothing"
@@ -41,7 +41,7 @@ def listed(folder: Path) -> tuple[list[str], list[str]]:
     A link that leads nowhere counts as a file; pipes and devices are neither.
 
     Raises:
-        DataError: the folder is missing or may not be read.
+        DataError: The folder is missing or may not be read.
     """
     files: list[str] = []
     folders: list[str] = []

@@ -24,7 +24,7 @@ class LabelSet:
         """All prompts, label by label, with spaces for "_" in a label.
 
         Raises:
-            DataError: a template has no place for the label.
+            DataError: A template has no place for the label.
         """
         spoken = map(label_in_words, self.names)
         return tuple(insert(text, name) for name in spoken for text in self.templates)

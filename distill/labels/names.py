@@ -38,7 +38,7 @@ def read_lines(path: Path, *, field: str) -> tuple[str, ...]:
     """Return the lines of a text file that are not empty.
 
     Raises:
-        DataError: the file cannot be read or has no such line; the message names ``field``.
+        DataError: The file cannot be read or has no such line; the message names ``field``.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -64,7 +64,7 @@ def read_labels(name: str, *, field: str) -> tuple[str, ...]:
     folder, the labels are the sorted names of its subfolders.
 
     Raises:
-        DataError: the labels cannot be read; the message names ``field``.
+        DataError: The labels cannot be read; the message names ``field``.
     """
     path = Path(name)
     if name == _IMAGENET:
@@ -88,7 +88,7 @@ def listed_labels(given: str, *, field: str) -> tuple[str, ...]:
     """Return the labels of a command-line option: ``cat,dog``, or what `read_labels` reads.
 
     Raises:
-        DataError: the option holds no label, or the file is missing.
+        DataError: The option holds no label, or the file is missing.
     """
     place, exists = Path(given), False
     # A long list of labels cannot be the name of a file.
@@ -106,7 +106,7 @@ def name_labels(given: tuple[str, ...] | str, *, field: str) -> tuple[str, ...]:
     """Return the labels of a list, or those that `read_labels` reads from a file or folder.
 
     Raises:
-        DataError: they cannot be read, are fewer than two, or one is empty or given twice.
+        DataError: They cannot be read, are fewer than two, or one is empty or given twice.
     """
     names = read_labels(given, field=field) if isinstance(given, str) else given
     where = f"{field}: {given}" if isinstance(given, str) else field
@@ -135,7 +135,7 @@ def name_folders(folders: Sequence[str], names: str, *, field: str = "classes") 
     per folder, in the order of the folders.
 
     Raises:
-        DataError: a folder has no name, or there are more or fewer names than folders.
+        DataError: A folder has no name, or there are more or fewer names than folders.
     """
     path = Path(names)
     if path.suffix.lower() == ".json" and isinstance(values := _read_json(path, field=field), dict):

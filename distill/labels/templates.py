@@ -15,7 +15,7 @@ def fill(template: str, name: str) -> str:
     """Return a template filled with the name of a class, in words.
 
     Raises:
-        DataError: the template has neither ``{}`` nor ``{c}``.
+        DataError: The template has neither ``{}`` nor ``{c}``.
     """
     return insert(template, class_in_words(name))
 
@@ -24,7 +24,7 @@ def insert(template: str, name: str) -> str:
     """Return a template filled with a name as it is.
 
     Raises:
-        DataError: the template has neither ``{}`` nor ``{c}``.
+        DataError: The template has neither ``{}`` nor ``{c}``.
     """
     if "{}" not in template and "{c}" not in template:
         raise DataError(
@@ -46,7 +46,7 @@ def read_templates(name: str, *, field: str) -> tuple[str, ...]:
     template per line, which may say ``{c}`` instead of ``{}``.
 
     Raises:
-        DataError: the file cannot be read, or a line has no place for the class; the message
+        DataError: The file cannot be read, or a line has no place for the class; the message
             names ``field``.
     """
     if name == _OPENAI:
@@ -66,7 +66,7 @@ def label_templates(given: tuple[str, ...] | str, *, field: str) -> tuple[str, .
     """Return the templates of a list, or those that `read_templates` finds under a name.
 
     Raises:
-        DataError: they cannot be read, or one does not have exactly one place for the label.
+        DataError: They cannot be read, or one does not have exactly one place for the label.
     """
     templates = read_templates(given, field=field) if isinstance(given, str) else given
     for template in templates:

@@ -11,7 +11,7 @@ def both_towers(term: str, model: str, embeddings: Embeddings) -> tuple[Tensor, 
     """Return the image and text embeddings of the same pairs.
 
     Raises:
-        ValueError: a tower is missing, or the embeddings are not both ``[B, D]``.
+        ValueError: A tower is missing, or the embeddings are not both ``[B, D]``.
     """
     if embeddings.image is None or embeddings.text is None:
         missing = "image" if embeddings.image is None else "text"
@@ -31,7 +31,7 @@ def common_towers(
     """Return the name and both models' embeddings of each tower that both have.
 
     Raises:
-        ValueError: the models have no tower in common, or the batches of a tower differ.
+        ValueError: The models have no tower in common, or the batches of a tower differ.
     """
     towers = [
         (tower, ours, theirs)
@@ -80,7 +80,7 @@ def check_groups(term: str, groups: Tensor | None, rows: Tensor) -> Tensor | Non
     """Return the group ids on the device of the rows.
 
     Raises:
-        ValueError: the groups are not one id for each row.
+        ValueError: The groups are not one id for each row.
     """
     if groups is None:
         return None

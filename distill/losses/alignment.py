@@ -28,7 +28,7 @@ def embedding_alignment(
             Huber error with beta 1 summed over D.
 
     Raises:
-        ValueError: the models have no tower in common, their batches or widths differ, or the kind
+        ValueError: The models have no tower in common, their batches or widths differ, or the kind
             is unknown.
 
     Source: the FD term of CLIP-KD, https://arxiv.org/abs/2307.12732.

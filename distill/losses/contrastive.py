@@ -32,7 +32,7 @@ def contrastive(student: Embeddings, groups: Tensor | None = None) -> Tensor:
             remains.
 
     Raises:
-        ValueError: a tower is missing, or ``groups`` is not ``[B]``.
+        ValueError: A tower is missing, or ``groups`` is not ``[B]``.
 
     Source: CLIP, https://arxiv.org/abs/2103.00020. The groups handle images with several captions,
     which the simple-CLIP tutorial points out, https://github.com/moein-shariatnia/OpenAI-CLIP.
@@ -54,7 +54,7 @@ def interactive_contrastive(
     student's scale. Y and ``groups`` are those of `contrastive`. The widths must be equal.
 
     Raises:
-        ValueError: a tower is missing, batches or widths differ, or ``groups`` is not ``[B]``.
+        ValueError: A tower is missing, batches or widths differ, or ``groups`` is not ``[B]``.
 
     Source: the ICL term of CLIP-KD, https://arxiv.org/abs/2307.12732.
     """
@@ -77,7 +77,7 @@ def sigmoid_contrastive(student: Embeddings, groups: Tensor | None = None) -> Te
     of the same group, and −1 otherwise. ``groups`` are those of `contrastive`.
 
     Raises:
-        ValueError: a tower is missing, or ``groups`` is not ``[B]``.
+        ValueError: A tower is missing, or ``groups`` is not ``[B]``.
 
     Source: SigLIP, https://arxiv.org/abs/2303.15343.
     """
@@ -102,7 +102,7 @@ def soft_target(student: Embeddings, temperature: float = 1.0) -> Tensor:
     S.
 
     Raises:
-        ValueError: a tower is missing, or the temperature is not above 0.
+        ValueError: A tower is missing, or the temperature is not above 0.
 
     Source: the simple-CLIP tutorial, https://github.com/moein-shariatnia/OpenAI-CLIP, with two
     corrections: embeddings are normalised, and no gradient flows through the target.

@@ -44,7 +44,7 @@ def corpus_kl(
         temperature: Divides the logits of both models.
 
     Raises:
-        ValueError: the student has no tower, the teacher lacks one of the student's towers, a bank
+        ValueError: The student has no tower, the teacher lacks one of the student's towers, a bank
             is missing or empty, the batches or widths differ, or the temperature is not above 0.
 
     Source: our own. The corpus comes from the teacher's cache.
@@ -77,7 +77,7 @@ def corpus_contrastive(
             that belong together.
 
     Raises:
-        ValueError: the student has no tower, a bank or its partners are missing, or a width is
+        ValueError: The student has no tower, a bank or its partners are missing, or a width is
             not that of the bank.
 
     Source: our own. Within a batch, it is the ICL term of CLIP-KD,
@@ -113,7 +113,7 @@ def corpus_relational(
     ``corpus_text``.
 
     Raises:
-        ValueError: for the same reasons as `corpus_kl`.
+        ValueError: For the same reasons as `corpus_kl`.
 
     Source: our own. Within a batch, and with the student's rows on both sides, it is
     `distill.losses.distributions.relational`.

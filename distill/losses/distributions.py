@@ -21,7 +21,7 @@ def kl_divergence(student: Embeddings, teacher: Embeddings, temperature: float =
         temperature: Divides the logits of both models.
 
     Raises:
-        ValueError: a tower is missing, the batches differ, or the temperature is not above 0.
+        ValueError: A tower is missing, the batches differ, or the temperature is not above 0.
 
     Source: Hinton et al. 2015, https://arxiv.org/abs/1503.02531. Over the batch of a dual encoder,
     it is the CRD term of CLIP-KD, https://arxiv.org/abs/2307.12732.
@@ -48,7 +48,7 @@ def relational(student: Embeddings, teacher: Embeddings, temperature: float = 1.
     Each model has its own scale, and their widths may differ. The term is 0 for a single row.
 
     Raises:
-        ValueError: the models have no tower in common, the batches differ, or the temperature is
+        ValueError: The models have no tower in common, the batches differ, or the temperature is
             not above 0.
 
     Source: the intra-modal distances of DIME-FM, https://arxiv.org/abs/2303.18232. RKD also matches

@@ -28,7 +28,7 @@ def prompt_kl(
         temperature: Divides the logits of both models.
 
     Raises:
-        ValueError: the batches differ, a width is not that of the bank, the bank is empty, or the
+        ValueError: The batches differ, a width is not that of the bank, the bank is empty, or the
             temperature is not above 0.
 
     Source: distillation on class prompts, as in https://arxiv.org/abs/2303.18232.

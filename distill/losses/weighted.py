@@ -103,7 +103,7 @@ class WeightedLoss:
         the joined embeddings as those of one teacher.
 
         Raises:
-            ValueError: no term is given, or one is unknown; the message lists the known ones.
+            ValueError: No term is given, or one is unknown; the message lists the known ones.
         """
         known = ", ".join(TERMS)
         if not terms:
@@ -118,7 +118,7 @@ class WeightedLoss:
         """Return the weighted sum of the named terms alone.
 
         Raises:
-            ValueError: it has none of them.
+            ValueError: It has none of them.
         """
         kept = {name: term for name, term in self.terms.items() if name in names}
         if not kept:
@@ -133,7 +133,7 @@ class WeightedLoss:
         """The weighted sum of the terms that may train alone in the first steps.
 
         Raises:
-            ValueError: it has none of them.
+            ValueError: It has none of them.
         """
         return self.only(*(row.name for row in TERMS.values() if row.aligns))
 
@@ -183,7 +183,7 @@ class WeightedLoss:
                 that take them in place of ``student.image``.
 
         Raises:
-            ValueError: a term needs a teacher, a tower or a bank that is missing.
+            ValueError: A term needs a teacher, a tower or a bank that is missing.
         """
         values = {}
         weighted = [zero_of(student.scale, student.bias)]

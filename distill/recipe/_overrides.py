@@ -12,7 +12,7 @@ def apply_override(values: dict[str, Any], override: str) -> str:
     """Set one value of a recipe in place, and return its dotted path.
 
     Raises:
-        RecipeError: the override does not read ``a.b=value``, or its path leads through a plain
+        RecipeError: The override does not read ``a.b=value``, or its path leads through a plain
             value or a missing entry of a list.
     """
     path, equals, text = override.partition("=")

@@ -40,8 +40,8 @@ def default_values(
         output: The run folder.
 
     Raises:
-        RecipeError: the teacher is of an unknown kind.
-        DataError: data or labels cannot be read.
+        RecipeError: The teacher is of an unknown kind.
+        DataError: Data or labels cannot be read.
     """
     values: dict[str, Any] = {"teacher": _teacher_values(teacher or _DEFAULT_TEACHER)}
     if student is not None:

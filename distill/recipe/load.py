@@ -20,7 +20,7 @@ def load_recipe(path: Path, *, overrides: Sequence[str] = ()) -> RunConfig:
     """Read a recipe file, apply ``--set`` overrides, and check it.
 
     Raises:
-        RecipeError: the file cannot be read or a field is wrong; one line for each mistake.
+        RecipeError: The file cannot be read or a field is wrong; one line for each mistake.
     """
     return resolve(read_recipe(path), overrides=overrides, where=str(path))
 
@@ -29,7 +29,7 @@ def read_recipe(path: Path) -> Any:
     """Return the unchecked contents of a recipe file.
 
     Raises:
-        RecipeError: the file cannot be read, is not YAML, or is empty.
+        RecipeError: The file cannot be read, is not YAML, or is empty.
     """
     try:
         text = path.read_text(encoding="utf-8-sig")
@@ -58,7 +58,7 @@ def resolve(values: Any, *, overrides: Sequence[str] = (), where: str) -> RunCon
         where: What errors name: the recipe's file, or ``command line``.
 
     Raises:
-        RecipeError: a field or an override is wrong; one line for each mistake.
+        RecipeError: A field or an override is wrong; one line for each mistake.
     """
     if not isinstance(values, Mapping):
         raise RecipeError(f"{where}: found a {type(values).__name__}, must be a map of keys")

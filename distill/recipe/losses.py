@@ -134,7 +134,7 @@ def expand(losses: str | Losses) -> dict[str, TermEntry]:
     A term that starts at 0 stays if the recipe gives it a schedule with an end above 0.
 
     Raises:
-        KeyError: a term has no weight in the recipe or its preset; the argument names the term.
+        KeyError: A term has no weight in the recipe or its preset; the argument names the term.
     """
     section = Losses.model_validate({"preset": losses}) if isinstance(losses, str) else losses
     preset = PRESETS[section.preset].terms if section.preset else {}

@@ -59,7 +59,7 @@ def read_yaml(text: str, *, where: str) -> Any:
     """Return the value of one YAML document.
 
     Raises:
-        RecipeError: it is not YAML; the message names ``where`` and the line.
+        RecipeError: It is not YAML; the message names ``where`` and the line.
     """
     try:
         loader = _Loader(text)

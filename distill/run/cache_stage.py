@@ -84,7 +84,7 @@ def check_caches(project: Project, run_folder: Path) -> None:
     """Check that existing caches were built with these teachers and views.
 
     Raises:
-        CacheError: a cache was built with something else; the message names what differs.
+        CacheError: A cache was built with something else; the message names what differs.
     """
     ensemble = project.teacher
     if ensemble is None or project.config.train.teacher != "cached":
@@ -137,7 +137,7 @@ def teacher_encoder(project: Project, run_folder: Path) -> EnsembleEncoder | Non
     caches are rounded to int8.
 
     Raises:
-        CacheError: a cache was built with something else.
+        CacheError: A cache was built with something else.
     """
     ensemble, config = project.wake_teacher(), project.config
     if ensemble is None:

@@ -9,8 +9,8 @@ def check_student(project: Project) -> None:
     """Check that student, teacher and data have what the recipe's terms need.
 
     Raises:
-        StudentError: a term needs equal widths or both towers, and the student lacks them.
-        DataError: a term needs captions and there are none, or the bank of prompts cannot be read.
+        StudentError: A term needs equal widths or both towers, and the student lacks them.
+        DataError: A term needs captions and there are none, or the bank of prompts cannot be read.
     """
     _ = project.bank_texts
     _check_ridge(project)
@@ -50,7 +50,7 @@ def _check_captions(project: Project) -> None:
     """Check that an untrained text tower has captions to learn from.
 
     Raises:
-        DataError: there are none.
+        DataError: There are none.
     """
     section, towers = project.config.student, project.towers
     if project.captions.total or not towers.text:

@@ -83,9 +83,9 @@ def print_estimate(config: RunConfig) -> None:
     """Print what ``clip-distill cache`` would cost for a recipe; write nothing.
 
     Raises:
-        RecipeError: the recipe has no teacher.
-        DataError: the pictures are missing, or none of them can be read.
-        CacheError: the cache folder holds something else.
+        RecipeError: The recipe has no teacher.
+        DataError: The pictures are missing, or none of them can be read.
+        CacheError: The cache folder holds something else.
     """
     if not config.teachers:
         raise RecipeError("teacher: the recipe has no teacher, so there is nothing to cache")

@@ -30,8 +30,8 @@ def evaluate_stage(
         The content of ``report.json``.
 
     Raises:
-        RunError: the run has no student yet.
-        DataError: an evaluation set cannot be used.
+        RunError: The run has no student yet.
+        DataError: An evaluation set cannot be used.
     """
     path = student_folder(folder.path, checkpoint)
     encoders: list[Encoder] = []

@@ -24,7 +24,7 @@ def evaluation_sets(
     """Return the recipe's evaluation sets, or sets made of its validation data.
 
     Raises:
-        DataError: the data, labels or templates of a set cannot be used.
+        DataError: The data, labels or templates of a set cannot be used.
     """
     templates = recipe_templates(config.data) or DEFAULT_TEMPLATES
     if config.evaluation_entries:

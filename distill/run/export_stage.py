@@ -27,8 +27,8 @@ def export_stage(
         The folder of the bundle.
 
     Raises:
-        RunError: the run has no student yet.
-        ExportError: the student cannot be exported, or the graphs differ from it.
+        RunError: The run has no student yet.
+        ExportError: The student cannot be exported, or the graphs differ from it.
     """
     # A machine that only trains may lack onnx.
     from export.bundle import export_student
@@ -70,7 +70,7 @@ def _embedded(
     None for a student without an image tower, which has no use for the labels of the data.
 
     Raises:
-        ExportError: neither of them reads texts, or ``export.labels`` is given for a student
+        ExportError: Neither of them reads texts, or ``export.labels`` is given for a student
             without an image tower.
     """
     student = load_student(student_path)

@@ -53,7 +53,7 @@ class RunFolder:
         """Refuse a folder that holds something else; create nothing.
 
         Raises:
-            RunError: the folder is not a run folder, or its cache or training started with other
+            RunError: The folder is not a run folder, or its cache or training started with other
                 values; the message names the fields that differ and what to do.
         """
         if not self.path.exists() and not self.path.is_symlink():
@@ -89,7 +89,7 @@ class RunFolder:
         """Create the folder if it is missing, and write recipe.yaml and state.json.
 
         Raises:
-            RunError: as `check`, or the folder cannot be written.
+            RunError: As `check`, or the folder cannot be written.
         """
         self.check()
         try:

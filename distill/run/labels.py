@@ -10,7 +10,7 @@ def recipe_labels(data: DataSection) -> LabelSet | None:
     """Return the labels that loss, evaluation and bundle share, None if the recipe has none.
 
     Raises:
-        DataError: labels or templates cannot be read or used.
+        DataError: Labels or templates cannot be read or used.
     """
     if data.labels is None:
         return None
@@ -22,7 +22,7 @@ def recipe_templates(data: DataSection) -> tuple[str, ...] | None:
     """Return the templates of ``data.templates``, None if the recipe has none.
 
     Raises:
-        DataError: they cannot be read, or one does not have exactly one place for the label.
+        DataError: They cannot be read, or one does not have exactly one place for the label.
     """
     if data.templates is None:
         return None

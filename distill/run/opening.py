@@ -23,7 +23,7 @@ def open_run(project: Project) -> RunFolder:
     without a path of their own are rendered inside the run folder, so their checks come last.
 
     Raises:
-        ClipDistillError: something that the recipe names cannot be used; nothing is created.
+        ClipDistillError: Something that the recipe names cannot be used; nothing is created.
     """
     config = project.config
     folder = RunFolder(config)
@@ -48,8 +48,8 @@ def open_existing(path: Path, *, overrides: Sequence[str] = ()) -> tuple[RunFold
     """Open the run in a folder, even if the folder was moved; overrides become part of its recipe.
 
     Raises:
-        RunError: the folder is not a run folder.
-        RecipeError: an override is wrong.
+        RunError: The folder is not a run folder.
+        RecipeError: An override is wrong.
     """
     recipe = path / "recipe.yaml"
     if not recipe.exists():
@@ -68,7 +68,7 @@ def student_folder(run_folder: Path, checkpoint: Checkpoint) -> Path:
     Before training ends, the last student is that of the newest checkpoint.
 
     Raises:
-        RunError: the run has no such student yet.
+        RunError: The run has no such student yet.
     """
     if checkpoint == "best":
         if (run_folder / "student_best").exists():

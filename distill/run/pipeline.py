@@ -66,7 +66,7 @@ def run(
         The run folder.
 
     Raises:
-        ClipDistillError: something that you named is wrong; nothing is created then.
+        ClipDistillError: Something that you named is wrong; nothing is created then.
     """
     config = _resolve(
         recipe,
@@ -89,9 +89,9 @@ def build_cache(config: RunConfig) -> None:
     Under a launcher, each process embeds its share.
 
     Raises:
-        RecipeError: the recipe has no teacher.
-        RunError: the number of processes or the device does not fit.
-        CacheError: the cache folder holds something else.
+        RecipeError: The recipe has no teacher.
+        RunError: The number of processes or the device does not fit.
+        CacheError: The cache folder holds something else.
     """
     _cache(Project(config))
 
@@ -100,7 +100,7 @@ def train(config: RunConfig) -> None:
     """Train the student, from the newest checkpoint if there is one.
 
     Raises:
-        RunError: the number of processes, the device or the precision does not fit.
+        RunError: The number of processes, the device or the precision does not fit.
         KeyboardInterrupt: Ctrl-C was pressed; the text says what was saved.
     """
     _train(Project(config), keep_teacher=False)
@@ -120,7 +120,7 @@ def evaluate(
         The content of ``report.json``.
 
     Raises:
-        RunError: the folder is not a run folder, or holds no student yet.
+        RunError: The folder is not a run folder, or holds no student yet.
     """
     folder, project = open_existing(Path(run_folder), overrides=overrides)
     return evaluate_stage(project, folder, checkpoint=checkpoint)
@@ -146,8 +146,8 @@ def export(
         The folder of the bundle.
 
     Raises:
-        RunError: the folder is not a run folder, or holds no student yet.
-        ExportError: the student cannot be exported, or the graphs differ from it.
+        RunError: The folder is not a run folder, or holds no student yet.
+        ExportError: The student cannot be exported, or the graphs differ from it.
     """
     folder, project = open_existing(Path(run_folder), overrides=overrides)
     place = None if out is None else Path(out)

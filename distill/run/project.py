@@ -96,7 +96,7 @@ class Project:
         """The texts that a term compares pictures with; empty if no term needs a bank.
 
         Raises:
-            DataError: the file cannot be read, or there is nothing to fill the bank with.
+            DataError: The file cannot be read, or there is nothing to fill the bank with.
         """
         term = self._prompted_term
         if term is None:
@@ -204,7 +204,7 @@ class Project:
         """The student before training, which changes it in place.
 
         Raises:
-            StudentError: it cannot be built.
+            StudentError: It cannot be built.
         """
         return build_student(self.config, lambda: self.teacher)
 
@@ -212,7 +212,7 @@ class Project:
         """Open the training data, and check that it has enough samples for a batch.
 
         Raises:
-            DataError: the data cannot be used, or is smaller than a batch.
+            DataError: The data cannot be used, or is smaller than a batch.
         """
         _ = self.position
 
@@ -220,8 +220,8 @@ class Project:
         """Load the teacher and build the student.
 
         Raises:
-            TeacherError: a teacher cannot be loaded.
-            StudentError: the student cannot be built.
+            TeacherError: A teacher cannot be loaded.
+            StudentError: The student cannot be built.
         """
         _ = self.teacher, self.student
 

@@ -19,7 +19,7 @@ def solve_projections(project: Project, work: Work, accelerator: Accelerator) ->
     """Solve linear projections from the first rows of training, if the recipe asks for it.
 
     Raises:
-        RunError: they cannot be solved.
+        RunError: They cannot be solved.
     """
     section = project.config.student
     if not isinstance(section, StudentTowers) or section.projection_start != "ridge":

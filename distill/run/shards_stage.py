@@ -30,7 +30,7 @@ def write_data(
     Each of several sources gets a folder inside ``out``, named by its number.
 
     Raises:
-        ClipDistillError: recipe, data or folder cannot be used.
+        ClipDistillError: Recipe, data or folder cannot be used.
         KeyboardInterrupt: Ctrl-C was pressed; the text says what was saved.
     """
     config = _config(given, overrides)

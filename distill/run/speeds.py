@@ -60,7 +60,7 @@ def measure(
     """Embed a few batches spread over the data, and time each part.
 
     Raises:
-        DataError: none of the pictures can be read.
+        DataError: None of the pictures can be read.
     """
     size = _BATCH_ON_CPU if device == "cpu" else settings.batch_size
     clock = _Clock()

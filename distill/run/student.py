@@ -25,8 +25,8 @@ def build_student(config: RunConfig, teachers: _Teachers) -> Student:
     logit scale follow from them.
 
     Raises:
-        StudentError: it cannot be built, or some of its layers cannot be checkpointed.
-        RecipeError: the recipe has neither a width nor a teacher to take it from.
+        StudentError: It cannot be built, or some of its layers cannot be checkpointed.
+        RecipeError: The recipe has neither a width nor a teacher to take it from.
     """
     section = config.student
     with torch.random.fork_rng(devices=[]):

@@ -38,7 +38,7 @@ def train_stage(
     freed, or moved to the CPU if a later stage needs them (``keep_teacher``).
 
     Raises:
-        RunError: the cache cannot be completed, or the loss is not finite.
+        RunError: The cache cannot be completed, or the loss is not finite.
         KeyboardInterrupt: Ctrl-C was pressed; the text says what was saved.
     """
     teacher = _who_teaches(project, folder, accelerator)
@@ -85,7 +85,7 @@ def _announce(project: Project, trainer: Trainer) -> None:
     """Print how far the run is, and what may surprise the user about it.
 
     Raises:
-        RecipeError: batch norm would see a single picture.
+        RecipeError: Batch norm would see a single picture.
     """
     console, accelerator = make_console(), trainer.accelerator
     cut_norms = not trainer.frozen_norms and _cuts_batch_norms(project, accelerator)
@@ -121,7 +121,7 @@ def _cuts_batch_norms(project: Project, accelerator: Accelerator) -> bool:
     """Return whether batch norms see less than this process's share of a batch.
 
     Raises:
-        RecipeError: one would see a single picture, which has no statistics.
+        RecipeError: One would see a single picture, which has no statistics.
     """
     if not any(isinstance(module, _BatchNorm) for module in project.student.model.modules()):
         return False

@@ -45,7 +45,7 @@ class MovingAverage:
         """Load what ``state_dict`` returned.
 
         Raises:
-            RuntimeError: a tensor is missing or has another shape.
+            RuntimeError: A tensor is missing or has another shape.
         """
         self._average.module.load_state_dict(state)
 

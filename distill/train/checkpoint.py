@@ -103,7 +103,7 @@ def load_checkpoint(path: Path, *, model: nn.Module, training: Resumable) -> Tra
     """Load a checkpoint's weights and states, and return its progress.
 
     Raises:
-        RunError: one of its files is missing or damaged.
+        RunError: One of its files is missing or damaged.
     """
     try:
         saved = torch.load(path / "training.pt", map_location="cpu", weights_only=True)

@@ -143,7 +143,7 @@ class Trainer:
 
         Raises:
             KeyboardInterrupt: Ctrl-C was pressed; the message says what was saved.
-            RunError: the loss is not finite, or too many samples cannot be read.
+            RunError: The loss is not finite, or too many samples cannot be read.
         """
         settings, state = self.settings, self.state
         log = RunLog(self.folder, self.accelerator, step=state.step)

@@ -28,7 +28,7 @@ def check_device(device: _Device, precision: _Precision = "fp32") -> None:
     """Check that a device and a precision are available here.
 
     Raises:
-        RunError: one of them is not; the message names the field and what to set instead.
+        RunError: One of them is not; the message names the field and what to set instead.
     """
     available = _available()
     if device in available and not available[device]:
@@ -43,7 +43,7 @@ def check_trackers(trackers: Sequence[_Tracker]) -> None:
     """Check that the packages of trackers are installed; Accelerate would silently skip one.
 
     Raises:
-        RunError: a package is missing.
+        RunError: A package is missing.
     """
     for name in trackers:
         if find_spec(name) is None:
@@ -71,7 +71,7 @@ def start_accelerator(
             processes then looks for unused parameters.
 
     Raises:
-        RunError: the device or precision is not available here, a tracker is not installed, or
+        RunError: The device or precision is not available here, a tracker is not installed, or
             the launcher asked for another number of processes.
     """
     check_device(device, precision)
@@ -114,7 +114,7 @@ def check_processes(count: int, environment: Mapping[str, str]) -> None:
     """Check that there are as many processes as the launcher asked for.
 
     Raises:
-        RunError: the numbers differ; the message says how to start several processes.
+        RunError: The numbers differ; the message says how to start several processes.
     """
     way_out = (
         "to start several processes on a CPU, run `torchrun --nproc_per_node 2 -m distill train …` "

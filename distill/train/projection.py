@@ -77,7 +77,7 @@ def start_projections(
         The solution of each tower, ``image`` and ``text``.
 
     Raises:
-        RunError: a projection is not linear, the teacher has another width, or the sample has
+        RunError: A projection is not linear, the teacher has another width, or the sample has
             fewer than two rows.
     """
     towers = {
@@ -120,7 +120,7 @@ def solve_projection(features: Tensor, targets: Tensor) -> Solution:
     chosen ridge, the projection is fitted to all rows.
 
     Raises:
-        RunError: there are fewer than two rows.
+        RunError: There are fewer than two rows.
 
     Source: Hoerl and Kennard 1970, https://doi.org/10.1080/00401706.1970.10488634.
     """

@@ -155,7 +155,7 @@ def training_step(
     """Run one step on this process's rows, cut into pieces that fit its memory.
 
     Raises:
-        NonFiniteLossError: the loss is not finite.
+        NonFiniteLossError: The loss is not finite.
     """
     if len(pieces) == 1:
         piece = pieces[0]

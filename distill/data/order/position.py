@@ -53,7 +53,7 @@ class Position:
         it.
 
         Raises:
-            DataError: the batch is larger than the data set, or the lanes do not fit the batch or
+            DataError: The batch is larger than the data set, or the lanes do not fit the batch or
                 the shards; the message gives both numbers.
         """
         total = sum(lengths)

@@ -17,7 +17,7 @@ class ClassFiles:
         """Read the files; ``classnames`` is read instead of the file next to the tar.
 
         Raises:
-            DataError: a file cannot be read, is empty or has an empty line, or a template has no
+            DataError: A file cannot be read, is empty or has an empty line, or a template has no
                 ``{}`` or ``{c}``.
         """
         named = _near(tar, CLASSNAMES) if classnames is None else str(classnames)

@@ -103,7 +103,7 @@ class TarIndex:
         """Write the index, whole or not at all.
 
         Raises:
-            OSError: it cannot be written there.
+            OSError: It cannot be written there.
         """
         header = json.dumps(self._header, ensure_ascii=True).encode()
         with whole_file(path, shared=True) as temporary, temporary.open("wb") as file:
@@ -148,8 +148,8 @@ def load_index(path: Path) -> TarIndex:
     """Map an index into memory.
 
     Raises:
-        OSError: it cannot be read.
-        ValueError: it is damaged, or of another format.
+        OSError: It cannot be read.
+        ValueError: It is damaged, or of another format.
     """
     with path.open("rb") as file:
         if file.read(len(_MAGIC)) != _MAGIC:

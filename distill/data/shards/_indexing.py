@@ -24,7 +24,7 @@ def find_indices(
     ``folder`` is by default ``clip-distill/shards`` inside ``XDG_CACHE_HOME`` or ``~/.cache``.
 
     Raises:
-        DataError: a tar cannot be read, or has no sample.
+        DataError: A tar cannot be read, or has no sample.
     """
     folder = folder or _default_folder()
     places = [_places(tar, caption_key, folder) for tar in tars]
@@ -66,7 +66,7 @@ def write_index(path: Path) -> None:
     """Write the index of a local tar into its folder.
 
     Raises:
-        DataError: the tar cannot be read, or has no sample.
+        DataError: The tar cannot be read, or has no sample.
     """
     tar = look_at(str(path))
     _build(tar, _places(tar, None, path.parent)[:1], None)

@@ -31,7 +31,7 @@ class TarPicture:
         """Return its undecoded bytes.
 
         Raises:
-            DataError: the tar is missing, or has changed since it was indexed.
+            DataError: The tar is missing, or has changed since it was indexed.
         """
         return self.tars.read(self.tar, self.offset, self.size)
 
@@ -60,7 +60,7 @@ class Tars:
         """Return a range of bytes of a tar.
 
         Raises:
-            DataError: it cannot be read, or has changed since it was indexed.
+            DataError: It cannot be read, or has changed since it was indexed.
         """
         tar = self._tars[number]
         with one_line(tar.name):

@@ -36,7 +36,7 @@ def find_tars(path: str) -> list[str]:
     """Return the tars that a path names, each once: in the order of braces, otherwise sorted.
 
     Raises:
-        DataError: there is none, or a tar that the path names is missing.
+        DataError: There is none, or a tar that the path names is missing.
     """
     if path.startswith("pipe:"):
         raise DataError(
@@ -56,7 +56,7 @@ def _expand_braces(pattern: str) -> Iterator[str]:
     """Yield the names that a pattern with ``{000..099}`` and ``{a,b}`` stands for, in its order.
 
     Raises:
-        DataError: a range is incomplete, descending or too long.
+        DataError: A range is incomplete, descending or too long.
     """
     if Path(pattern).exists():
         yield pattern
@@ -144,7 +144,7 @@ def look_at(name: str) -> TarFile:
     """Return a tar's size and stamp.
 
     Raises:
-        DataError: it cannot be read.
+        DataError: It cannot be read.
     """
     with one_line(name):
         if is_remote(name):

@@ -34,7 +34,7 @@ def open_shards(
     to its tar's folder it goes to ``index_folder``; if that fails too it stays in memory.
 
     Raises:
-        DataError: a tar is missing, cannot be read, or has no sample.
+        DataError: A tar is missing, cannot be read, or has no sample.
     """
     tars = [look_at(name) for name in find_tars(path)]
     indices = find_indices(tars, caption_key=caption_key, folder=index_folder)

@@ -65,9 +65,9 @@ def write_shards(source: Source, folder: Path, settings: ShardSettings) -> _Writ
     read is left out.
 
     Raises:
-        RunError: the folder holds something else, or shards of other data or settings.
-        DataError: more pictures than ``max_skipped`` cannot be read; whole shards are kept.
-        KeyboardInterrupt: after Ctrl-C; the text says how many shards are whole.
+        RunError: The folder holds something else, or shards of other data or settings.
+        DataError: More pictures than ``max_skipped`` cannot be read; whole shards are kept.
+        KeyboardInterrupt: After Ctrl-C; the text says how many shards are whole.
     """
     every = range(len(source))
     starts = every[:: settings.per_shard]

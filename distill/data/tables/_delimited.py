@@ -30,7 +30,7 @@ def read_delimited(
     Blank lines are ignored, and white space around a field is dropped.
 
     Raises:
-        DataError: the table cannot be read, is empty or lacks a column; the message names file
+        DataError: The table cannot be read, is empty or lacks a column; the message names file
             and line.
     """
     try:

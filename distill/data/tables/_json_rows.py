@@ -37,7 +37,7 @@ def read_json_lines(path: Path, names: ColumnNames) -> Iterator[Row | Skip]:
     missing key count as nothing.
 
     Raises:
-        DataError: the file cannot be read, has no object, or no object has one of the keys.
+        DataError: The file cannot be read, has no object, or no object has one of the keys.
     """
     try:
         with path.open("rb") as file:
@@ -52,7 +52,7 @@ def read_json(path: Path, names: ColumnNames, *, split: str | None) -> Iterator[
     ``split`` names the splits to read from Karpathy's JSON, joined by "+"; None reads all.
 
     Raises:
-        DataError: the file is none of these, or a split or key is missing.
+        DataError: The file is none of these, or a split or key is missing.
     """
     try:
         values = json.loads(path.read_text(encoding="utf-8-sig"))

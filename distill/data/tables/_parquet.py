@@ -20,7 +20,7 @@ class Parquet:
         """Read only the schema.
 
         Raises:
-            DataError: the file is not Parquet, or a column is missing or has the wrong type.
+            DataError: The file is not Parquet, or a column is missing or has the wrong type.
         """
         self.path = path
         _check_magic(path)
@@ -32,7 +32,7 @@ class Parquet:
         """Yield the rows, numbered from 1; the name of an embedded picture may be ''.
 
         Raises:
-            DataError: the file is damaged or has no rows.
+            DataError: The file is damaged or has no rows.
         """
         with self._one_line():
             if self.embedded:

@@ -25,7 +25,7 @@ class ArrowColumns:
         """Check names and types only.
 
         Raises:
-            DataError: a column is missing or has the wrong type.
+            DataError: A column is missing or has the wrong type.
         """
         self._table = table
         columns = list(features)
@@ -63,7 +63,7 @@ class ArrowColumns:
         """Yield the rows of a dataset, numbered from 1; the name of an embedded picture may be ''.
 
         Raises:
-            DataError: there are no rows.
+            DataError: There are no rows.
         """
         number = 0
         texts = self.texts

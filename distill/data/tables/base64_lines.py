@@ -42,7 +42,7 @@ def open_base64(
     picture are one sample with several captions; its key is a digest of the base64 text.
 
     Raises:
-        DataError: the file cannot be read, lacks a column, or has no line that can be used.
+        DataError: The file cannot be read, lacks a column, or has no line that can be used.
     """
     try:
         names = parse_schema(input_schema)
@@ -99,7 +99,7 @@ class _StoredLine:
         """Return the picture's bytes.
 
         Raises:
-            DataError: the file is missing or has changed, or the field is not base64.
+            DataError: The file is missing or has changed, or the field is not base64.
         """
         try:
             with self.path.open("rb") as file:
@@ -117,7 +117,7 @@ def decode_field(field: bytes, *, name: str) -> bytes:
     """Return the bytes of a base64 picture, in either alphabet, padded or not.
 
     Raises:
-        DataError: it is not base64; the message begins with ``name``.
+        DataError: It is not base64; the message begins with ``name``.
     """
     digits = field.strip().rstrip(b"=")
     if b"-" in digits or b"_" in digits:

@@ -59,7 +59,7 @@ def find_columns(
     """Return the places of the named columns; ``header_hint`` ends the message of a missing one.
 
     Raises:
-        DataError: a column is missing or appears twice; the message lists the columns.
+        DataError: A column is missing or appears twice; the message lists the columns.
     """
     label = names.label
     if label == LABEL_COLUMN and LABEL_COLUMN not in columns:

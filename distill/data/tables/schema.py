@@ -9,7 +9,7 @@ def parse_schema(schema: str) -> tuple[str, ...]:
     """Return the names of the columns of a schema such as ``text:str:1,image:str:1``.
 
     Raises:
-        ValueError: the text is not a schema, or two columns have the same name.
+        ValueError: The text is not a schema, or two columns have the same name.
     """
     found = [_COLUMN.fullmatch(column.strip()) for column in schema.split(",")]
     names = tuple(match.group(1) for match in found if match)

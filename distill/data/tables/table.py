@@ -42,7 +42,7 @@ def open_table(
     splits to read from Karpathy's JSON, joined by "+".
 
     Raises:
-        DataError: the table or one of its columns cannot be read, or all pictures are missing.
+        DataError: The table or one of its columns cannot be read, or all pictures are missing.
     """
     path = Path(path)
     suffix = path.suffix.lower()
