@@ -17,7 +17,7 @@ from export.runtime.errors import RecipeError
 
 
 @dataclass(frozen=True)
-class Task:
+class _Task:
     """One task.
 
     Attributes:
@@ -38,22 +38,22 @@ class Task:
     retained: bool = True
 
 
-TASKS: tuple[Task, ...] = (
-    Task(
+TASKS: tuple[_Task, ...] = (
+    _Task(
         "zero_shot",
         "zero-shot classification",
         headline="top1",
         measure=zero_shot,
         check=label_pictures,
     ),
-    Task(
+    _Task(
         "retrieval",
         "retrieval",
         headline="mean_recall",
         measure=retrieval,
         check=captioned_pictures,
     ),
-    Task(
+    _Task(
         "agreement",
         "agreement with the teacher about labels",
         headline="agreement@1",
@@ -64,7 +64,7 @@ TASKS: tuple[Task, ...] = (
 )
 
 
-def task_named(name: str, *, of: str = "evaluate") -> Task:
+def task_named(name: str, *, of: str = "evaluate") -> _Task:
     """Return a task by its name; ``of`` says in the message which set asks for it.
 
     Raises:
