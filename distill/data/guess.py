@@ -74,7 +74,7 @@ def _kind_of_folder(place: Path, files: list[str], folders: list[str], looked_fo
     nested = _nested(place, folders)
     if pictures and nested:
         raise DataError(
-            f"{place}: found {pictures} pictures in it and others in folders inside; say in a "
+            f"{place}: found {pictures} pictures in it and others in its subfolders; say in a "
             "recipe whether the folders are classes (kind: folder) or not (kind: images), or use "
             f"--set 'data.train={{kind: images, path: {place}}}' without --data"
         )

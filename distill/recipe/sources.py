@@ -116,7 +116,7 @@ class ImagesSection(SourceRow):
     has_captions = False
 
     kind: Literal["images"] = "images"
-    """A folder of pictures without captions, with folders inside or not."""
+    """A folder of pictures without captions, with or without subfolders."""
     path: Text
     """The folder."""
     weight: Positive | None = None
