@@ -9,8 +9,10 @@ BIN := $(VENV)/bin
 PYTHON = $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
 	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 
-# One process of pytest per core, up to four. Each test computes on one thread.
-PYTEST := OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n logical --maxprocesses=4 --dist loadfile
+# One process of pytest per core, up to four; each computes on one thread. Bytecode is kept, because
+# tests start many processes that would each compile our modules again.
+PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
+	-n logical --maxprocesses=4 --dist loadfile
 
 # An environment copied along with its folder still points to the original folder.
 ifneq ($(shell cat $(VENV)/created 2>/dev/null),$(CURDIR))
