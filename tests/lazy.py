@@ -6,19 +6,23 @@
 
 While pytest collects tests, the block binds placeholders. Before a test or a fixture of the module
 runs, ``LazyImports`` replaces them with the real things, there and in the modules of ``tests`` that
-it uses. Annotations may use placeholders. Any other use at module level raises an error. From
+it imports. Annotations may use placeholders. Any other use at module level raises an error. From
 Python 3.15 on, ``lazy import`` does this.
 """
 
 import builtins
 import importlib
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from types import ModuleType
 from typing import Any, NoReturn
 
 import pytest
+
+from tests.house import imports_of, within
 
 
 class _Placeholder:
@@ -107,14 +111,16 @@ class LazyImports:
 
 
 def _load_all(module: ModuleType) -> None:
-    """Replace the placeholders in a module, and in the modules of the tests that it uses."""
+    """Replace the placeholders in a module, and in the modules of the tests that it imports."""
     if module in _loaded:
         return
     _loaded.add(module)
     namespace = vars(module)
     for name, value in list(namespace.items()):
         if type(value) is _Placeholder:
-            namespace[name] = value = _load(value)
-        home = value if isinstance(value, ModuleType) else inspect.getmodule(value)
-        if home is not None and home.__name__.startswith("tests."):
-            _load_all(home)
+            namespace[name] = _load(value)
+    for found in imports_of(Path(str(module.__file__))):
+        for name in (found.imported, found.imported.rpartition(".")[0]):
+            helper = sys.modules.get(name)
+            if within(name, "tests") and getattr(helper, "__file__", None):
+                _load_all(helper)
