@@ -22,7 +22,7 @@ from typing import Any, NoReturn
 
 import pytest
 
-from tests.house import imports_of, within
+from tests.house import ROOT, imports_of, within
 
 
 class _Placeholder:
@@ -112,15 +112,15 @@ class LazyImports:
 
 def _load_all(module: ModuleType) -> None:
     """Replace the placeholders in a module, and in the modules of the tests that it imports."""
-    if module in _loaded:
+    file = Path(getattr(module, "__file__", None) or "")
+    if module in _loaded or not file.is_relative_to(ROOT / "tests"):
         return
     _loaded.add(module)
     namespace = vars(module)
     for name, value in list(namespace.items()):
         if type(value) is _Placeholder:
             namespace[name] = _load(value)
-    for found in imports_of(Path(str(module.__file__))):
+    for found in imports_of(file):
         for name in (found.imported, found.imported.rpartition(".")[0]):
-            helper = sys.modules.get(name)
-            if within(name, "tests") and getattr(helper, "__file__", None):
-                _load_all(helper)
+            if within(name, "tests") and name in sys.modules:
+                _load_all(sys.modules[name])
