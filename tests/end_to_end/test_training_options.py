@@ -29,13 +29,21 @@ def lines_of(folder: Path) -> list[dict[str, Any]]:
     return [line for line in lines if "loss" in line]
 
 
+# AdamW turns a gradient that is rounding alone into a whole step of this size.
+LEARNING_RATE = 1e-3
+
+
 def assert_close(ours: Weights, theirs: Weights) -> None:
+    """Compare weights as a whole, and let single ones differ by no more than a step."""
     assert ours.keys() == theirs.keys()
     for name, values in ours.items():
         if "key.bias" in name:
-            # Its gradient is rounding alone, which AdamW scales up to a whole step.
+            # All of its gradient is rounding.
             continue
-        assert torch.allclose(values, theirs[name], rtol=1e-3, atol=1e-4), name
+        gap = values - theirs[name]
+        allowed = 1e-5 + 2e-4 * float(theirs[name].square().mean().sqrt())
+        assert float(gap.square().mean().sqrt()) <= allowed, name
+        assert float(gap.abs().max()) <= LEARNING_RATE, name
 
 
 def test_micro_batches_and_tiles_train_the_same_student(
@@ -221,7 +229,7 @@ def test_batch_norm_gets_more_than_one_picture_of_every_micro_batch(recipe: Reci
     train = {"steps": 2, "micro_batch_size": 5, "validate_every": 100}
     run(recipe("cut", student={"image": image}, train=train), stages=STAGES)
     path = recipe("alone", student={"image": image}, train={**train, "micro_batch_size": 1})
-    with pytest.raises(RecipeError, match=r"train\.micro_batch_size: .* one of them is a single"):
+    with pytest.raises(RecipeError, match=r"train\.micro_batch_size: .* one has a single"):
         run(path, stages=STAGES)
 
 
