@@ -77,7 +77,7 @@ class TermField:
     """A field that a term has in a recipe, besides its weight and schedule.
 
     An ``argument`` is passed to the term's function under the same name. Any other field is an
-    option, which the function's caller acts on.
+    option: `WeightedLoss` or the trainer acts on it.
     """
 
     name: str

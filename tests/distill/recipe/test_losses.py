@@ -1,4 +1,4 @@
-"""The losses of a recipe: presets, additional terms, and what is refused."""
+"""The losses of a recipe: presets, terms that override them, and mistakes."""
 
 import inspect
 from typing import Any, get_args
@@ -15,7 +15,7 @@ with lazy_imports():
     from distill.losses.weighted import term_function
 
 
-def test_tables_of_terms_name_the_same_terms() -> None:
+def test_entries_and_presets_name_terms_of_the_catalogue() -> None:
     assert set(ENTRIES) == set(TERMS)
     assert set(get_args(PresetName)) == set(PRESETS)
     for preset in PRESETS.values():
@@ -60,7 +60,7 @@ def test_weight_0_removes_a_term() -> None:
     assert line.startswith("r.yaml: losses: no term is left")
 
 
-def test_a_map_without_preset_is_all_there_is() -> None:
+def test_a_map_without_preset_has_only_its_own_terms() -> None:
     assert weights({"contrastive": 1}) == {"contrastive": 1.0}
 
 
@@ -101,7 +101,7 @@ def test_the_published_presets() -> None:
     assert config(losses="tinyclip").terms["kl_divergence"].options == {"scale": "teacher"}
 
 
-def test_a_terms_arguments_are_its_functions_own_and_options_are_not() -> None:
+def test_arguments_are_parameters_of_the_function_and_options_are_not() -> None:
     for name, term in config(losses=dict.fromkeys(TERMS, 1)).terms.items():
         known = inspect.signature(term_function(name)).parameters
         assert set(term.arguments) <= set(known)
@@ -124,12 +124,12 @@ def test_a_terms_arguments_are_its_functions_own_and_options_are_not() -> None:
         ({"corpus_kl": {"weight": 1, "scale": 0}}, "corpus_kl.scale"),
     ],
 )
-def test_values_of_terms_have_their_range(entry: dict[str, Any], path: str) -> None:
+def test_values_out_of_range_are_mistakes(entry: dict[str, Any], path: str) -> None:
     (line,) = mistakes(losses=entry)
     assert line.startswith(f"r.yaml: losses.{path}:")
 
 
-def test_the_corpus_is_drawn_from_the_cache() -> None:
+def test_terms_over_the_corpus_need_the_cache() -> None:
     (line,) = mistakes(losses={"corpus_kl": 1}, train={"teacher": "live"})
     assert line.startswith(
         "r.yaml: losses.corpus_kl: draws from the teacher's cache, but train.teacher is live"
@@ -138,7 +138,7 @@ def test_the_corpus_is_drawn_from_the_cache() -> None:
 
 
 @pytest.mark.parametrize("losses", ["default", {"preset": "default", "contrastive": 1}])
-def test_a_preset_that_needs_the_cache_names_those_that_do_not(losses: Any) -> None:
+def test_the_error_of_a_preset_names_presets_that_need_no_cache(losses: Any) -> None:
     (line,) = mistakes(losses=losses, train={"teacher": "live"})
     assert line.startswith("r.yaml: losses: corpus_kl and corpus_contrastive and")
     way_out = "set it to cached, or choose a preset that needs no cache: "
@@ -149,7 +149,7 @@ def test_a_preset_that_needs_the_cache_names_those_that_do_not(losses: Any) -> N
     config(losses={"preset": "default", **without}, train={"teacher": "live"})
 
 
-def test_only_the_terms_beside_a_preset_are_named_by_themselves() -> None:
+def test_a_term_that_the_recipe_adds_to_a_preset_has_its_own_error() -> None:
     losses = {"preset": "clip_kd", "corpus_kl": 1}
     (line,) = mistakes(losses=losses, train={"teacher": "live"})
     assert line.startswith(
@@ -157,7 +157,7 @@ def test_only_the_terms_beside_a_preset_are_named_by_themselves() -> None:
     )
 
 
-def test_a_student_without_pictures_takes_no_term_of_pictures() -> None:
+def test_a_student_without_image_tower_takes_no_term_of_pictures() -> None:
     (line,) = mistakes(student={"image": None}, losses={"prompt_kl": 1})
     assert line == (
         "r.yaml: losses.prompt_kl: needs an image tower, but the student has none; remove it"

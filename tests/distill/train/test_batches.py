@@ -1,4 +1,4 @@
-"""How rows become micro-batches, and what is hidden of a picture."""
+"""Rows become micro-batches, and patches of pictures are hidden."""
 
 import numpy as np
 import pytest

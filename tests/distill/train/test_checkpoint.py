@@ -1,4 +1,4 @@
-"""Checkpoints are whole or not there, and the newest alone is kept."""
+"""Checkpoints are complete or absent, and only the newest is kept."""
 
 import io
 from pathlib import Path
@@ -99,7 +99,7 @@ def test_the_error_names_a_damaged_checkpoint(tmp_path: Path) -> None:
 
 
 def test_moments_get_the_memory_layout_of_their_weights() -> None:
-    """Fused AdamW walks through memory: a checkpoint of another layout would scramble it."""
+    """Fused AdamW goes through memory, so another memory layout would scramble its moments."""
     weights = torch.randn(4, 3, 2, 2)
     gradients = [torch.randn(4, 3, 2, 2) for _ in range(2)]
 

@@ -1,4 +1,4 @@
-"""The moving average is the one of the formula, goes on exactly, and is a student of its own."""
+"""The moving average follows its formula, resumes exactly, and is a student itself."""
 
 import copy
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""A locked tower does not move at all, its projection learns, and processes agree."""
+"""A locked tower does not change, its projection learns, and processes agree."""
 
 import copy
 from typing import Any

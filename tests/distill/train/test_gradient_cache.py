@@ -1,4 +1,4 @@
-"""A step cut into pieces gives the gradient of the step in one, on one process or several."""
+"""A step cut into pieces gives the gradient of the whole step, on one process or several."""
 
 import os
 import subprocess
@@ -101,7 +101,7 @@ def test_dropout_is_the_same_in_both_passes_in_bf16(in_bf16: Accelerator) -> Non
 
 
 def check_replay(accelerator: Accelerator, **tolerance: float) -> None:
-    """The reference keeps the graph of every piece, so that nothing is drawn twice."""
+    """The reference keeps the graph of every piece, so dropout draws only once."""
     student = accelerator.prepare(make_student(hidden_dropout_prob=0.3))
     pieces, loss = make_pieces(range(ROWS), 5), make_loss()
     torch.manual_seed(7)

@@ -1,4 +1,4 @@
-"""Which weights are decayed, which Muon takes, how fast each learns, and how that goes on."""
+"""Weight decay, the weights that Muon trains, learning rates, and their schedules."""
 
 import math
 from typing import Any
@@ -45,7 +45,7 @@ def small() -> nn.Module:
 
 
 def student(backbone: str, *, kind: str = "linear") -> nn.Module:
-    """A student of two towers, as it is trained."""
+    """A trainable student with two towers."""
     model = StudentModel(
         StudentConfig(
             image={"backbone": backbone, "arguments": {}, "projection": kind},

@@ -1,4 +1,4 @@
-"""How many processes there are is never guessed."""
+"""The number of processes, devices and precisions are checked."""
 
 import pytest
 

@@ -1,4 +1,4 @@
-"""Projections that start right: scikit-learn's solution, in a student left as it was."""
+"""Solved projections equal scikit-learn's, and nothing else in the student changes."""
 
 import copy
 import os
@@ -51,7 +51,7 @@ def build(*, image: bool = True, projection: str = "linear") -> StudentModel:
 
 
 def sample(batches: int = 6, rows: int = 16, width: int = WIDTH) -> list[StartBatch]:
-    """Pictures and texts, and a teacher that says something of each."""
+    """Pictures and texts with a teacher's embeddings."""
     generator = torch.Generator().manual_seed(8)
     view = torch.randn(3 * 32 * 32, width, generator=generator) / 55
     words = torch.randn(30, width, generator=generator)
@@ -82,7 +82,7 @@ def cosines(found: Any, expected: Any) -> float:
 
 
 def ranks(found: Any, targets: Any) -> float:
-    """The mean share of targets that are closer to a row than its own is."""
+    """The mean share of targets that are closer to a row than its own target."""
     found = found / np.linalg.norm(found, axis=1, keepdims=True)
     targets = targets / np.linalg.norm(targets, axis=1, keepdims=True)
     closer = [

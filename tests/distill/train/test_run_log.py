@@ -1,4 +1,4 @@
-"""What a run writes down of its speed, and what a cut-off line does to it."""
+"""The log of a run: its speed, and lines that were cut off."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Which of the teacher's embeddings a student asks for."""
+"""The parts of the data that the teacher embeds for a student."""
 
 import pytest
 
