@@ -53,7 +53,7 @@ def check_teachers(teachers: Sequence[TeacherSection], train: TrainSection) -> M
             yield f"teacher.{number}.weight", f"{found}; raise it, or remove the teacher"
 
 
-def check_student(
+def check_student_section(
     student: StudentSection, teachers: Sequence[TeacherSection], train: TrainSection
 ) -> Mistakes:
     """Check the parts of a student against each other and against the teachers."""

@@ -16,7 +16,7 @@ from distill.recipe._checks import (
     check_frozen,
     check_length,
     check_precision,
-    check_student,
+    check_student_section,
     check_teachers,
     check_views,
 )
@@ -93,7 +93,7 @@ class RunConfig(Section):
     def _mistakes(self) -> Mistakes:
         yield from check_length(self.train)
         yield from check_teachers(self.teachers, self.train)
-        yield from check_student(self.student, self.teachers, self.train)
+        yield from check_student_section(self.student, self.teachers, self.train)
         yield from check_losses(self.losses, self.student, self.teachers, self.train)
         yield from check_alignment(self.losses, self.train)
         yield from check_frozen(self.student, self.train)

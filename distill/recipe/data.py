@@ -5,7 +5,7 @@ from typing import Annotated
 from pydantic import BeforeValidator, Field, Strict
 
 from distill.recipe._labels import Lines, TemplateLines
-from distill.recipe.base import Count, Natural, Section, Share, later, whole
+from distill.recipe.base import Count, Fraction, Natural, Section, later, whole
 from distill.recipe.sources import ScenesSection, SourceField, SourcesField
 from distill.recipe.stages import IN_CACHE, IN_NO_DIGEST, IN_TRAIN, Changes
 from export.runtime.limits import MAX_PIXELS
@@ -24,7 +24,7 @@ class DataSection(Section):
     """Labels to tell apart: a list, a text file, a JSON list or a folder of them; null: none."""
     templates: Annotated[TemplateLines, Changes("train", resolved=True)] = None
     """Prompts with {} for a label, a text file of them, or openai; null: a photo of a {}."""
-    max_skipped: Annotated[Share, IN_NO_DIGEST] = 0.01
+    max_skipped: Annotated[Fraction, IN_NO_DIGEST] = 0.01
     """Largest share of unreadable pictures and broken rows that is skipped without an error."""
     max_pixels: Annotated[_PixelLimit, IN_CACHE, later(MAX_PIXELS)] = MAX_PIXELS
     """Pictures with more pixels are skipped by their header, before they take memory."""

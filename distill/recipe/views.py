@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 
 from pydantic import AfterValidator, Field, Strict
 
-from distill.recipe.base import Flag, Natural, Positive, Section, Share, later
+from distill.recipe.base import Flag, Fraction, Natural, Positive, Section, later
 
 _AreaShare = Annotated[float, Strict(), Field(gt=0, le=1)]
 
@@ -54,7 +54,7 @@ class ViewsSection(Section):
     """Smallest and largest ratio of width to height of a crop."""
     flip: Flag = False
     """Whether half of the crops are mirrored; leave it off if captions say left or right."""
-    color_jitter: Share = 0.0
+    color_jitter: Fraction = 0.0
     """Largest relative change of brightness, contrast and saturation."""
     rand_augment: _RandAugment | None = None
     """timm's RandAugment, applied last, such as rand-m9-n2-mstd0.5; null: none."""

@@ -49,7 +49,7 @@ def build_caches(
         if teacher.truncated:
             cut = counted(teacher.truncated, "caption")
             were = "was" if teacher.truncated == 1 else "were"
-            console.print(f"cache: {cut} {were} longer than {title} reads, and cut")
+            console.print(f"cache: {cut} {were} cut, since they are longer than {title} reads")
     if main:
         folder.finish("cache")
     if accelerator is not None:

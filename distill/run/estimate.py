@@ -18,7 +18,7 @@ from distill.recipe.config import RunConfig
 from distill.run.cache_stage import cache_folders
 from distill.run.folder import RunFolder
 from distill.run.project import Project, describe
-from distill.run.speeds import Speeds, measure, overlapped
+from distill.run.speeds import Speeds, measure_speeds, overlapped
 from distill.teacher.cache.build import BuildSettings, open_cache
 from distill.teacher.cache.manifest import PARTS
 from distill.teacher.cache.rows import StoredAs
@@ -108,7 +108,7 @@ def _make_estimate(project: Project, teacher: Teacher, folders: Sequence[Path]) 
     """Return what one teacher's caches in these folders would cost."""
     config, settings, sources = project.config, project.build_settings, project.sources
     work = _count_work(project, teacher, folders)
-    speeds = measure(sources, teacher, settings, device=config.device)
+    speeds = measure_speeds(sources, teacher, settings, device=config.device)
     total = sum(len(source) for source in sources)
 
     def together(reading: float, embedding: float) -> float:

@@ -9,7 +9,7 @@ from distill.recipe.base import Section
 _Settings = TypeVar("_Settings")
 
 
-def fill(kind: Callable[..., _Settings], section: Section, **others: Any) -> _Settings:
+def fill_settings(kind: Callable[..., _Settings], section: Section, **others: Any) -> _Settings:
     """Return settings, filled from the fields of a section with the same names.
 
     Args:

@@ -54,7 +54,7 @@ def overlapped(reading: float, embedding: float, *, workers: int, device: str) -
     return max(reading / workers, embedding + share)
 
 
-def measure(
+def measure_speeds(
     sources: Sequence[Source], teacher: Teacher, settings: BuildSettings, *, device: str
 ) -> Speeds:
     """Embed a few batches spread over the data, and time each part.

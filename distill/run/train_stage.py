@@ -10,7 +10,7 @@ from distill.run.cache_stage import build_caches, teacher_encoder
 from distill.run.folder import RunFolder
 from distill.run.project import Project
 from distill.run.ridge_start import solve_projections
-from distill.run.settings import fill
+from distill.run.settings import fill_settings
 from distill.run.student import student_preprocessing
 from distill.run.validation import StudentValidator, ValidationSettings
 from distill.teacher.cache.cache import CachedTeacher
@@ -71,7 +71,7 @@ def train_stage(
 
 def _loop_settings(project: Project) -> LoopSettings:
     config = project.config
-    return fill(
+    return fill_settings(
         LoopSettings,
         config.train,
         seed=config.seed,
@@ -202,7 +202,7 @@ def _work(project: Project, teacher: Teaching | None, accelerator: Accelerator) 
         teacher=teacher,
         loss=project.loss,
         banks=banks,
-        optimizer=fill(OptimizerSettings, config.train),
+        optimizer=fill_settings(OptimizerSettings, config.train),
         validate=validate if accelerator.is_main_process else None,
     )
 

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import pytest
 
 from distill.recipe.base import Section
-from distill.run.settings import fill
+from distill.run.settings import fill_settings
 
 
 class Fields(Section):
@@ -22,11 +22,13 @@ class Settings:
 
 
 def test_fields_of_the_same_name_are_taken() -> None:
-    assert fill(Settings, Fields(steps=3)) == Settings(steps=3, decay=0.5)
+    assert fill_settings(Settings, Fields(steps=3)) == Settings(steps=3, decay=0.5)
 
 
 def test_given_values_come_first() -> None:
-    assert fill(Settings, Fields(), steps=7, seed=1) == Settings(steps=7, decay=0.5, seed=1)
+    assert fill_settings(Settings, Fields(), steps=7, seed=1) == Settings(
+        steps=7, decay=0.5, seed=1
+    )
 
 
 def test_a_field_without_a_value_is_an_error() -> None:
@@ -34,4 +36,4 @@ def test_a_field_without_a_value_is_an_error() -> None:
         decay: float = 0.5
 
     with pytest.raises(TypeError, match="steps"):
-        fill(Settings, NoSteps())
+        fill_settings(Settings, NoSteps())

@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 
 from distill.recipe.config import RunConfig
-from distill.run.settings import fill
+from distill.run.settings import fill_settings
 from export.runtime.errors import RecipeError
 from tests.lazy import lazy_imports
 
@@ -71,11 +71,11 @@ def test_settings_are_the_fields_of_the_recipe(configure: Configure, given: list
 
 def test_every_setting_has_a_field_or_is_given(configure: Configure) -> None:
     train = configure().train
-    filled = fill(LoopSettings, train, seed=1, steps=2, workers=3, max_skipped=0.5)
+    filled = fill_settings(LoopSettings, train, seed=1, steps=2, workers=3, max_skipped=0.5)
     assert (filled.seed, filled.batch_size) == (1, train.batch_size)
-    assert fill(OptimizerSettings, train).warmup_steps == train.warmup_steps
+    assert fill_settings(OptimizerSettings, train).warmup_steps == train.warmup_steps
     with pytest.raises(TypeError, match="seed"):
-        fill(LoopSettings, train, steps=2, workers=3, max_skipped=0.5)
+        fill_settings(LoopSettings, train, steps=2, workers=3, max_skipped=0.5)
 
 
 @pytest.mark.parametrize("mode", ["cached", "live", "absent"])
