@@ -9,7 +9,7 @@ from distill.data.sample import Source
 from distill.data.scenes import TABLE_FILE
 
 
-class Openable(Protocol):
+class _Openable(Protocol):
     """What a recipe says about one source."""
 
     opener: ClassVar[str]
@@ -26,7 +26,7 @@ class Openable(Protocol):
         ...
 
 
-def open_source(row: Openable, *, output: Path, index_folder: Path | None = None) -> Source:
+def open_source(row: _Openable, *, output: Path, index_folder: Path | None = None) -> Source:
     """Open a source, rendering its pictures if it is procedural.
 
     Args:
@@ -40,7 +40,7 @@ def open_source(row: Openable, *, output: Path, index_folder: Path | None = None
     return _call(row.opener, row.arguments(output=output, index_folder=index_folder))
 
 
-def preview_source(row: Openable, *, output: Path, index_folder: Path | None = None) -> Source:
+def preview_source(row: _Openable, *, output: Path, index_folder: Path | None = None) -> Source:
     """Open a source, drawing in memory the pictures that are not rendered yet.
 
     Raises:
@@ -51,7 +51,7 @@ def preview_source(row: Openable, *, output: Path, index_folder: Path | None = N
     return _call(opener, row.arguments(output=output, index_folder=index_folder))
 
 
-def unrendered(row: Openable, *, output: Path) -> Path | None:
+def unrendered(row: _Openable, *, output: Path) -> Path | None:
     """Return the folder that a source has yet to be rendered into; None if its pictures exist."""
     folder = row.rendered(output)
     return None if folder is None or (folder / TABLE_FILE).exists() else folder
