@@ -9,10 +9,11 @@ BIN := $(VENV)/bin
 PYTHON = $(firstword $(foreach name,python3 python3.13 python3.12 python3.11 python3.14,$(shell \
 	$(name) -c 'import sys; sys.version_info >= (3, 11) and print("$(name)")' 2>/dev/null)))
 
-# One process of pytest per core, up to four; each computes on one thread. Bytecode is kept, because
-# tests start many processes that would each compile our modules again.
+# One process of pytest per core, up to four. Each computes on one thread and takes whole files, in
+# the order that tests/conftest.py gives them. Bytecode is kept, because tests start many processes
+# that would each compile our modules again.
 PYTEST := OMP_NUM_THREADS=1 PYTHONDONTWRITEBYTECODE= $(BIN)/python -m pytest \
-	-n logical --maxprocesses=4 --dist loadfile
+	-n logical --maxprocesses=4 --dist loadfile --no-loadscope-reorder
 
 # An environment copied along with its folder still points to the original folder.
 ifneq ($(shell cat $(VENV)/created 2>/dev/null),$(CURDIR))

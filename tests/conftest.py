@@ -4,6 +4,7 @@ import os
 import random
 import signal
 import sys
+from collections import Counter
 
 import pytest
 
@@ -22,6 +23,13 @@ LazyImports.collecting = True
 def pytest_configure(config: pytest.Config) -> None:
     """Let test modules import lazily while tests are collected."""
     config.pluginmanager.register(LazyImports())
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Put files with slow tests first, so no process is left alone with one of them at the end."""
+    slow = Counter(item.path for item in items if item.get_closest_marker("slow"))
+    items.sort(key=lambda item: -slow[item.path])
 
 
 @pytest.fixture(autouse=True)
