@@ -1,6 +1,4 @@
-"""Run by test_step.py under torchrun: writes each term's gradient of a step over a global batch."""
-
-import sys
+"""Part of several.py: each term's gradient of a step over a global batch."""
 
 import torch
 import torch.distributed as dist
@@ -9,6 +7,7 @@ from torch.nn.functional import normalize
 from torch.nn.parallel import DistributedDataParallel
 
 from distill.losses.catalogue import TERMS
+from distill.losses.distributions import kl_divergence
 from distill.losses.embeddings import Embeddings
 from distill.losses.tiled.tiles import tiling
 from distill.losses.weighted import Banks, Term, WeightedLoss
@@ -80,12 +79,8 @@ def gradients(
     return {"loss": total.detach(), **{n: g for n, g in found.items() if g is not None}}
 
 
-def main(expected_processes: int, path: str) -> None:
-    rank, processes = 0, 1
-    if expected_processes > 1:
-        dist.init_process_group("gloo")
-        rank, processes = dist.get_rank(), dist.get_world_size()
-    assert processes == expected_processes
+def gradients_of_terms(rank: int, processes: int) -> dict[str, dict[str, torch.Tensor]]:
+    """Return the gradients of each term, for tiles of several sizes, and of all terms together."""
     found = {}
     for name in TERMS:
         loss = WeightedLoss({name: Term(1.0, ARGUMENTS.get(name, {}))})
@@ -98,10 +93,25 @@ def main(expected_processes: int, path: str) -> None:
         parts: list[object] = [None] * processes
         dist.all_gather_object(parts, {name: part["loss"] for name, part in found.items()})
         assert all(part == parts[0] for part in parts)
-        dist.destroy_process_group()
-    if rank == 0:
-        torch.save(found, path)
+    return found
 
 
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])
+def gradient_of_three_rows(processes: int) -> dict[str, torch.Tensor]:
+    """Return the loss of three rows and its gradient, spread over the processes and not."""
+    torch.manual_seed(0)
+    rows = [normalize(torch.randn(3, 5), dim=1).requires_grad_() for _ in range(4)]
+    student = Embeddings(rows[0], rows[1], torch.tensor(5.0))
+    teacher = Embeddings(rows[2], rows[3], torch.tensor(5.0))
+    whole = kl_divergence(student, teacher)
+    expected = torch.autograd.grad(whole, rows[0])[0]
+    with tiling(spread=True):
+        spread = kl_divergence(student, teacher)
+    gradient = torch.autograd.grad(spread, rows[0])[0]
+    if processes > 1:
+        dist.all_reduce(gradient)
+    return {
+        "spread": spread.detach(),
+        "whole": whole.detach(),
+        "gradient": gradient / processes,
+        "expected": expected,
+    }

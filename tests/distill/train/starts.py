@@ -1,7 +1,4 @@
-"""Run by test_projection.py under torchrun: starts projections on each process's share."""
-
-import sys
-from pathlib import Path
+"""Part of several.py: starts projections on each process's share."""
 
 import torch
 from accelerate import Accelerator
@@ -18,17 +15,16 @@ ROWS = 16
 TOWERS = {"test_resnet": {}, "test_vit": {"img_size": 32}}
 
 
-def main(expected_processes: int, folder: str) -> None:
-    accelerator = Accelerator(cpu=True)
-    assert accelerator.num_processes == expected_processes
-    rows = ROWS // expected_processes
+def started_projections(accelerator: Accelerator) -> dict[str, torch.Tensor]:
+    """Return the weights of students whose projections all processes started together."""
+    rows = ROWS // accelerator.num_processes
     first = accelerator.process_index * rows
     state = {}
     for backbone, arguments in TOWERS.items():
         model, solution = start(backbone, arguments, slice(first, first + rows))
         weights = {**model.state_dict(), "ridge": torch.tensor(solution.ridge)}
         state |= {f"{backbone}.{name}": value for name, value in weights.items()}
-    torch.save(state, Path(folder) / f"{expected_processes}.{accelerator.process_index}.pt")
+    return state
 
 
 def start(backbone: str, arguments: dict[str, int], mine: slice) -> tuple[StudentModel, Solution]:
@@ -43,7 +39,3 @@ def start(backbone: str, arguments: dict[str, int], mine: slice) -> tuple[Studen
         teacher = nn.functional.normalize(pixels.flatten(1) @ view + 1.0, dim=1)
         batches.append(StartBatch(pixels[mine], None, teacher[mine], None))
     return model, start_projections(model, batches, device=torch.device("cpu"))["image"]
-
-
-if __name__ == "__main__":
-    main(int(sys.argv[1]), sys.argv[2])

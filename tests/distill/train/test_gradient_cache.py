@@ -1,10 +1,6 @@
 """A step cut into pieces gives the gradient of the whole step, on one process or several."""
 
-import os
-import subprocess
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 
 import pytest
 
@@ -22,23 +18,7 @@ with lazy_imports():
     from distill.train.step import TrainableStudent, check_finite, training_step
     from students.config import StudentConfig
     from students.model import StudentModel
-    from tests.distill.train.pieces import ROWS, make_loss, make_pieces, make_student
-
-SCRIPT = Path(__file__).with_name("pieces.py")
-
-
-def assert_close(
-    found: dict[str, torch.Tensor], expected: dict[str, torch.Tensor], *, rounding: float = 1e-8
-) -> None:
-    assert set(found) == set(expected)
-    for name, tensor in expected.items():
-        scale = tensor.abs().max().item()
-        if name.endswith("key.bias"):
-            # A softmax over keys does not see it: its gradient is rounding and nothing else.
-            assert scale < rounding
-            continue
-        assert scale > 0, name
-        torch.testing.assert_close(found[name], tensor, rtol=1e-5, atol=1e-5 * scale, msg=name)
+    from tests.distill.train.pieces import ROWS, assert_close, make_loss, make_pieces, make_student
 
 
 def gradients(
@@ -154,29 +134,3 @@ def test_running_statistics_and_momentum_are_restored() -> None:
     assert not norm.running_mean.any()
     assert norm.momentum == 0.2
     assert norm.num_batches_tracked == 0
-
-
-def run_script(processes: int, size: int, path: Path) -> dict[str, torch.Tensor]:
-    launcher = [sys.executable]
-    if processes > 1:
-        launcher += ["-m", "torch.distributed.run", "--standalone"]
-        launcher += ["--nproc_per_node", str(processes)]
-    environment = {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path.cwd())}
-    subprocess.run(
-        [*launcher, str(SCRIPT), str(processes), str(size), str(path)],
-        check=True,
-        env=environment,
-        capture_output=True,
-    )
-    loaded: dict[str, torch.Tensor] = torch.load(path, weights_only=True)
-    return loaded
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("processes", "size"), [(2, 3), (4, 2)])
-def test_several_processes_in_pieces_give_the_gradient_of_one(
-    processes: int, size: int, tmp_path: Path
-) -> None:
-    one = run_script(1, ROWS, tmp_path / "one.pt")
-    several = run_script(processes, size, tmp_path / "several.pt")
-    assert_close(several, one)
