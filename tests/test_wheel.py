@@ -135,7 +135,8 @@ def test_wheel_carries_the_data_of_the_packages(wheel: Path) -> None:
         path.relative_to(ROOT).as_posix()
         for name in PACKAGES
         for path in (ROOT / name).rglob("*")
-        if path.is_file() and path.suffix not in {".py", ".pyc", ".tmp"}
+        if path.suffix not in {".py", ".tmp"} and "__pycache__" not in path.parts
+        if path.is_file()
     }
     assert "distill/evaluate/report/report.html" in data
     assert {"distill/demo/teacher/config.json", "distill/demo/teacher/model.safetensors"} <= data
