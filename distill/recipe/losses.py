@@ -73,7 +73,13 @@ def _entry(row: TermRow) -> type[TermEntry]:
     }
     name = "".join(part.capitalize() for part in row.name.split("_"))
     return create_model(
-        f"{name}Entry", __base__=TermEntry, __doc__=row.title, __module__=__name__, **fields
+        f"{name}Entry",
+        __base__=TermEntry,
+        __doc__=row.title,
+        __module__=__name__,
+        # It has no source to read docstrings from, and looking for it takes a while.
+        __cls_kwargs__={"use_attribute_docstrings": False},
+        **fields,
     )
 
 

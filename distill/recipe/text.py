@@ -3,6 +3,7 @@
 import re
 import textwrap
 from collections.abc import Mapping
+from functools import cache
 from typing import Any
 
 import yaml
@@ -111,7 +112,7 @@ def to_yaml(config: RunConfig, *, comments: bool) -> str:
 def _fields(section: Section, *, comments: bool) -> list[list[str]]:
     """Return the lines of each field of a section."""
     model = type(section)
-    schemas = model.model_json_schema()["properties"] if comments else {}
+    schemas = _schemas(model) if comments else {}
     blocks = []
     for name, field in model.model_fields.items():
         lines = []
@@ -120,6 +121,13 @@ def _fields(section: Section, *, comments: bool) -> list[list[str]]:
             lines += _comment(field.description or "", f"[{allowed}]" if allowed else "")
         blocks.append(lines + _entry(name, getattr(section, name), comments=comments))
     return blocks
+
+
+@cache
+def _schemas(model: type[Section]) -> dict[str, Any]:
+    """Return the schema of each field of a section."""
+    schemas: dict[str, Any] = model.model_json_schema()["properties"]
+    return schemas
 
 
 def _comment(sentence: str, allowed: str) -> list[str]:
