@@ -62,6 +62,7 @@ def test_images_and_captions_go_in_and_a_bundle_and_a_report_come_out(recipe: Re
     assert sum(probability for _, probability in answers) == pytest.approx(1.0, abs=1e-5)
 
 
+@pytest.mark.slow
 def test_the_same_command_again_skips_what_is_finished(
     recipe: Recipe, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -146,6 +147,7 @@ def test_a_teacher_is_fine_tuned_by_the_same_loop_and_keeps_its_class(
     assert second.finished("train")
 
 
+@pytest.mark.slow
 def test_what_is_measured_may_change_and_change_back(recipe: Recipe, pictures: Path) -> None:
     path = recipe(train={"steps": 2})
     folder = run(path).path
