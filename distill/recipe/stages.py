@@ -25,5 +25,6 @@ class Changes:
 
 IN_CACHE = Changes("cache")
 IN_TRAIN = Changes("train")
+IN_EVALUATE = Changes("evaluate")
 IN_EXPORT = Changes("export")
 IN_NO_DIGEST = Changes(None)

@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -29,45 +28,62 @@ def stage_values(config: RunConfig, stage: Stage) -> dict[str, Any]:
     They are those of the fields marked with the stage or one before it (distill/recipe/stages.py).
     Presets are expanded, a single entry is a list of one, and the views' seed is filled in.
     """
-    teachers = [entry.model_dump(mode="json") for entry in config.teachers]
-    seed = config.seed if config.views.seed is None else config.views.seed
-    cache: dict[str, Any] = {
-        "teacher": _cached_teachers(teachers),
-        "data": {
-            "train": [entry.model_dump(mode="json") for entry in config.train_sources],
-            **_marked(config.data, "cache"),
-        },
-        "views": {**config.views.model_dump(mode="json"), "seed": seed},
-        "cache": _marked(config.cache, "cache"),
-    }
     if stage == "cache":
-        return cache
-    train: dict[str, Any] = {
-        **cache,
-        **_marked(config, "train"),
-        "teacher": teachers,
-        "data": {**cache["data"], **_marked(config.data, "train")},
-        "student": _student_values(config),
-        "losses": _loss_values(config),
-        "train": _marked(config.train, "train"),
-    }
-    match stage:
-        case "train":
-            return train
-        case "evaluate":
-            return {**train, **_evaluate_values(config)}
-        case "export":
-            return {**train, **_export_values(config)}
+        return _merged(_marked(config, "cache"), _cache_values(config))
+    if stage == "train":
+        before = stage_values(config, "cache")
+        return _merged(before, _marked(config, "train"), _train_values(config))
+    own = _evaluate_values(config) if stage == "evaluate" else _export_values(config)
+    return _merged(stage_values(config, "train"), _marked(config, stage), own)
 
 
 def _marked(section: Section, stage: Stage) -> dict[str, Any]:
-    """Return the fields of a section whose first stage is this one, as they are written."""
-    names = {
-        name
-        for name, field in type(section).model_fields.items()
-        if any(mark == Changes(stage) for mark in field.metadata)
+    """Return the fields marked with a stage, as they are written, here and in sections inside."""
+    fields = type(section).model_fields
+    names = {name for name, field in fields.items() if Changes(stage) in field.metadata}
+    values = section.model_dump(mode="json", include=names)
+    for name in fields.keys() - names:
+        inside = getattr(section, name)
+        if isinstance(inside, Section) and (found := _marked(inside, stage)):
+            values[name] = found
+    return values
+
+
+def _merged(*parts: dict[str, Any]) -> dict[str, Any]:
+    """Return nested values in one; later parts win."""
+    merged: dict[str, Any] = {}
+    for part in parts:
+        for name, value in part.items():
+            both = isinstance(value, dict) and isinstance(merged.get(name), dict)
+            merged[name] = _merged(merged[name], value) if both else value
+    return merged
+
+
+def _cache_values(config: RunConfig) -> dict[str, Any]:
+    """Return the teachers, the training sources and the views."""
+    teachers = _teacher_values(config)
+    if len(teachers) > 1:
+        # Each has its own cache, whatever its weight.
+        teachers = [{k: v for k, v in entry.items() if k != "weight"} for entry in teachers]
+    seed = config.seed if config.views.seed is None else config.views.seed
+    return {
+        "teacher": teachers,
+        "data": {"train": [entry.model_dump(mode="json") for entry in config.train_sources]},
+        "views": {**config.views.model_dump(mode="json"), "seed": seed},
     }
-    return section.model_dump(mode="json", include=names)
+
+
+def _train_values(config: RunConfig) -> dict[str, Any]:
+    """Return teachers with their weights, the student and the loss terms."""
+    return {
+        "teacher": _teacher_values(config),
+        "student": _student_values(config),
+        "losses": _loss_values(config),
+    }
+
+
+def _teacher_values(config: RunConfig) -> list[dict[str, Any]]:
+    return [entry.model_dump(mode="json") for entry in config.teachers]
 
 
 def _evaluate_values(config: RunConfig) -> dict[str, Any]:
@@ -84,13 +100,6 @@ def _evaluate_values(config: RunConfig) -> dict[str, Any]:
     if config.data.labels is not None:
         values["labels"] = _label_values(config)
     return values
-
-
-def _cached_teachers(teachers: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Return several teachers without their weights, because each has its own cache."""
-    if len(teachers) == 1:
-        return teachers
-    return [_without(entry, frozenset({"weight"})) for entry in teachers]
 
 
 def expanded_losses(config: RunConfig) -> Losses:
@@ -132,10 +141,10 @@ def _label_values(config: RunConfig) -> dict[str, Any]:
 
 def _export_values(config: RunConfig) -> dict[str, Any]:
     """Return the export section with the labels that it names, and the templates of prompts."""
-    section = _marked(config.export, "export")
+    values: dict[str, Any] = {}
     if config.export.labels is not None:
-        section["labels"] = list(name_labels(config.export.labels, field="export.labels"))
-    values: dict[str, Any] = {"export": section}
+        labels = name_labels(config.export.labels, field="export.labels")
+        values["export"] = {"labels": list(labels)}
     known = [list(config.export.templates or DEFAULT_TEMPLATES)]
     if config.data.labels is not None:
         values["labels"] = _label_values(config)
@@ -152,7 +161,3 @@ def bundle_templates(config: RunConfig) -> tuple[str, ...]:
     given = config.export.templates or recipe_templates(config.data)
     sets = config.evaluation_entries
     return given or (sets[0].template_list if sets else None) or DEFAULT_TEMPLATES
-
-
-def _without(values: Mapping[str, Any], left_out: frozenset[str]) -> dict[str, Any]:
-    return {key: value for key, value in values.items() if key not in left_out}
