@@ -170,9 +170,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--warmup", type=int, default=2, help="untimed steps before them")
     parser.add_argument("--tf32", action="store_true", help="allow TF32 for fp32 products")
     parser.add_argument("--cpu", action="store_true", help="run without a GPU; requires --quick")
-    parser.add_argument(
-        "--quick", action="store_true", help="run a miniature that measures nothing"
-    )
+    parser.add_argument("--quick", action="store_true", help="run a miniature; measures nothing")
     parser.add_argument("--out", type=Path, help="JSON file for the figures")
     return parser
 
@@ -263,9 +261,7 @@ class Bench:
             self.step(batch)
             if number >= options.warmup:
                 seconds.append(_now(self.device) - started)
-        peak = None
-        if self.device.type == "cuda":
-            peak = torch.cuda.max_memory_allocated(self.device)
+        peak = torch.cuda.max_memory_allocated(self.device) if self.device.type == "cuda" else None
         flops = count_flops(lambda: self.step(batch))
         median = statistics.median(seconds)
         return Row(

@@ -46,10 +46,16 @@ def parsed(path: Path) -> ast.Module:
 
 @dataclass(frozen=True)
 class Import:
-    """An imported name; ``imported`` is ``package.module.name`` for ``from … import name``."""
+    """An imported name; ``imported`` is ``package.module.name`` for ``from … import name``.
+
+    ``alias`` is the local name, and ``target`` what it refers to. Both are empty for
+    ``import_module``.
+    """
 
     importer: str
     imported: str
+    alias: str
+    target: str
     relative: bool
     in_function: bool
     where: str
@@ -69,27 +75,41 @@ class Import:
 
 @cache
 def imports_of(path: Path) -> tuple[Import, ...]:
-    """Return all imports of a file, those inside functions and for type checkers too."""
+    """Return all imports of a file, also in functions, for type checkers and by import_module."""
     importer = module_name(path)
     parents = importer.split(".") if path.name == "__init__.py" else importer.split(".")[:-1]
 
     def visit(node: ast.AST, in_function: bool) -> Iterator[Import]:
         in_function |= isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.Lambda)
-        if isinstance(node, ast.Import):
-            names, relative = [alias.name for alias in node.names], False
-        elif isinstance(node, ast.ImportFrom):
-            base = parents[: len(parents) - node.level + 1] if node.level else []
-            origin = ".".join([*base, *([node.module] if node.module else [])])
-            names, relative = [f"{origin}.{alias.name}" for alias in node.names], node.level > 0
-        else:
-            names, relative = [], False
-        for name in names:
-            where = f"{path.relative_to(ROOT)}:{node.lineno} imports {name}"
-            yield Import(importer, name, relative, in_function, where)
+        relative = isinstance(node, ast.ImportFrom) and node.level > 0
+        for name, alias, target in _imported(node, parents):
+            where = f"{path.relative_to(ROOT)}:{getattr(node, 'lineno', 0)} imports {name}"
+            yield Import(importer, name, alias, target, relative, in_function, where)
         for child in ast.iter_child_nodes(node):
             yield from visit(child, in_function)
 
     return tuple(visit(parsed(path), in_function=False))
+
+
+def _imported(node: ast.AST, parents: list[str]) -> Iterator[tuple[str, str, str]]:
+    """Yield what a node imports, the local name, and what that name refers to."""
+    match node:
+        case ast.Import():
+            for alias in node.names:
+                top = alias.name.partition(".")[0]
+                target = alias.name if alias.asname else top
+                yield alias.name, alias.asname or top, target
+        case ast.ImportFrom():
+            base = parents[: len(parents) - node.level + 1] if node.level else []
+            origin = ".".join([*base, *([node.module] if node.module else [])])
+            for alias in node.names:
+                name = f"{origin}.{alias.name}"
+                yield name, alias.asname or alias.name, name
+        case ast.Call(
+            func=ast.Name(id="import_module") | ast.Attribute(attr="import_module"),
+            args=[ast.Constant(value=str(name)), *_],
+        ):
+            yield name, "", ""
 
 
 @cache
@@ -147,19 +167,51 @@ def _defined(tree: ast.Module) -> Iterator[str]:
                 yield name
 
 
+def exported_names(path: Path) -> set[str]:
+    """Return the names in the ``__all__`` of a file."""
+    for node in parsed(path).body:
+        match node:
+            case ast.Assign(targets=[ast.Name(id="__all__")], value=value):
+                return set(ast.literal_eval(value))
+    return set()
+
+
 @cache
 def used_names(path: Path) -> frozenset[str]:
-    """Return the names that a file takes from elsewhere.
+    """Return what a file takes from elsewhere, as ``package.module.name``.
 
-    These are imported names, attributes, and functions that a row names as ``module:function``.
+    This is what it imports, attributes of what it imports, and functions that a row names as
+    ``module:function``.
     """
-    found: set[str] = set()
+    found = {name.imported for name in imports_of(path)} | {name for name, _ in attributes(path)}
     for node in ast.walk(parsed(path)):
-        if isinstance(node, ast.ImportFrom):
-            found |= {alias.name for alias in node.names}
-        elif isinstance(node, ast.Attribute):
-            found.add(node.attr)
-        elif isinstance(node, ast.Constant):
-            named = re.fullmatch(r"[a-z_.]+:([a-z_]+)", str(node.value))
-            found |= {named[1]} if named else set()
+        if isinstance(node, ast.Constant):
+            named = re.fullmatch(r"([a-z_.]+):([a-z_]+)", str(node.value))
+            found |= {f"{named[1]}.{named[2]}"} if named else set()
     return frozenset(found)
+
+
+@cache
+def attributes(path: Path) -> tuple[tuple[str, int], ...]:
+    """Return the attributes of imported things as ``package.module.name``, and their lines."""
+    targets: dict[str, set[str]] = {}
+    for found in imports_of(path):
+        if found.alias:
+            targets.setdefault(found.alias, set()).add(found.target)
+    return tuple(
+        (".".join([target, *rest]), node.lineno)
+        for node in ast.walk(parsed(path))
+        if isinstance(node, ast.Attribute)
+        for first, *rest in [_chain(node)]
+        for target in sorted(targets.get(first, ()))
+    )
+
+
+def _chain(node: ast.expr) -> list[str]:
+    """Return the names in ``a.b.c``; the first is empty if it is not a plain name."""
+    match node:
+        case ast.Attribute(value=value, attr=name):
+            return [*_chain(value), name]
+        case ast.Name(id=name):
+            return [name]
+    return [""]

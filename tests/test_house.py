@@ -10,7 +10,9 @@ from tests.house import (
     PACKAGES,
     ROOT,
     RUNTIME,
+    attributes,
     circles,
+    exported_names,
     internal_imports,
     parsed,
     public_names,
@@ -136,16 +138,26 @@ def private_folder(imported: str) -> str | None:
     return None if private is None else ".".join(parts[:private])
 
 
+def is_open(importer: str, imported: str) -> bool:
+    """Tell whether a module may import a name, or use it as an attribute of a module."""
+    folder = private_folder(imported)
+    if folder is None:
+        return True
+    if folder in source_files() and source_files()[folder].name != "__init__.py":
+        folder = folder.rpartition(".")[0]
+    return within(importer, folder)
+
+
 def test_nobody_comes_through_a_private_door() -> None:
-    broken = []
-    for found in internal_imports():
-        folder = private_folder(found.imported)
-        if folder is None:
-            continue
-        if folder in source_files() and source_files()[folder].name != "__init__.py":
-            folder = folder.rpartition(".")[0]
-        if not within(found.importer, folder):
-            broken.append(found.where)
+    broken = [
+        found.where for found in internal_imports() if not is_open(found.importer, found.imported)
+    ]
+    broken += [
+        f"{path.relative_to(ROOT)}:{line} uses {name}"
+        for module, path in source_files().items()
+        for name, line in attributes(path)
+        if name.rpartition(".")[0] in source_files() and not is_open(module, name)
+    ]
     assert broken == []
 
 
@@ -180,7 +192,8 @@ def test_public_names_are_used_by_another_file(room: str) -> None:
         if room_of(module) != room:
             continue
         elsewhere = [used_names(reader) for reader in readers() if reader != path]
-        for name in sorted(public_names(path) - sections(path) - terms(path)):
-            if not any(name in names for names in elsewhere):
+        named = sections(path) | terms(path) | exported_names(path)
+        for name in sorted(public_names(path) - named):
+            if not any(f"{module}.{name}" in names for names in elsewhere):
                 unused.append(f"{path.relative_to(ROOT)}: {name}")
     assert unused == []

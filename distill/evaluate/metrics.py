@@ -20,7 +20,7 @@ from typing import Any, Literal
 import numpy as np
 from numpy.typing import NDArray
 
-Vectors = NDArray[np.float32]
+_Vectors = NDArray[np.float32]
 Ids = NDArray[np.int64]
 _Direction = Literal["image_to_text", "text_to_image"]
 
@@ -46,7 +46,7 @@ class Ranking:
 Rankings = Mapping[_Direction, Ranking]
 
 
-def rank(queries: Vectors, candidates: Vectors, *, query_ids: Ids, candidate_ids: Ids) -> Ranking:
+def rank(queries: _Vectors, candidates: _Vectors, *, query_ids: Ids, candidate_ids: Ids) -> Ranking:
     """Rank candidates ``[M, D]`` by their dot product with each query ``[N, D]``.
 
     A candidate is right for a query if their ids are equal. Several may be right, and a query
@@ -65,7 +65,7 @@ def rank(queries: Vectors, candidates: Vectors, *, query_ids: Ids, candidate_ids
     return Ranking(ranks, first, query_ids)
 
 
-def rank_both_ways(images: Vectors, texts: Vectors, owners: Ids) -> Rankings:
+def rank_both_ways(images: _Vectors, texts: _Vectors, owners: Ids) -> Rankings:
     """Rank captions ``[M, D]`` for pictures ``[N, D]``, and pictures for captions.
 
     ``owners`` ``[M]`` is the row of the picture that each caption belongs to.

@@ -9,7 +9,7 @@ from numpy.typing import NDArray
 from distill.labels.names import label_in_words
 from distill.labels.templates import DEFAULT_TEMPLATES, insert
 
-Vectors = NDArray[np.float32]
+_Vectors = NDArray[np.float32]
 
 
 @dataclass(frozen=True)
@@ -29,7 +29,7 @@ class LabelSet:
         spoken = map(label_in_words, self.names)
         return tuple(insert(text, name) for name in spoken for text in self.templates)
 
-    def embed(self, encode: Callable[[Sequence[str]], Vectors | None]) -> Vectors | None:
+    def embed(self, encode: Callable[[Sequence[str]], _Vectors | None]) -> _Vectors | None:
         """Return one vector per label ``[N, D]``, or None if ``encode`` returns None.
 
         See `average_prompts`.
@@ -38,7 +38,7 @@ class LabelSet:
         return None if vectors is None else average_prompts(vectors, len(self.templates))
 
 
-def average_prompts(vectors: Vectors, templates: int) -> Vectors:
+def average_prompts(vectors: _Vectors, templates: int) -> _Vectors:
     """Return one vector per label ``[N, D]`` from the unit vectors of prompts ``[N · T, D]``.
 
     It is the mean of the label's ``templates`` (T) prompts, normalised again, as in CLIP

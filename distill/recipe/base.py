@@ -25,7 +25,7 @@ class Section(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid", use_attribute_docstrings=True)
 
 
-Row = TypeVar("Row", bound=Section)
+_Row = TypeVar("_Row", bound=Section)
 
 
 def whole(value: Any) -> Any:
@@ -55,13 +55,13 @@ def kind_of(model: type[Section]) -> str | None:
     return choices[0] if len(choices) == 1 else None
 
 
-def kinds_of(models: Iterable[type[Row]]) -> dict[str, type[Row]]:
+def kinds_of(models: Iterable[type[_Row]]) -> dict[str, type[_Row]]:
     """Return sections by their kinds.
 
     Raises:
         TypeError: A section has no kind, or the same kind as another; one line that names it.
     """
-    kinds: dict[str, type[Row]] = {}
+    kinds: dict[str, type[_Row]] = {}
     for model in models:
         kind = kind_of(model)
         if kind is None:

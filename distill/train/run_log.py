@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from distill.basis.files import write_whole
 from distill.train.step import StepResult
 
-FILE = "metrics.jsonl"
+_FILE = "metrics.jsonl"
 _Item = TypeVar("_Item")
 
 
@@ -25,7 +25,7 @@ class RunLog:
 
     def __init__(self, folder: Path, accelerator: Accelerator, *, step: int) -> None:
         """Start at a step; lines of later steps, which training will repeat, are removed."""
-        self._path = folder / FILE
+        self._path = folder / _FILE
         self._accelerator = accelerator
         self._start = self._last = time.perf_counter()
         self._step = step

@@ -33,7 +33,7 @@ from distill.data.workers import ignore_interrupts
 from export.runtime.errors import RunError
 
 _FORMAT = 1
-MANIFEST = "shards.json"
+_MANIFEST = "shards.json"
 _AT_ONCE = 16
 
 
@@ -114,7 +114,7 @@ class _Manifest:
     def __init__(self, folder: Path, source: Source, settings: ShardSettings) -> None:
         """Read the file or start a new one; refuse a folder with other content."""
         self._folder = folder
-        self._path = folder / MANIFEST
+        self._path = folder / _MANIFEST
         self._made_from: dict[str, Any] = {
             "format": _FORMAT,
             "samples": len(source),
@@ -128,12 +128,12 @@ class _Manifest:
         held = sorted(entry.name for entry in folder.iterdir()) if folder.is_dir() else []
         if folder.exists() and not folder.is_dir():
             raise RunError(f"--out {folder}: it is not a folder; choose another one")
-        if MANIFEST in held:
+        if _MANIFEST in held:
             self._read()
         elif any(not is_temporary(name) for name in held):
             raise RunError(
                 f"--out {folder}: the folder is not empty ({', '.join(held[:4])}) and has no "
-                f"{MANIFEST}; choose another folder"
+                f"{_MANIFEST}; choose another folder"
             )
         folder.mkdir(parents=True, exist_ok=True)
         self._write()

@@ -121,7 +121,7 @@ class ArrowColumns:
         return kind
 
 
-class Embedded(Protocol):
+class _Embedded(Protocol):
     """A table that contains its pictures."""
 
     def rows(self) -> Iterator[Row | Skip]:
@@ -141,7 +141,7 @@ class Embedded(Protocol):
 class EmbeddedSource:
     """The pictures inside a table, one for each row."""
 
-    def __init__(self, name: str, table: Embedded) -> None:
+    def __init__(self, name: str, table: _Embedded) -> None:
         """Read all rows but no picture."""
         self.name = name
         self._image = table.image

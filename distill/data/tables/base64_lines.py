@@ -20,7 +20,7 @@ from export.runtime.errors import DataError
 
 _SCHEMA = "text:str:1,image:str:1"
 IMAGE_COLUMN = "image"
-CAPTION_COLUMN = "text"
+_CAPTION_COLUMN = "text"
 # No picture is that large; a longer line is read in pieces and skipped.
 _LONGEST_LINE = 256 * 2**20
 _DIGEST_BYTES = 16
@@ -32,7 +32,7 @@ def open_base64(
     *,
     input_schema: str = _SCHEMA,
     image_column: str = IMAGE_COLUMN,
-    caption_column: str | None = CAPTION_COLUMN,
+    caption_column: str | None = _CAPTION_COLUMN,
     label_column: str | None = LABEL_COLUMN,
 ) -> Source:
     """Open a file whose lines have tab-separated fields, the columns of a schema.
@@ -50,7 +50,7 @@ def open_base64(
         raise DataError(f"input_schema: found {shorten(input_schema)}, {error}") from error
     asked = {"image_column": image_column, "caption_column": caption_column}
     asked["label_column"] = label_column
-    optional = (CAPTION_COLUMN, LABEL_COLUMN)
+    optional = (_CAPTION_COLUMN, LABEL_COLUMN)
     places = [
         _place(names, field, name, optional=name in optional and field != "image_column")
         for field, name in asked.items()

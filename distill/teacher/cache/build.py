@@ -27,7 +27,7 @@ from distill.teacher.cache.manifest import (
 from distill.teacher.cache.rows import StoredAs, row_digests
 from distill.teacher.protocol import Teacher
 
-Progress = Callable[[str, int, int], None]
+_Progress = Callable[[str, int, int], None]
 
 
 @dataclass(frozen=True)
@@ -106,7 +106,7 @@ def build_cache(
     teacher: Teacher,
     *,
     settings: BuildSettings,
-    progress: Progress,
+    progress: _Progress,
     parts: Collection[Part] = PARTS,
     extra_texts: Sequence[str] = (),
     sharing: Sharing = NOTHING_SHARED,
@@ -226,7 +226,7 @@ class _Build:
             count=sharing.count,
         )
 
-    def pictures(self, missing: Missing, progress: Progress) -> None:
+    def pictures(self, missing: Missing, progress: _Progress) -> None:
         """Embed all views of this process's share of the missing pictures."""
         sharing, settings = self._sharing, self._settings
         numbers = share_pictures(
@@ -263,7 +263,7 @@ class _Build:
             progress("pictures", done, len(numbers))
         self._writer.flush("images")
 
-    def captions(self, missing: Missing, progress: Progress) -> None:
+    def captions(self, missing: Missing, progress: _Progress) -> None:
         """Embed this process's share of the missing captions, or copy them from other caches."""
         sharing = self._sharing
         texts = self._copied(missing.captions[sharing.rank :: sharing.count])

@@ -178,7 +178,7 @@ def test_a_number_without_a_row_keeps_its_name_and_a_missing_one_is_a_dash(repor
 def test_the_legend_explains_the_columns_that_are_shown(report):
     legend = read_page(render_page(report)).legend
     for metric in (*ZERO_SHOT, *RETRIEVAL):
-        assert legend[metric.title] == metric.meaning
+        assert legend[metric.title] == meaning_of(metric)
     assert {"retained", "agreement"} <= set(legend)
     assert "top-1 in zero-shot classification, mean R in retrieval" in legend["retained"]
     report["sets"] = report["sets"][:1]
@@ -195,9 +195,13 @@ def test_agreement_has_no_shares_of_its_own(report):
     assert not {"retained", "agreement"} & {*page.tables[0][0], *page.legend}
 
 
-def test_the_legend_says_which_metric_is_better_low():
-    metric = replace(ZERO_SHOT[0], meaning="How far off it is.", more_is_better=False)
-    assert meaning_of(metric) == "How far off it is. Less is better."
+@pytest.mark.parametrize(
+    ("more_is_better", "meaning"),
+    [(True, "How far off it is."), (False, "How far off it is. Less is better.")],
+)
+def test_the_legend_says_when_less_is_better(more_is_better, meaning):
+    row = replace(ZERO_SHOT[0], meaning="How far off it is.", more_is_better=more_is_better)
+    assert meaning_of(row) == meaning
 
 
 def test_the_page_loads_nothing(report, history):
