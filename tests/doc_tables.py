@@ -1,6 +1,6 @@
 """Tables in the documentation that follow from rows in the code.
 
-After a change of such a row, write them anew:
+After changing such a row, rewrite them:
 
     make tables
 """

@@ -114,7 +114,7 @@ def _imported(node: ast.AST, parents: list[str]) -> Iterator[tuple[str, str, str
 
 @cache
 def our_imports() -> tuple[Import, ...]:
-    """Return all imports of our packages, of whatever library."""
+    """Return all imports of our packages, from every library."""
     return tuple(found for path in source_files().values() for found in imports_of(path))
 
 

@@ -91,7 +91,7 @@ def test_arrows_go_one_way(room: str) -> None:
 
 
 def test_the_rest_of_export_is_imported_where_it_is_used() -> None:
-    """Whoever trains has no onnx."""
+    """Training must work without onnx."""
     assert [
         found.where
         for found in internal_imports()
@@ -127,7 +127,7 @@ def test_rooms_have_no_circle() -> None:
 
 def test_modules_have_no_circle() -> None:
     arrows = {(found.importer, found.module) for found in internal_imports()}
-    # A package and what is inside it are one thing here: `__init__` files hand names on.
+    # A package and what is inside it are one thing here: `__init__` files re-export names.
     assert circles(arrow for arrow in arrows if arrow[0] != arrow[1]) == []
 
 

@@ -237,7 +237,7 @@ def processor_seconds() -> float:
 
 
 def test_help_answers_within_half_a_second() -> None:
-    # Processor time, so that whatever else the machine is doing does not count.
+    # Processor time does not depend on what else the machine is doing.
     seconds = []
     for _ in range(3):
         start = processor_seconds()

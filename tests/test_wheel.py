@@ -40,7 +40,7 @@ def succeed(*command: str | Path, folder: Path) -> str:
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Build from a copy, so that the checkout stays clean and nothing old gets in."""
+    """Build from a copy: the checkout stays clean, and no old files get in."""
     folder = tmp_path_factory.mktemp("wheel")
     source = folder / "source"
     for name in PACKAGES:

@@ -52,7 +52,7 @@ def common_towers(
 
 
 def check_same_batch(term: str, ours: Tensor, theirs: Tensor, *, what: str = "rows") -> None:
-    """Raise a ValueError unless student and teacher have equally many rows."""
+    """Raise a ValueError unless student and teacher have the same number of rows."""
     if len(ours) != len(theirs):
         raise ValueError(
             f"{term}: the student has {len(ours)} {what}, but the teacher has {len(theirs)}; "

@@ -66,7 +66,7 @@ def start_projections(
 
     The weights become the solution itself, although its norm is smaller than a new layer's. If it
     were scaled up to that norm, the optimizer's steps would hardly turn it. With several processes,
-    each contributes equally many rows, and all end with the same weights.
+    each contributes the same number of rows, and all end with the same weights.
 
     Args:
         model: The student, on ``device``, without wrappers.

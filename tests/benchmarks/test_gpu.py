@@ -1,4 +1,4 @@
-"""The benchmark for GPUs: what it needs, how it counts, and what it says where there is none."""
+"""The benchmark for GPUs: what it needs, how it counts, and what it says without a GPU."""
 
 import importlib.metadata
 import json
@@ -44,7 +44,7 @@ def what_they_bring() -> set[str]:
 
 @pytest.fixture
 def fresh(tmp_path: Path) -> Path:
-    """Return a folder that holds these distributions and no other, as links."""
+    """Return a folder of links to these distributions alone."""
     folder = tmp_path / "site"
     folder.mkdir()
     for name in what_they_bring():
@@ -85,7 +85,7 @@ def test_it_runs_with_nothing_but_the_packages_it_names(fresh: Path, tmp_path: P
     assert found == [("cached", 16), ("cached", 32), ("live", 16), ("live", 32)]
     assert all(row["images_per_second"] > 0 for row in written["rows"])
     given, again = written["rows"][:2]
-    # Gradient caching embeds once more: four thirds, but for the losses.
+    # Gradient caching embeds once more: four thirds of the work, apart from the losses.
     assert 1.3 < again["flops"] / (2 * given["flops"]) < 1.36
 
 

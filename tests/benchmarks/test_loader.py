@@ -1,4 +1,4 @@
-"""The benchmark of the loader: it reads every form, and measures each beside the plain loop."""
+"""The benchmark of the loader: it reads every form, and compares each with the plain loop."""
 
 import json
 from pathlib import Path
@@ -18,7 +18,7 @@ def test_every_form_is_measured(tmp_path: Path, capsys: pytest.CaptureFixture[st
     pictures.mkdir(parents=True)
     for number in range(70):
         Image.new("RGB", (40, 30), (3 * number, 9, 9)).save(pictures / f"{number}.jpg", quality=100)
-    # Another name for a picture is no other picture.
+    # A copy under another name does not count as another picture.
     (pictures / "copy.jpg").write_bytes((pictures / "0.jpg").read_bytes())
     arguments = ["--data", str(pictures.parent), "--size", "32", "--processes", "1"]
     arguments += ["--rounds", "1", "--passes", "1", "--ways", "whole"]

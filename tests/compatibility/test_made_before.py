@@ -28,7 +28,7 @@ RECIPES = ("default", "terms", "sources", "one_tower", "alone", "hf")
 
 @pytest.fixture
 def world(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """Copy what was written, with the demo's teacher beside it, and work there."""
+    """Copy what was written, together with the demo's teacher, and work there."""
     shutil.copytree(MADE_BEFORE, tmp_path, dirs_exist_ok=True)
     with resources.as_file(resources.files("distill.demo")) as package:
         shutil.copytree(package / "teacher", tmp_path / "teacher")
@@ -62,7 +62,7 @@ def test_a_stopped_run_goes_on_to_the_same_student(world: Path) -> None:
     assert found.keys() == expected.keys()
     for name, values in expected.items():
         np.testing.assert_allclose(found[name], values, rtol=1e-4, atol=1e-5, err_msg=name)
-    # The cache was whole, so that nothing was added to it.
+    # The cache was complete, so nothing was added to it.
     held = sorted(path.name for path in Path("runs/stopped/cache").rglob("*.npy"))
     assert held == sorted(path.name for path in Path("runs/small/cache").rglob("*.npy"))
 

@@ -90,7 +90,7 @@ def recipe(tmp_path: Path, pictures: Path, teacher: Path) -> Recipe:
 
 @pytest.fixture
 def clip_distill() -> Callable[..., subprocess.CompletedProcess[str]]:
-    """Return a function that runs the command line in a process of its own."""
+    """Return a function that runs the command line in a new process."""
 
     def call(
         *arguments: str | Path, launcher: tuple[str, ...] = ()

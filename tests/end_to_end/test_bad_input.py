@@ -208,7 +208,7 @@ def test_an_output_that_holds_another_recipes_run(
     }
 
 
-def test_an_output_that_is_somebodys_folder(
+def test_an_output_folder_with_other_files_is_refused(
     fails: Callable[..., str], recipe: Recipe, tmp_path: Path
 ) -> None:
     (tmp_path / "run").mkdir()

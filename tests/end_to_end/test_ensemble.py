@@ -77,7 +77,7 @@ def test_cached_and_live_teachers_teach_the_same(
             theirs["teacher_student_cosine"], abs=1e-4
         )
     caches = sorted((tmp_path / "cached" / "cache").iterdir())
-    # Two folders of one name are told apart, and hold as many numbers as each teacher gives.
+    # Folders with the same name stay distinct, each as wide as its teacher's embeddings.
     assert all(folder.name.startswith("teacher-") for folder in caches)
     shapes = {np.load(next(folder.rglob("images-00000.npy"))).shape[1:] for folder in caches}
     assert shapes == {(2, WIDTH), (2, OTHER_WIDTH)}

@@ -1,4 +1,4 @@
-"""Students of one tower: trained, measured beside the teacher's other side, exported, used."""
+"""Students of one tower: trained, evaluated with the teacher's other tower, exported, used."""
 
 import csv
 import json
@@ -130,7 +130,7 @@ def test_pictures_and_words_go_in_and_a_classifier_comes_out(
     assert not (short_way / "bundle" / "text.onnx").exists()
     model = EdgeModel.load(short_way / "bundle")
     assert model.labels == LABELS
-    # What stands in the bundle is the teacher's, and answers are softmaxes of cosines with it.
+    # The bundle has the teacher's vectors, and answers are softmaxes of the cosines with them.
     prompts = by_openais_templates(words_of, LABELS)
     assert np.allclose(model.embed_labels(), prompts, atol=1e-5)
     picture = unlabelled / "p0.png"
@@ -154,7 +154,7 @@ def test_the_report_says_how_often_they_agree_and_shows_where_not(
     apart = entry["disagreements"]["student"]
     share = 1 - len(apart) / entry["samples"]
     assert entry["results"]["student"]["agreement@1"] == pytest.approx(share)
-    # The bundle, asked by itself, gives the same answers as the report says.
+    # The bundle on its own gives the answers that the report lists.
     model = EdgeModel.load(short_way / "bundle")
     prompts = by_openais_templates(words_of, LABELS)
     for line in apart:

@@ -1,4 +1,4 @@
-"""Every source of data is cached, trained on and measured alike."""
+"""Every source of data is cached, trained on and evaluated in the same way."""
 
 import base64
 import csv

@@ -12,9 +12,9 @@ In an epoch of N samples, L lanes each give n samples:
    shuffled. The last samples of a stretch, beyond n, are left out of the epoch.
 
 Sample i of an epoch is number ⌊i / L⌋ of lane i mod L. If L divides the batch size, a batch takes
-equally many samples from each lane. If the number of processes W divides L, process p, which has
-the rows p, p + W, … of every batch, reads the lanes p, p + W, …. Because of step 2 these lanes are
-one contiguous part of the sequence, for every W that is a product of the largest factors. So at
+the same number of samples from each lane. If the number of processes W divides L, process p, which
+has the rows p, p + W, … of every batch, reads the lanes p, p + W, …. Because of step 2 these lanes
+are one contiguous part of the sequence, for every W that is a product of the largest factors. So at
 most W - 1 shards are read by two processes in an epoch, and none if the shards divide evenly.
 """
 

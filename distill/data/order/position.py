@@ -161,7 +161,7 @@ def _lanes(given: int | None, batch_size: int, *, shards: int) -> int:
     if batch_size % given:
         raise DataError(
             f"data.lanes: {given} does not divide train.batch_size: {batch_size}; a batch takes "
-            "equally many samples from each lane; change one of them, or leave data.lanes out"
+            "the same number of samples from each lane; change one of them, or leave data.lanes out"
         )
     return given
 

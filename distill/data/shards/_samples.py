@@ -57,7 +57,7 @@ def read_samples(
     The key of a member is its path up to the first dot of its name, as in WebDataset. Hidden
     members are ignored. Captions are the ``caption_key`` of ``json``; if that is None they are its
     ``captions``, otherwise ``txt``, otherwise its ``caption``. The place of a skip is the name of a
-    member. If a name has two pictures or two texts, all are skipped, because there is no telling
+    member. If a name has two pictures or two texts, all are skipped, because it is unclear
     which belong together. If some pictures of a tar have texts, a picture without any is skipped:
     its text is missing or lost.
     """
@@ -133,7 +133,7 @@ def _sample(
         yield Skip(key, _without_picture(group), kind="row" if not group.texts else "picture")
         return
     if group.doubled:
-        yield Skip(key, f"it has two {group.doubled}; there is no telling which belong together")
+        yield Skip(key, f"it has two {group.doubled}; it is unclear which belong together")
         return
     if picture.size == 0:
         yield Skip(_printable(picture.name), "the picture is empty")

@@ -152,7 +152,7 @@ def look_at(name: str) -> TarFile:
             info = store.info(path)
             stamp = next((str(info[key]) for key in _STAMPS + _STAMPS_TIME if info.get(key)), "")
             if info.get("size") is None:
-                raise OSError("the server does not tell its size")
+                raise OSError("the server does not report its size")
             return TarFile(name, int(info["size"]), stamp, 0)
         with Path(name).open("rb") as file:
             status = os.fstat(file.fileno())

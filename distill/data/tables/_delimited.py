@@ -64,7 +64,7 @@ def _read(
             for name in swallowed:
                 reason = f"the row of {shorten(name)} is inside its quotes; is a quote missing?"
                 yield Skip(f"{path}:{line}", reason, kind="row")
-            # There is no telling which row a caption belongs to.
+            # It is unclear which row a caption belongs to.
             yield (
                 Skip(f"{path}:{line}", "its quotes contain other rows", kind="row")
                 if swallowed

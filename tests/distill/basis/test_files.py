@@ -223,7 +223,7 @@ def _die_at_rename(folder: Path, suffix: str) -> None:
 
 
 def test_two_processes_may_write_one_file(tmp_path: Path) -> None:
-    """Both have half of it written at the same time; the file is one's own content, whole."""
+    """Both are half done at the same time; the file ends up with all the content of one."""
     context = multiprocessing.get_context("spawn")
     barrier = context.Barrier(2)
     processes = [

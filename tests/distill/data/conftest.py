@@ -37,7 +37,7 @@ def write_csv(tmp_path: Path) -> WriteTable:
 
 @pytest.fixture
 def write_text(tmp_path: Path) -> WriteTable:
-    """Write a table as it is given, byte for byte."""
+    """Write a table byte for byte."""
 
     def write(content: str | bytes, *, name: str = "captions.csv") -> Path:
         data = content.encode() if isinstance(content, str) else content

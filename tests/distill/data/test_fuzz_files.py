@@ -37,7 +37,7 @@ def chunk(kind: bytes, body: bytes) -> bytes:
 
 
 def bomb(side: int) -> bytes:
-    """Return a PNG of one colour, as small as it is large."""
+    """Return a PNG of one colour, small in bytes at any size."""
     header = struct.pack(">IIBBBBB", side, side, 1, 0, 0, 0, 0)
     rows = zlib.compressobj(9)
     row = b"\0" * ((side + 7) // 8 + 1)
@@ -238,6 +238,6 @@ def test_damaged_folders(tmp_path: Path, kind: str) -> None:
                 assert there <= {place_of(path) for path in told}, case
             assert set(pictures) - set(broken) <= outcome.keys, case
             if kind == "table":
-                # Whatever is not there is counted.
+                # Everything that is missing is counted.
                 assert len(outcome.source) + len(outcome.source.skipped) == len(COLOURS), case
     assert sources > CASES // 2

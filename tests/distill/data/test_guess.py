@@ -1,4 +1,4 @@
-"""Guessing what a path on the command line stands for."""
+"""Guessing what a path on the command line contains."""
 
 from pathlib import Path
 

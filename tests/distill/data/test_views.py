@@ -182,7 +182,7 @@ def test_rand_augment_does_the_same_with_the_same_magnitudes_at_both_sizes(
 
     for name, function in auto_augment.NAME_TO_OP.items():
         monkeypatch.setitem(auto_augment.NAME_TO_OP, name, recorded(name, function))
-    # A configuration of its own, so that the transform is made from the recorded functions.
+    # A configuration used nowhere else: its transform is built from the recorded functions.
     settings = dataclasses.replace(RANDOM, rand_augment="rand-m7-n3-mstd1.5-p0.9")
     at_size: dict[int, list[tuple[Any, ...]]] = {}
     for side in (64, 48):

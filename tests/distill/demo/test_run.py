@@ -12,7 +12,7 @@ with lazy_imports():
 
 
 class BegunError(Exception):
-    """Raised where the demo begins its work."""
+    """Raised when the demo begins its work."""
 
 
 @pytest.fixture(autouse=True)

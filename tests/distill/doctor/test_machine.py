@@ -35,7 +35,7 @@ def levels(findings: Sequence[Finding]) -> list[str]:
 def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(100, 0, 1000))
-    # Both folders are on one disk, and neither is there yet.
+    # Both folders are on one disk, and neither exists yet.
     run, cache = tmp_path / "run", tmp_path / "a" / "cache"
     assert levels(examine_disk({run: 400, cache: 600})) == ["fine"]
     (finding,) = examine_disk({run: 400, cache: 601})
@@ -45,10 +45,10 @@ def test_a_disk_that_is_too_small(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
     assert not run.exists()
 
 
-def test_folders_on_two_disks_are_told_apart(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_folders_on_two_disks_are_checked_separately(monkeypatch: pytest.MonkeyPatch) -> None:
     other = Path("/proc")
     if not other.exists():
-        pytest.skip("there is no second file system that is sure to be there")
+        pytest.skip("needs a second file system")
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(
         shutil, "disk_usage", lambda path: usage(9, 9, 10 if path == other else 10**6)

@@ -25,7 +25,7 @@ def units(seed: int, count: int, width: int = 16) -> np.ndarray[Any, np.dtype[np
 def test_matching_of_a_matrix_made_by_hand() -> None:
     text = np.eye(4, dtype=np.float32)
     image = np.array(
-        # First, first, second of three others, and level with one of three others.
+        # The true caption is first, first, second, and tied with another for first.
         [[0.9, 0.1, 0, 0], [0, 0.8, 0.2, 0], [0.5, 0, 0.4, 0.3], [0, 0, 0.6, 0.6]],
         np.float32,
     )

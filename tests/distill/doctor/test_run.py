@@ -104,7 +104,7 @@ def everything(folder: Path) -> dict[str, int]:
 
 
 def changed_table(table: Path, folder: Path, change: Callable[[list[dict[str, str]]], None]) -> Any:
-    """Write the scenes' table anew, its rows changed; return the section that names it."""
+    """Rewrite the scenes' table with changed rows; return the section that names it."""
     with table.open(newline="") as file:
         rows = list(csv.DictReader(file))
     change(rows)
@@ -244,7 +244,7 @@ def test_a_student_with_other_preprocessing_than_its_weights(
     settings = json.loads((TEACHER / "preprocessor_config.json").read_text())
     settings |= {"image_mean": [0.9, 0.9, 0.9], "image_std": [0.5, 0.5, 0.5]}
     (other / "preprocessor_config.json").write_text(json.dumps(settings))
-    # The demo's teacher goes on learning, with its own image processor and with another's.
+    # The demo's teacher is trained further, with its own image processor and with another one.
     for processor, status in ((None, 0), (str(other), 1)):
         student = {"kind": "hf", "model": str(TEACHER), "image_processor": processor}
         values = yaml.safe_load(write().read_text()) | {"student": student}

@@ -51,7 +51,7 @@ def test_the_report_has_the_form_of_format_1(make_encoder, sets):
         assert list(found) == [metric.name for metric in metrics_of("zero_shot")]
         assert (found["top1"], found["top5"], found["mean_per_class_recall"]) == values
     assert captions["task"] == "retrieval"
-    # Pictures 0 and 1 are alike. One finds its caption, and neither caption can tell them apart.
+    # Pictures 0 and 1 are equal: one finds its caption, but no caption can distinguish them.
     mean = (0.5 + 1 + 1 + 0 + 1 + 1) / 6
     assert captions["results"]["student"]["mean_recall"] == pytest.approx(mean)
     assert captions["retained"]["student"] == pytest.approx(mean)

@@ -78,7 +78,7 @@ def test_texts_that_a_member_knows_are_looked_up() -> None:
     assert (first.texts, second.texts) == ([], ["b", "a"])
     asked = EnsembleEncoder(Ensemble([first, second], [1.0, 1.0])).encode_texts(["b", "a"])
     assert np.array_equal(looked_up, asked)
-    # One unknown text, and all of them are embedded.
+    # If one text is unknown, all of them are embedded.
     first.texts.clear()
     whole.encode_texts(["a", "c"])
     assert first.texts == ["a", "c"]

@@ -1,4 +1,4 @@
-"""Label sets: their prompts, and the vectors that stand for labels."""
+"""Label sets: their prompts, and the vectors of labels."""
 
 import numpy as np
 import pytest

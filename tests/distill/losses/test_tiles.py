@@ -46,13 +46,13 @@ def step(name, rows):
 def limited(name):
     torch.manual_seed(0)
     step(name, 256)
-    # What is resident says little of what is asked for where the system takes idle pages back.
+    # Resident memory is a poor measure: the system may reclaim idle pages.
     held = next(line.split() for line in open("/proc/self/status") if line.startswith("VmData:"))
     resource.setrlimit(resource.RLIMIT_DATA, (1024 * int(held[1]) + int(sys.argv[1]),) * 2)
     step(name, 8192)
 found = {}
 for name in sys.argv[2:]:
-    # A process for each: torch is imported once, and one limit says nothing of the next.
+    # Each term runs in its own process, so limits do not mix; torch is imported once.
     reader, writer = os.pipe()
     child = os.fork()
     if not child:

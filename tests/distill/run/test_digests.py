@@ -27,7 +27,7 @@ BASE: dict[str, Any] = {
     "data": {"train": SOURCE, "validation": SOURCE},
 }
 # What each field changes first, and another value of it as overrides. This is what the marks are
-# held against, so a field is judged twice, once here and once where it stands.
+# held against, so a field is judged twice, once here and once where it is defined.
 FIRST: dict[Stage | None, dict[str, tuple[str, ...]]] = {
     None: {
         "output": ("output=runs/other",),
@@ -220,7 +220,7 @@ RESOLVED: dict[str, list[tuple[dict[str, Any], Stage]]] = {
 def test_what_is_resolved_is_covered_too(path: str, values: dict[str, Any], first: Stage) -> None:
     mark = dict(marked_fields()).get(path)
     assert mark == Changes(first, resolved=True), f"{path} is marked {mark}, not {first}"
-    # Everything that the case needs besides the field itself is there before, too.
+    # Everything else that the case needs is set before, too.
     before = {name: value for name, value in values.items() if name != path.partition(".")[0]}
     if path == "data.templates":
         before["data"] = {**DATA, "labels": ["cat", "dog"]}

@@ -1,4 +1,4 @@
-"""What a cache would cost, told before anything is spent."""
+"""Estimates of what a cache costs, made before it is built."""
 
 import dataclasses
 import os
@@ -105,7 +105,7 @@ def test_it_counts_what_a_build_then_embeds(
     assert everything(tmp_path) == before
 
 
-def test_a_disk_that_is_too_small_is_told_in_one_line(
+def test_a_disk_that_is_too_small_is_reported_in_one_line(
     world: Path,
     tmp_path: Path,
     capsys: pytest.CaptureFixture[str],
@@ -121,7 +121,7 @@ def test_a_disk_that_is_too_small_is_told_in_one_line(
     monkeypatch.setattr(shutil, "disk_usage", small)
     recipe = write_recipe(world, tmp_path / "run", cache={"views": 2, "folder": f"{tmp_path}/a/b"})
     assert main(["cache", "--estimate", str(recipe)]) == 0
-    # The folder is not there yet: what holds it is asked.
+    # The folder does not exist yet, so its parent's disk is checked.
     assert asked == [tmp_path]
     warning = capsys.readouterr().out.splitlines()[-1]
     assert warning.startswith(f"warning: {tmp_path}/a/b has 1.0 kB free, and the cache needs ")

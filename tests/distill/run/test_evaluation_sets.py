@@ -24,7 +24,7 @@ LABELS = LabelSet(("red cat", "dog", "owl"), ("a {}.",))
 
 
 class Samples:
-    """A source of (captions, label) entries in memory, whose pictures nobody opens."""
+    """A source of (captions, label) entries in memory, whose pictures are never opened."""
 
     def __init__(self, entries: Sequence[tuple[tuple[str, ...], str | None]]) -> None:
         self._entries = entries
@@ -138,7 +138,7 @@ def test_classes_and_templates_may_come_from_files(tmp_path: Path) -> None:
 
 
 def shards(folder: Path, **files: str) -> Source:
-    """Return shards with class names beside them, and templates if there are any."""
+    """Return shards in a folder with class names, and with templates if any are given."""
     write_tar(folder / "0.tar", [*sample(0, cls="0"), *sample(1, cls="1")])
     write_files(folder, {"classnames.txt": "cat\ndog\n", **files})
     return open_shards(str(folder))

@@ -224,7 +224,7 @@ def test_an_empty_folder_is_taken(tmp_path: Path) -> None:
     assert (tmp_path / "state.json").exists()
 
 
-def test_what_a_killed_run_left_while_writing_is_no_hindrance(tmp_path: Path) -> None:
+def test_leftovers_of_a_killed_run_are_ignored(tmp_path: Path) -> None:
     (tmp_path / ".state.json.tmp").write_text("{")
     RunFolder(config(tmp_path)).open()
     assert json.loads((tmp_path / "state.json").read_text())["stages"].keys() == {"cache", "train"}

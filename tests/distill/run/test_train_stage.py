@@ -1,4 +1,4 @@
-"""The train stage: what the loop is given, and what becomes of the teacher."""
+"""The train stage: what the loop receives, and what happens to the teacher."""
 
 import json
 from collections.abc import Callable

@@ -175,6 +175,6 @@ def test_a_student_of_pictures_alone_reads_no_captions(
     validator = make(one, headline_set=headline_set)
     line = validator(one.student)
     assert list(line["terms"]) == ["embedding_alignment"]
-    # The teacher was asked once, in the beginning; it may be gone since.
+    # The teacher is needed only at the beginning, and may be removed after that.
     one.release_teacher()
     assert validator(one.student) == line

@@ -79,7 +79,7 @@ def assert_close(
     for name, tensor in expected.items():
         scale = tensor.abs().max().item()
         if name.endswith("key.bias"):
-            # A softmax over keys does not see it: its gradient is rounding and nothing else.
+            # A softmax over keys ignores it, so its gradient is only rounding error.
             assert scale < rounding
             continue
         assert scale > 0, name

@@ -80,7 +80,7 @@ def test_a_batch_takes_the_same_number_from_each_lane(name: str) -> None:
     lanes = position.lanes
     assert lanes == default_lanes(16, sum(length > 0 for length in CASES[name]))
     for step in range(position.steps_per_epoch):
-        # Row r is of lane r mod L, as the rank of each place says.
+        # Row r comes from lane r mod L, as the rank of each place shows.
         ranks = [place.rank for place in position.batch(step)]
         assert Counter(rank % lanes for rank in ranks) == dict.fromkeys(range(lanes), 16 // lanes)
         assert [rank % lanes for rank in ranks] == [row % lanes for row in range(16)]
@@ -190,7 +190,7 @@ def test_sources_of_a_list_keep_their_own_orders() -> None:
         assert len(set(first)) == len(first) == total
         assert sorted(place.rank for place in mine) == list(range(len(mine)))
         assert abs(len(mine) / len(places) - total / sum(totals)) < 0.05
-    # Each process has the same share of every source, and shards of its own.
+    # Each process has the same share of every source, and its own shards.
     for processes in (2, 4, 8):
         parts = [slice(process, None, processes) for process in range(processes)]
         for step in range(10):

@@ -1,4 +1,4 @@
-"""Pictures and a table of them, and what a folder holds."""
+"""Pictures, a table of pictures, and the contents of a folder."""
 
 import io
 from pathlib import Path

@@ -180,7 +180,7 @@ def damaged_tar(path: Path, draw: random.Random) -> tuple[list[str], set[int]]:
     done: list[str] = []
     changes = draw.sample(OF_MEMBERS, draw.randint(0, kinds))
     if twice in changes:
-        # With one of its own gone, the other would be the only one of that name.
+        # If one of the two were missing, the other would be the only one with that name.
         changes = [change for change in changes if change not in REMOVING]
     for change in changes:
         change(members, draw)

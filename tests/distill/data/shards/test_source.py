@@ -97,7 +97,7 @@ def test_captions_of_txt_and_json(tmp_path: Path) -> None:
     ]
     titled = open_shards(str(tar), caption_key="title")
     assert [one.captions for one in titled] == [()] * 5 + [("None",)] + [()] * 3
-    # Each way of reading has an index of its own.
+    # Each way of reading has its own index.
     assert [one.captions for one in open_shards(str(tar))] == captions
 
 

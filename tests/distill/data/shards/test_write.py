@@ -32,7 +32,7 @@ def four_per_shard(**changes: Any) -> ShardSettings:
 
 
 class Samples:
-    """A source of what it is given."""
+    """A source of the given samples."""
 
     name = "samples"
     skipped: tuple[Skip, ...] = ()
@@ -146,7 +146,7 @@ def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
     out = tmp_path / "out"
 
     class Interrupted(Samples):
-        """Counts what is read, and is interrupted by the user in the third shard."""
+        """Counts reads, and is interrupted by the user in the third shard."""
 
         read = 0
         left = 9
@@ -181,7 +181,7 @@ def test_writing_goes_on_at_the_last_whole_shard(tmp_path: Path) -> None:
     assert (written.shards, written.samples) == (3, 10)
     tars = {name: data for name, data in contents(out).items() if name.endswith(".tar")}
     assert tars == {n: d for n, d in contents(tmp_path / "whole").items() if n in tars}
-    # What is whole is not written again; what is lost is.
+    # Complete shards are not written again; a missing one is.
     (out / "000001.tar").unlink()
     source.read = 0
     write_shards(source, out, four_per_shard())

@@ -161,5 +161,5 @@ def test_a_file_of_another_content_gives_one_line(
     path = tmp_path / "t.parquet"
     path.write_bytes(b"PAR1" + b"x" * 50 + b"PAR1")
     assert "the Parquet file cannot be read" in failure(path)
-    # The library would log a line of its own.
+    # The library would also log a line.
     assert capfd.readouterr().err == ""

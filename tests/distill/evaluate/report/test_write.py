@@ -73,7 +73,7 @@ def history(tmp_path):
 
 
 class Tables(HTMLParser):
-    """Collects the rows of all tables, the legend, and whatever an element would load."""
+    """Collects the rows of all tables, the legend, and everything an element would load."""
 
     def __init__(self):
         super().__init__()
@@ -142,8 +142,8 @@ def test_numbers_that_are_not_finite_become_null(report, tmp_path):
     assert json.loads(text)["sets"][0]["results"]["student"]["top1"] is None
 
 
-def test_the_page_shows_every_number_for_people(report):
-    # Each set is there twice: with models in rows, and with models in columns for narrow screens.
+def test_the_page_shows_every_number_formatted(report):
+    # Each set is shown twice: with models in rows, and with models in columns for narrow screens.
     wide, narrow, other_wide, _ = read_page(render_page(report)).tables
     titles, count = [metric.title for metric in ZERO_SHOT], len(ZERO_SHOT)
     assert wide == [

@@ -182,13 +182,13 @@ def test_all_processes_report_pictures_that_any_of_them_cannot_read(
 def test_a_repaired_picture_is_embedded_by_any_process_and_no_longer_reported(
     pictures: Path, tmp_path: Path
 ) -> None:
-    mended = (pictures / "5.png").read_bytes()
+    intact = (pictures / "5.png").read_bytes()
     (pictures / "5.png").write_bytes(b"no picture")
     source = Pictures(pictures, KEYS, CAPTIONS)
     settings = dataclasses.replace(SETTINGS, max_skipped=0.2)
     build_together(tmp_path, source, [CountingTeacher()], settings)
     (pictures / "0.png").write_bytes((pictures / "1.png").read_bytes() + b"\0")
-    (pictures / "5.png").write_bytes(mended)
+    (pictures / "5.png").write_bytes(intact)
     results = build_together(tmp_path, source, [CountingTeacher(), CountingTeacher()], settings)
     for result in results:
         assert not isinstance(result, BaseException)
