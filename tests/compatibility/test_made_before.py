@@ -118,8 +118,12 @@ def test_finished_stages_of_every_form_are_finished(world: Path, name: str, writ
 def test_a_stopped_ensemble_goes_on_to_the_same_student(world: Path) -> None:
     # Two teachers, int8 caches, tars with indices, Muon, a moving average, a frozen image tower.
     kept = [*Path("tars").iterdir(), *_files("runs/ensemble_stopped/cache")]
-    before = _content(kept)
+    before, log = _content(kept), Path("runs/ensemble_stopped/metrics.jsonl")
+    lines = log.read_text().splitlines()
     run(Path("forms/ensemble.yaml"), out="runs/ensemble_stopped", stages=("cache", "train"))
+    # It went on from the checkpoint: the first two steps are still those of version 0.1.0.
+    steps = [json.loads(line)["step"] for line in log.read_text().splitlines()]
+    assert (log.read_text().splitlines()[:3], steps) == (lines, [1, 2, 2, 3, 4, 4])
     _assert_same_weights("runs/ensemble_stopped/student", "runs/ensemble/student")
     # Caches and indices were whole, so nothing was written again.
     assert _content([*Path("tars").iterdir(), *_files("runs/ensemble_stopped/cache")]) == before
