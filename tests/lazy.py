@@ -2,7 +2,7 @@
 
     with lazy_imports():
         import torch
-        from distill.losses.terms import contrastive
+        from distill.losses.contrastive import contrastive
 
 While pytest collects tests, the block binds placeholders. Before a test or a fixture of the module
 runs, ``LazyImports`` replaces them with the real things, there and in the modules of ``tests`` that

@@ -8,4 +8,4 @@ from tests.doc_tables import ROOT, TABLES, split
 @pytest.mark.parametrize(("page", "name"), TABLES, ids=[f"{page}:{name}" for page, name in TABLES])
 def test_tables_are_up_to_date(page: str, name: str) -> None:
     _, found, _ = split(ROOT / page, name)
-    assert found == TABLES[page, name](), f"{page}: run python -m tests.doc_tables"
+    assert found == TABLES[page, name](), f"{page}: run: make tables"

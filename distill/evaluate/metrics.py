@@ -9,7 +9,8 @@ less. A model that returns the same vector for everything therefore scores 0, an
 returns NaN.
 
 To add a metric, write its function and its row in `METRICS`, add its expected value to the tests
-and update the table in docs/file-formats.md. Reports, curves and legends follow from the row.
+and run `make tables`, which writes the table in docs/file-formats.md. Reports, curves and legends
+follow from the row.
 """
 
 from collections.abc import Callable, Mapping

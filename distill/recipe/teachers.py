@@ -15,7 +15,7 @@ _Dtype = Literal["float32", "float16", "bfloat16"]
 _TAGGED = re.compile(r"(?!hf-hub:|local-dir:)([^:]+):(.+)")
 
 
-class _TeacherRow(Section):
+class TeacherRow(Section):
     """A kind of teacher: its fields, and the function that loads the teacher from them."""
 
     loader: ClassVar[str]
@@ -36,7 +36,7 @@ class _TeacherRow(Section):
         return self.model_dump(exclude={"kind", "weight"})
 
 
-class HfTeacherSection(_TeacherRow):
+class HfTeacherSection(TeacherRow):
     """A dual encoder of transformers, such as CLIPModel."""
 
     loader = "distill.teacher.hf:load_hf_teacher"
@@ -51,7 +51,7 @@ class HfTeacherSection(_TeacherRow):
     """Precision that the teacher computes in."""
 
 
-class OpenAiTeacherSection(_TeacherRow):
+class OpenAiTeacherSection(TeacherRow):
     """One of OpenAI's CLIP models, as OpenAI distributes them."""
 
     loader = "distill.teacher.openai:load_openai_teacher"
@@ -72,7 +72,7 @@ class OpenAiTeacherSection(_TeacherRow):
         return not file.is_dir() and (name in OPENAI_MODELS or file.suffix in OPENAI_SUFFIXES)
 
 
-class OpenClipTeacherSection(_TeacherRow):
+class OpenClipTeacherSection(TeacherRow):
     """A model of open_clip, with its own tokenizer and preprocessing."""
 
     loader = "distill.teacher.open_clip:load_open_clip_teacher"
@@ -101,7 +101,7 @@ class OpenClipTeacherSection(_TeacherRow):
         return {"model": tagged.group(1), "pretrained": tagged.group(2)}
 
 
-class StudentTeacherSection(_TeacherRow):
+class StudentTeacherSection(TeacherRow):
     """A finished student, as the teacher of a smaller one."""
 
     loader = "distill.teacher.hf:load_student_teacher"

@@ -7,10 +7,13 @@ from typing import Any
 
 import pytest
 
+from distill.recipe.base import kinds_of
 from distill.recipe.config import RunConfig
 from distill.recipe.defaults import default_values
 from distill.recipe.load import load_recipe, resolve
 from distill.recipe.schema import json_schema
+from distill.recipe.sources import SOURCES
+from distill.recipe.teachers import TEACHERS
 from distill.recipe.text import to_yaml
 from export.runtime.errors import RecipeError
 from tests.distill.recipe.recipes import MINIMAL, mistakes
@@ -41,6 +44,7 @@ evaluate:
 
 
 def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
+    sources, teachers = ", ".join(kinds_of(SOURCES)), ", ".join(kinds_of(TEACHERS))
     text = """
     teacher: {kind: tf, model: 3, weight: 0}
     student: {kind: tower, width: 0, image: {backbone: 1}, colour: red}
@@ -53,7 +57,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
     train: {batch_size: -3, batch_sise: 4, device: gpu, betas: [0.9, 1.0], log_every: 1.5}
     """
     assert mistakes(recipe(text)) == [
-        "r.yaml: teacher.kind: found 'tf', must be one of hf, openai, open_clip, student",
+        f"r.yaml: teacher.kind: found 'tf', must be one of {teachers}",
         "r.yaml: teacher.model: found 3, must be a text; put it in quotes",
         "r.yaml: teacher.weight: found 0, must be > 0",
         "r.yaml: student.kind: found 'tower', must be one of towers, hf; did you mean towers?",
@@ -65,8 +69,8 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "tokenizer, image_processor"
         ),
         (
-            "r.yaml: data.train.0.kind: found 'tabel', must be one of table, folder, images, "
-            "base64, hub, scenes, shards; did you mean table?"
+            f"r.yaml: data.train.0.kind: found 'tabel', must be one of {sources}; "
+            "did you mean table?"
         ),
         "r.yaml: data.train.0.path: found '', must be a text of at least one character",
         "r.yaml: data.train.0.weight: found -1, must be > 0",
@@ -75,10 +79,7 @@ def test_all_mistakes_at_once_each_with_its_path(recipe: Any) -> None:
             "r.yaml: data.train.1.path: missing, must be given: the folder; the names of the "
             "folders in it are the classes"
         ),
-        (
-            "r.yaml: data.train.2.kind: missing, must be one of table, folder, images, base64, "
-            "hub, scenes, shards"
-        ),
+        f"r.yaml: data.train.2.kind: missing, must be one of {sources}",
         "r.yaml: losses.kl_divergence.temperature: found 0, must be > 0",
         "r.yaml: losses.embedding_alignment: found -1, must be ≥ 0",
         "r.yaml: train.batch_size: found -3, must be ≥ 1",
@@ -290,7 +291,7 @@ def test_data_of_the_command_line_is_guessed(tmp_path: Path) -> None:
 
 def test_the_schema_in_configs_is_up_to_date() -> None:
     written = json.loads((CONFIGS / "schema.json").read_text(encoding="utf-8"))
-    assert written == json_schema(), "run: clip-distill recipe --schema > configs/schema.json"
+    assert written == json_schema(), "configs/schema.json: run: make tables"
 
 
 @pytest.mark.parametrize("path", sorted(CONFIGS.glob("*.yaml")), ids=lambda path: path.name)

@@ -2,23 +2,45 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from importlib import import_module
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Any, ClassVar, Literal
 
 import pytest
+import yaml
 
-from distill.recipe.base import Section, Text, by_kind, kind_of
-from distill.recipe.sources import SOURCES, FolderSection, ScenesSection, ShardsSection, SourceRow
+from distill.recipe.base import Section, Text, by_kind, kind_of, kinds_of
+from distill.recipe.sources import SOURCES, FolderSection, ImagesSection, SourceRow
+from tests.distill.recipe.registration import (
+    functions_in,
+    not_in_union,
+    other_defaults,
+    rows_of,
+    unknown_kinds,
+    without_row,
+)
+from tests.house import ROOT, used_names
 
-DOCS = Path(__file__).parents[3] / "docs" / "data.md"
-# An argument that the toolkit adds to those of one kind.
-ADDED = {ShardsSection: {"index_folder"}}
+DOCS = (ROOT / "docs" / "data.md").read_text(encoding="utf-8")
+TESTS = ROOT / "tests" / "distill" / "data"
+OPENERS = {
+    "distill.data.folder.open_folder",
+    "distill.data.folder.open_new",
+    "distill.data.images.open_images",
+}
+# It opens a source of any kind.
+NO_OPENER = "distill.data.open:open_source"
 
 
-def what_is_missing(row: type[Section], *, docs: str) -> Iterator[str]:
-    """Yield one line for each thing that the registration of a kind of source lacks."""
+def what_is_missing(row: type[Section], *, docs: str, tests: Set[str]) -> Iterator[str]:
+    """Yield one line for each thing that the registration of a kind of source lacks.
+
+    Args:
+        row: The row of the kind.
+        docs: The text of docs/data.md.
+        tests: The names that the tests of sources use.
+    """
     kind, who = kind_of(row), row.__name__
     snippets = "".join(re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL))
     if not re.search(rf"\bkind: {kind}\b", snippets):
@@ -32,8 +54,18 @@ def what_is_missing(row: type[Section], *, docs: str) -> Iterator[str]:
     if not hasattr(row, "opener"):
         yield f'{who}: no opener; name its function, as in opener = "distill.data.new:open_new"'
         return
+    if row.opener.replace(":", ".") not in tests:
+        yield f"tests/distill/data: no test calls {row.opener}"
     for function in filter(None, (row.opener, row.preview)):
         yield from what_does_not_fit(row, function)
+    if (an_example(row).rendered(Path("out")) is None) != (row.preview is None):
+        yield f"{who}: it needs both a preview and a folder that it is rendered into, or neither"
+
+
+def an_example(row: type[SourceRow]) -> SourceRow:
+    """Return a section of a kind with nothing but its required fields."""
+    required = {name: "x" for name, field in row.model_fields.items() if field.is_required()}
+    return row.model_construct(None, **required)
 
 
 def what_does_not_fit(row: type[SourceRow], function: str) -> Iterator[str]:
@@ -45,26 +77,73 @@ def what_does_not_fit(row: type[SourceRow], function: str) -> Iterator[str]:
     except (ImportError, AttributeError, ValueError) as error:
         yield f"{who}: opener {function!r} names no function; {error}"
         return
-    fields = {*row.opened_fields(), *ADDED.get(row, ())}
+    arguments = an_example(row).arguments(output=Path("out"), index_folder=Path("indices"))
+    fields = {*arguments}
     parameters = {*inspect.signature(opener).parameters}
     for field in sorted(fields - parameters):
         yield f"{who}: {function} takes no {field}, which is a field of the row"
     for parameter in sorted(parameters - fields):
         yield f"{who}: {function} takes {parameter}, but the row has no such field"
+    yield from other_defaults(row, opener, function)
+
+
+def described_kinds(docs: str) -> Iterator[str]:
+    """Yield the kinds of sources in the recipes of a page, and in its table of paths."""
+
+    def kinds_in(value: Any) -> Iterator[str]:
+        if isinstance(value, dict):
+            yield from [value["kind"]] if "kind" in value else []
+            value = list(value.values())
+        for entry in value if isinstance(value, list) else []:
+            yield from kinds_in(entry)
+
+    for snippet in re.findall(r"```yaml\n(.*?)```", docs, re.DOTALL):
+        recipe = yaml.safe_load(snippet)
+        yield from kinds_in([recipe.get("data"), recipe.get("evaluate")])
+    for table in re.findall(r"^\| PATH \| kind \|\n((?:\|.*\n)+)", docs, re.MULTILINE):
+        yield from re.findall(r"^\|.*\| `(\w+)`[^|]*\|$", table, re.MULTILINE)
 
 
 @pytest.mark.parametrize("row", SOURCES, ids=kind_of)
 def test_nothing_of_a_kind_is_missing(row: type[Section]) -> None:
-    assert list(what_is_missing(row, docs=DOCS.read_text(encoding="utf-8"))) == []
+    tests = {name for path in TESTS.rglob("test_*.py") for name in used_names(path)}
+    found = list(what_is_missing(row, docs=DOCS, tests=tests))
+    assert not found, "\n".join(found)
 
 
-@pytest.mark.parametrize("row", SOURCES, ids=kind_of)
-def test_the_arguments_of_a_row_are_those_of_its_opener(row: type[SourceRow]) -> None:
-    section = row() if row is ScenesSection else row(path="x")
-    arguments = section.arguments(output=Path("out"), index_folder=Path("indices"))
-    module, _, name = row.opener.partition(":")
-    inspect.signature(getattr(import_module(module), name)).bind(**arguments)
-    assert (section.rendered(Path("out")) is None) == (row.preview is None)
+def test_every_row_is_in_the_union() -> None:
+    found = not_in_union(rows_of(SourceRow), listed=SOURCES, union="SourceSection")
+    assert not found, "\n".join(found)
+    assert not_in_union([FolderSection, ImagesSection], listed=[FolderSection], union="U") == [
+        "distill.recipe.sources: ImagesSection is not in the union U; list it there"
+    ]
+
+
+def test_every_opener_has_a_row() -> None:
+    openers = functions_in("distill.data", name=r"open_\w+", returns=r"\w*Source") - {NO_OPENER}
+    named = [row.opener for row in rows_of(SourceRow) if issubclass(row, SourceRow)]
+    found = without_row(openers, named=named, field="opener")
+    assert not found, "\n".join(found)
+    assert without_row(["distill.data.made_up:open_made_up"], named=named, field="opener") == [
+        (
+            "distill.data.made_up:open_made_up: no row names this function; "
+            'add a row with opener = "distill.data.made_up:open_made_up"'
+        )
+    ]
+
+
+def test_every_kind_in_the_documentation_has_a_row() -> None:
+    known = kinds_of(SOURCES)
+    missing = unknown_kinds(described_kinds(DOCS), known=known, page="docs/data.md")
+    assert not missing, "\n".join(missing)
+    recipe = "```yaml\ndata:\n  train: [{kind: hub}, {kind: made_up}]\nstudent: {kind: hf}\n```\n"
+    table = "| PATH | kind |\n|---|---|\n| `a`, `b` | `other_made_up` |\n| c | `images`: pure |\n"
+    found = list(described_kinds(recipe + table))
+    assert found == ["hub", "made_up", "other_made_up", "images"]
+    assert unknown_kinds(found, known=known, page="docs/data.md") == [
+        "docs/data.md: describes the kind made_up, but no row has it",
+        "docs/data.md: describes the kind other_made_up, but no row has it",
+    ]
 
 
 def test_a_half_done_registration_says_what_is_missing() -> None:
@@ -86,8 +165,23 @@ def test_a_half_done_registration_says_what_is_missing() -> None:
         path: Text
         weight: float = 1.0
 
-    def lines(row: type[Section], docs: str = "```yaml\nkind: new, kind: folder\n```") -> list[str]:
-        return list(what_is_missing(row, docs=docs))
+    class NoPreview(SourceRow):
+        opener: ClassVar[str] = "distill.data.images:open_images"
+        preview: ClassVar[str | None] = "distill.data.images:open_images"
+        kind: Literal["new"] = "new"
+        path: Text
+        weight: float = 1.0
+
+    class OtherDefault(FolderSection):
+        templates: tuple[str, ...] = ("a drawing of a {}.",)
+
+    def lines(
+        row: type[Section],
+        *,
+        docs: str = "```yaml\nkind: new, kind: folder\n```",
+        tests: Set[str] = OPENERS,
+    ) -> list[str]:
+        return list(what_is_missing(row, docs=docs, tests=tests))
 
     assert lines(NoOpener, docs="kind: new in no recipe") == [
         "docs/data.md: no recipe with kind: new",
@@ -102,6 +196,18 @@ def test_a_half_done_registration_says_what_is_missing() -> None:
         "OtherFields: distill.data.images:open_images takes path, but the row has no such field",
     ]
     assert lines(NoRow) == ["NoRow: it is not a SourceRow"]
+    assert lines(NoPreview) == [
+        "NoPreview: it needs both a preview and a folder that it is rendered into, or neither"
+    ]
+    assert lines(OtherDefault) == [
+        (
+            "OtherDefault: templates is ('a drawing of a {}.',) in the row, but "
+            "('a photo of a {}.',) in distill.data.folder:open_folder"
+        )
+    ]
+    assert lines(FolderSection, tests=set()) == [
+        "tests/distill/data: no test calls distill.data.folder:open_folder"
+    ]
     assert lines(FolderSection) == []
 
 

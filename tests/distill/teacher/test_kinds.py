@@ -2,24 +2,40 @@
 
 import inspect
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Set
 from importlib import import_module
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import ClassVar, Literal
 
 import pytest
 
-from distill.recipe.base import Section, Text, by_kind, kind_of
-from distill.recipe.teachers import TEACHERS, HfTeacherSection
+from distill.recipe.base import Section, Text, by_kind, kind_of, kinds_of
+from distill.recipe.teachers import TEACHERS, HfTeacherSection, OpenAiTeacherSection, TeacherRow
+from tests.distill.recipe.registration import (
+    functions_in,
+    not_in_union,
+    other_defaults,
+    rows_of,
+    unknown_kinds,
+    without_row,
+)
+from tests.house import ROOT, used_names
 
-DOCS = Path(__file__).parents[3] / "docs" / "teachers.md"
+DOCS = (ROOT / "docs" / "teachers.md").read_text(encoding="utf-8")
 TESTS = Path(__file__).parent
+LOADERS = {"distill.teacher.hf.load_hf_teacher", "distill.teacher.hf.load_new"}
 # Fields that loaders do not take, and arguments that are not fields.
 NOT_FOR_LOADERS, ADDED = {"kind", "weight"}, {"device"}
 
 
-def what_is_missing(row: type[Section], *, docs: str, tests: str) -> Iterator[str]:
-    """Yield one line for each thing that is missing for a kind of teacher."""
+def what_is_missing(row: type[Section], *, docs: str, tests: Set[str]) -> Iterator[str]:
+    """Yield one line for each thing that is missing for a kind of teacher.
+
+    Args:
+        row: The row of the kind.
+        docs: The text of docs/teachers.md.
+        tests: The names that the tests of teachers use.
+    """
     kind, who = kind_of(row), row.__name__
     if not re.search(rf"^## `{kind}`", docs, re.MULTILINE):
         yield f"docs/teachers.md: no section headed ## `{kind}`"
@@ -28,12 +44,15 @@ def what_is_missing(row: type[Section], *, docs: str, tests: str) -> Iterator[st
     for field in ("model", "weight", "dtype"):
         if field not in row.model_fields:
             yield f"{who}: no field {field}"
+    if not issubclass(row, TeacherRow):
+        yield f"{who}: it is not a TeacherRow"
+        return
     if not hasattr(row, "loader"):
         yield f'{who}: no loader; name its function, as in loader = "distill.teacher.hf:load"'
         return
     module, _, name = row.loader.partition(":")
-    if name not in tests:
-        yield f"tests/distill/teacher: no test calls {name}"
+    if f"{module}.{name}" not in tests:
+        yield f"tests/distill/teacher: no test calls {row.loader}"
     try:
         function = getattr(import_module(module), name)
     except (ImportError, AttributeError, ValueError) as error:
@@ -47,35 +66,81 @@ def what_is_missing(row: type[Section], *, docs: str, tests: str) -> Iterator[st
         yield f"{who}: {row.loader} takes {parameter}, but the row has no such field"
     for parameter in sorted(ADDED - parameters):
         yield f"{who}: {row.loader} takes no {parameter}"
+    yield from other_defaults(row, function, row.loader)
 
 
-def all_tests() -> str:
-    files = (path for path in TESTS.glob("test_*.py") if path != Path(__file__))
-    return "\n".join(path.read_text(encoding="utf-8") for path in files)
+def described_kinds(docs: str) -> list[str]:
+    """Return the kinds that head a section, or a row of the table of kinds."""
+    return re.findall(r"^(?:## `|\| `)(\w+)`(?::| \||$)", docs, re.MULTILINE)
 
 
 @pytest.mark.parametrize("row", TEACHERS, ids=kind_of)
 def test_nothing_of_a_kind_is_missing(row: type[Section]) -> None:
-    found = what_is_missing(row, docs=DOCS.read_text(encoding="utf-8"), tests=all_tests())
-    assert list(found) == []
+    files = (path for path in TESTS.glob("test_*.py") if path != Path(__file__))
+    tests = {name for path in files for name in used_names(path)}
+    found = list(what_is_missing(row, docs=DOCS, tests=tests))
+    assert not found, "\n".join(found)
+
+
+def test_every_row_is_in_the_union() -> None:
+    rows = [HfTeacherSection, OpenAiTeacherSection]
+    found = not_in_union(rows_of(TeacherRow), listed=TEACHERS, union="TeacherSection")
+    assert not found, "\n".join(found)
+    assert not_in_union(rows, listed=rows[:1], union="U") == [
+        "distill.recipe.teachers: OpenAiTeacherSection is not in the union U; list it there"
+    ]
+
+
+def test_every_loader_has_a_row() -> None:
+    loaders = functions_in("distill.teacher", name=r"load_\w+_teacher")
+    named = [row.loader for row in rows_of(TeacherRow) if issubclass(row, TeacherRow)]
+    found = without_row(loaders, named=named, field="loader")
+    assert not found, "\n".join(found)
+    assert without_row(loaders, named=named[1:], field="loader") == [
+        (
+            "distill.teacher.hf:load_hf_teacher: no row names this function; "
+            'add a row with loader = "distill.teacher.hf:load_hf_teacher"'
+        )
+    ]
+
+
+def test_every_kind_in_the_documentation_has_a_row() -> None:
+    known = kinds_of(TEACHERS)
+    missing = unknown_kinds(described_kinds(DOCS), known=known, page="docs/teachers.md")
+    assert not missing, "\n".join(missing)
+    page = "## `hf`: x\n## Weights\n## `made_up`: y\n| `other_made_up` | z |\n| a list |\n"
+    found = described_kinds(page)
+    assert unknown_kinds(found, known=known, page="docs/teachers.md") == [
+        "docs/teachers.md: describes the kind made_up, but no row has it",
+        "docs/teachers.md: describes the kind other_made_up, but no row has it",
+    ]
 
 
 def test_what_is_missing_is_named() -> None:
-    class NoLoader(Section):
+    class NoRow(Section):
+        kind: Literal["hf"] = "hf"
+        model: Text
+        weight: float = 1.0
+        dtype: Literal["float32"] = "float32"
+
+    class OtherDefault(HfTeacherSection):
+        dtype: Literal["float32", "float16", "bfloat16"] = "float16"
+
+    class NoLoader(TeacherRow):
         kind: Literal["new"] = "new"
         model: Text
 
     class NoFunction(HfTeacherSection):
         loader: ClassVar[str] = "distill.teacher.hf:load_new"
 
-    class OtherFields(Section):
+    class OtherFields(TeacherRow):
         loader: ClassVar[str] = "distill.teacher.hf:load_hf_teacher"
         kind: Literal["new"] = "new"
         model: Text
         weight: float = 1.0
         depth: int = 1
 
-    def lines(row: Any, *, tests: str = "load_hf_teacher load_new") -> list[str]:
+    def lines(row: type[Section], *, tests: Set[str] = LOADERS) -> list[str]:
         return list(what_is_missing(row, docs="## `hf`\n| `hf` |\n", tests=tests))
 
     assert lines(NoLoader) == [
@@ -88,8 +153,15 @@ def test_what_is_missing_is_named() -> None:
     (told,) = lines(NoFunction)
     assert told.startswith("NoFunction: loader 'distill.teacher.hf:load_new' names no function; ")
     assert lines(HfTeacherSection) == []
-    assert lines(HfTeacherSection, tests="") == [
-        "tests/distill/teacher: no test calls load_hf_teacher"
+    assert lines(NoRow) == ["NoRow: it is not a TeacherRow"]
+    assert lines(OtherDefault) == [
+        (
+            "OtherDefault: dtype is 'float16' in the row, but 'float32' in "
+            "distill.teacher.hf:load_hf_teacher"
+        )
+    ]
+    assert lines(HfTeacherSection, tests=set()) == [
+        "tests/distill/teacher: no test calls distill.teacher.hf:load_hf_teacher"
     ]
     loader = "OtherFields: distill.teacher.hf:load_hf_teacher takes"
     assert lines(OtherFields)[-2:] == [
