@@ -26,7 +26,7 @@ TeacherName = Annotated[
     str | None,
     typer.Option(
         metavar="NAME",
-        help="KIND:NAME, of kind hf, openai, open_clip or student; a bare name is recognised.",
+        help="KIND:NAME, such as openai:ViT-L/14; the kind of a bare name is recognised.",
     ),
 ]
 StudentName = Annotated[
