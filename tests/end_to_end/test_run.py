@@ -31,6 +31,7 @@ TEXT = {
 }
 
 
+@pytest.mark.slow
 def test_images_and_captions_go_in_and_a_bundle_and_a_report_come_out(recipe: Recipe) -> None:
     folder = run(recipe()).path
     report = json.loads((folder / "report.json").read_text())

@@ -210,6 +210,7 @@ def test_rand_augment_neither_follows_nor_moves_the_global_generators(
     assert (random.getstate(), str(legacy.state)) == before
 
 
+@pytest.mark.slow
 def test_another_process_renders_the_same_pixels(picture: Image.Image) -> None:
     code = (
         "import hashlib, sys, numpy as np; from PIL import Image; "
