@@ -20,6 +20,7 @@ Command = Callable[..., subprocess.CompletedProcess[str]]
 @pytest.mark.slow
 def test_an_interrupted_run_goes_on_to_the_same_student(
     recipe: Recipe,
+    clip_distill: Command,
     interrupt_when: Command,
     assert_equal_weights: Callable[[Path, Path], None],
     tmp_path: Path,
@@ -34,7 +35,8 @@ def test_an_interrupted_run_goes_on_to_the_same_student(
     assert "saved" in stopped.stderr
     assert "Traceback" not in stopped.stderr
     assert not (tmp_path / "cut" / "student").exists()
-    run(cut, stages=("train",))
+    again = clip_distill("train", cut)
+    assert again.returncode == 0, again.stderr
     whole = run(recipe("whole", train=train), stages=("train",)).path
     assert_equal_weights(tmp_path / "cut", whole)
     steps = [line.split(",")[0] for line in metrics.read_text().splitlines() if '"loss"' in line]
@@ -44,7 +46,7 @@ def test_an_interrupted_run_goes_on_to_the_same_student(
 
 @pytest.mark.slow
 def test_ctrl_c_while_caching_keeps_the_whole_shards(
-    recipe: Recipe, interrupt_when: Command, tmp_path: Path
+    recipe: Recipe, clip_distill: Command, interrupt_when: Command, tmp_path: Path
 ) -> None:
     path = recipe("cut", cache={"views": 40, "shard_rows": 8, "batch_size": 4})
     root = tmp_path / "cut" / "cache"
@@ -53,7 +55,7 @@ def test_ctrl_c_while_caching_keeps_the_whole_shards(
     assert "Traceback" not in stopped.stderr
     kept = {file: file.stat().st_mtime_ns for file in root.rglob("images-0000[01].npy")}
     assert len(kept) == 2
-    run(path, stages=("cache",))
+    assert clip_distill("cache", path).returncode == 0
     assert {file: file.stat().st_mtime_ns for file in kept} == kept
 
 
