@@ -28,7 +28,9 @@ def weights(project: Project) -> dict[str, torch.Tensor]:
 
 def test_nothing_is_opened_before_it_is_asked_for(configure: Configure) -> None:
     data = {"train": {"kind": "table", "path": "nowhere.csv"}}
-    Project(configure(teacher={"model": "nowhere"}, data=data))
+    config = configure(teacher={"model": "nowhere"}, data=data)
+    assert Project(config).config is config
+    assert not config.folder.exists()
 
 
 def test_the_student_follows_from_the_seed_and_leaves_the_random_state(

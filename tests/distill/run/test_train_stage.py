@@ -111,7 +111,10 @@ def test_a_live_teacher_is_not_sent_to_rest(
         raise AssertionError("the teacher rests while it teaches")
 
     monkeypatch.setattr(Project, "rest_teacher", rest)
-    stage(Project(configure(train={"teacher": "live"})), keep_teacher=True)
+    project = Project(configure(train={"teacher": "live"}))
+    stage(project, keep_teacher=True)
+    (trainer,) = given
+    assert trainer.work.teacher is project.teacher
 
 
 def test_banks_hold_what_the_terms_compare_with(

@@ -1,12 +1,12 @@
 """The examples in the docstrings of the runtime run as they are printed."""
 
-import doctest
-import importlib
 from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from tests.examples import check_examples
 
 DOCUMENTED = {
     "export.runtime.decode": ["decode"],
@@ -35,11 +35,4 @@ def workplace(
 @pytest.mark.usefixtures("workplace")
 @pytest.mark.parametrize("module", DOCUMENTED)
 def test_examples_run(module: str) -> None:
-    finder = doctest.DocTestFinder(exclude_empty=True)
-    runner = doctest.DocTestRunner(verbose=False)
-    found = [
-        test for test in finder.find(importlib.import_module(module), globs={}) if test.examples
-    ]
-    assert sorted(test.name.removeprefix(f"{module}.") for test in found) == DOCUMENTED[module]
-    for test in found:
-        assert runner.run(test).failed == 0, test.name
+    check_examples(module, documented=DOCUMENTED[module])
